@@ -1,0 +1,75 @@
+"""Every error Edgejoule raises on purpose, as one small tree.
+
+    EdgejouleError              one clear sentence: what, with which value, what to do
+      SpecError                 the spec file or an option says something that cannot be run
+      DataError                 images or annotations are wrong, or sets overlap
+      WeightsError              a weights file does not fit the detector, or is hostile
+      ModelError                an ONNX graph breaks the engine contract
+      StoreError                the store cannot be read or written (permission, full disk, lock)
+        CorruptBlobError        bytes in the store do not have the hash they are named by
+      StepError                 a step ended without its result
+        UnsupportedError        the hardware or the runtime lacks what was asked: a row, not a fault
+        OutOfMemoryError        the step was ended for memory
+        TimeLimitError          the step outran its limit
+
+An error has an ``outcome``, the status that the rows depending on a failed step get, and says
+whether trying again could help (``transient``). The agent, which imports nothing of ours, has a tree
+of its own whose classes carry the same two attributes.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class EdgejouleError(Exception):
+    """Base of every error that is told to a person without a traceback."""
+
+    outcome: ClassVar[str] = "failed"
+    transient: ClassVar[bool] = False
+
+
+class SpecError(EdgejouleError):
+    """The spec, or an option that overrides it, cannot be run as it stands."""
+
+
+class DataError(EdgejouleError):
+    """Images or annotations are wrong, or two sets that must be disjoint overlap."""
+
+
+class WeightsError(EdgejouleError):
+    """A weights file does not fit the detector it is meant for, or is not safe to read."""
+
+
+class ModelError(EdgejouleError):
+    """An ONNX graph does not keep the engine contract."""
+
+
+class StoreError(EdgejouleError):
+    """The store cannot be read or written."""
+
+
+class CorruptBlobError(StoreError):
+    """The bytes of a blob do not have the hash they are named by."""
+
+
+class StepError(EdgejouleError):
+    """A step ended without its result."""
+
+
+class UnsupportedError(StepError):
+    """The hardware or the runtime lacks what was asked for."""
+
+    outcome = "unsupported"
+
+
+class OutOfMemoryError(StepError):
+    """The step was ended because memory ran out."""
+
+    outcome = "oom"
+
+
+class TimeLimitError(StepError):
+    """The step outran its time limit."""
+
+    transient = True

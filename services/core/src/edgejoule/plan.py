@@ -1,0 +1,83 @@
+"""The plan: a DAG of steps, and the key that says when two pieces of work are the same.
+
+A step's key is the sha256 over canonical JSON of its kind, the kind's version, its parameters and the
+*content hashes* of its inputs. So a key is known only once everything upstream is done, and a change
+upstream that ends in the same bytes changes no key downstream (early cut-off).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from edgejoule.canonical import hash_json
+
+
+@dataclass(frozen=True)
+class Ref:
+    """An output of another step.
+
+    ``tolerant``: the step runs even if the other one ended without result; its input is then a JSON
+    file ``{"outcome": ..., "reason": ..., "step": ...}`` in place of the output.
+    """
+
+    step: str
+    output: str
+    tolerant: bool = False
+
+
+@dataclass(frozen=True)
+class Source:
+    """A file or folder outside the store, named by the hash of its content."""
+
+    path: Path
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Step:
+    """One node: what to do (kind, parameters) to what (inputs)."""
+
+    id: str
+    kind: str
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    inputs: Mapping[str, Ref | Source] = field(default_factory=dict)
+
+    def upstream(self) -> Iterator[Ref]:
+        """The references to other steps among the inputs."""
+        return (source for source in self.inputs.values() if isinstance(source, Ref))
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One row to come: detector x weights x precision x device, and the steps that decide it."""
+
+    model: str
+    detector: str
+    weights: str
+    variant: str
+    device: str
+    steps: tuple[str, ...]
+
+    @property
+    def name(self) -> str:
+        return f"{self.model}/{self.variant}/{self.device}"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Steps by id, in an order in which every step comes after those it reads."""
+
+    steps: Mapping[str, Step]
+    cells: tuple[Cell, ...]
+
+
+def step_key(kind: str, version: int, parameters: Mapping[str, Any], inputs: Mapping[str, str]) -> str:
+    """The key of a step whose inputs have these content hashes.
+
+    >>> step_key("score", 1, {}, {"a": "0" * 64}) == step_key("score", 2, {}, {"a": "0" * 64})
+    False
+    """
+    return hash_json({"kind": kind, "version": version, "parameters": dict(parameters), "inputs": dict(inputs)})

@@ -1,0 +1,308 @@
+"""The records that steps write and people read: typed JSON with units in the names.
+
+A value that nobody measured is ``None`` and ``absent`` maps its field to the reason; never 0, never
+an estimate. The JSON Schema files under ``docs/reference/schemas`` and in the agent are made from
+these classes (``make schemas``), and a test compares them.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+Status = Literal["ok", "unsupported", "failed", "oom", "throttled", "unreachable"]
+
+
+class Record(BaseModel):
+    """Base: unknown fields are errors, NaN and infinity are not numbers."""
+
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+
+class Measured(Record):
+    """A record whose optional values, when ``None``, are explained in ``absent``."""
+
+    absent: dict[str, str] = Field(default_factory=dict, description="field not measured -> why")
+
+    @model_validator(mode="after")
+    def _every_none_has_a_reason(self) -> Measured:
+        empty = {n for n in type(self).model_fields if n not in ("absent", "reason") and getattr(self, n) is None}
+        if unexplained := sorted(empty - self.absent.keys()):
+            raise ValueError(f"no reason in absent for {', '.join(unexplained)}")
+        if contradicted := sorted(set(self.absent) - empty):
+            raise ValueError(f"absent names {', '.join(contradicted)}, which is not null")
+        return self
+
+
+# --- the engine contract -------------------------------------------------------------------------
+
+
+class Label(Record):
+    """One output class: its data-set category."""
+
+    id: int
+    name: str
+
+
+class InputSize(Record):
+    height: int
+    width: int
+
+
+class Resize(Record):
+    """How a frame becomes the network's input.
+
+    ``stretch`` fills the input; ``letterbox_centre`` and ``letterbox_top_left`` keep the aspect and fill the rest.
+    ``alignment``: ``half_pixel`` maps pixel centres (x+0.5), as cv2.resize does; ``corner`` maps pixel
+    indices (u = s*x), as cv2.warpAffine with a pure scale does.
+    """
+
+    policy: Literal["stretch", "letterbox_centre", "letterbox_top_left"]
+    interpolation: Literal["bilinear", "area", "bicubic", "nearest"]
+    alignment: Literal["half_pixel", "corner"]
+    fill_rgb: tuple[int, int, int]
+
+
+class Nms(Record):
+    """Non-maximum suppression: floor, top-k before, IoU, per class or not, how many are kept."""
+
+    score_floor: float
+    top_k: int = Field(description="candidates (box x class) kept by score before suppression")
+    iou: float
+    class_wise: bool
+    limit: int
+
+
+class ModelManifest(Record):
+    """Written by the exporter into the ONNX metadata (key ``edgejoule``); all that pre- and post-processing need.
+
+    The graph is ``image: float32[B,3,H,W]`` (RGB, 0-255, already resized) to ``boxes: float32[B,N,4]``
+    (x1,y1,x2,y2 as fractions of the network input, padding included) and ``scores: float32[B,N,C]``.
+    """
+
+    format: Literal[1] = 1
+    detector: str
+    labels: list[Label] = Field(description="index of a score column -> data-set category")
+    input: InputSize
+    resize: Resize
+    clip: Literal["before_nms", "after_nms"] = Field(description="when boxes are clipped to the frame")
+    nms: dict[Literal["origin", "common"], Nms] = Field(description="the authors' own values, and the common ones")
+    params_m: float = Field(description="trainable parameters, millions, batch norm included")
+    gmacs: float = Field(description="multiply-accumulates of one inference, 1e9 (Eq. 1 is twice this)")
+
+
+# --- what steps write ----------------------------------------------------------------------------
+
+
+class HardwareClass(Record):
+    """What an engine is bound to: same class, same engine."""
+
+    machine: str = Field(description="x86_64, aarch64")
+    processor: str = Field(description="CPU or GPU model; with SM on NVIDIA")
+    features: list[str] = Field(description="instruction sets that decide kernels: avx2, avx512_vnni, ...")
+    runtime: str
+    runtime_version: str
+
+
+class Candidate(Record):
+    """One runtime tried for one cell, and how it did."""
+
+    runtime: str
+    correct: bool
+    reason: str
+    latency_ms: float | None = Field(description="median of a short timing, null when it did not run")
+
+
+class EngineRecord(Measured):
+    """Output ``record`` of a ``build`` step."""
+
+    precision: Literal["fp32", "fp16", "int8"]
+    ran_as: str = Field(description="fp32, fp16, int8+fp32, ...: what the layers really run in")
+    hardware: HardwareClass
+    options: dict[str, str] = Field(description="runtime options that were set")
+    size_bytes: int
+    int8_share: float | None = Field(description="share of MACs executed in INT8, read from the built engine")
+    reformat_layers: int | None
+    candidates: list[Candidate]
+    chosen_because: str
+    model: ModelManifest
+    simulated: bool
+
+
+class Latency(Record):
+    mean: float
+    std: float
+    p50: float
+    p90: float
+    p99: float
+    n: int
+    trials: int
+
+
+class Contention(Record):
+    """What others did on the host while we measured."""
+
+    contended: bool
+    other_cpu_share: float = Field(description="CPU time of other processes / all CPU time available, 0-1")
+    load1_before: float
+    load1_after: float
+    pressure_some_us: int | None = Field(description="growth of the CPU pressure-stall total; null where the kernel has none")
+
+
+class BenchmarkRecord(Measured):
+    """Output ``record`` of a ``benchmark`` step: one trial. All samples are in output ``samples`` (npz, ``latency_ms``)."""
+
+    device: str
+    trial: int
+    protocol: str
+    warmup_iterations: int
+    iterations: int
+    threads: int
+    latency_ms: Latency
+    stages_ms: dict[Literal["pre", "infer", "post"], float] | None = Field(
+        description="mean per image of decoding-free pre-processing, inference and post-processing (Eq. 11)"
+    )
+    load_ms: float
+    memory_peak_mb: float
+    power_w: float | None
+    energy_mj: float | None
+    idle_power_w: float | None
+    temperature_c: float | None
+    throttled: Literal["yes", "no", "unknown"]
+    contention: Contention
+    environment: dict[str, Any] = Field(description="probe of the device before; equal after, or the trial is void")
+    simulated: bool
+
+
+class Accuracy(Record):
+    """COCO bounding-box metrics, as fractions; null where there is no ground truth of that kind."""
+
+    ap: float
+    ap50: float
+    ap75: float
+    ap_small: float | None
+    ap_medium: float | None
+    ap_large: float | None
+    ar100: float
+
+
+class OperatingPoint(Record):
+    """The paper's confidence 0.25 and NMS IoU 0.45: what a deployed detector shows, not an AP."""
+
+    confidence: float
+    nms_iou: float
+    precision: float | None
+    recall: float | None
+    f1: float | None
+    ap50: float = Field(description="area above the confidence only; not comparable with AP50")
+    detections: int
+
+
+class Fidelity(Record):
+    """AP of these detections against the reference engine's own confident ones; needs no labels."""
+
+    ap: float
+    ap50: float
+    reference: str = Field(description="which engine's detections were taken as truth")
+    confidence: float = Field(description="a reference detection at or above this counts")
+    boxes: int
+
+
+class ScoreRecord(Measured):
+    """Output ``record`` of a ``score`` step."""
+
+    accuracy: Accuracy
+    operating_point: OperatingPoint
+    fidelity: Fidelity | None
+    images: int
+    detections: int
+    scorer: Literal["hotcoco", "pycocotools"]
+    score_floor: float
+    ap_by_category: dict[str, float | None]
+
+
+# --- results.json --------------------------------------------------------------------------------
+
+
+class Hashes(Record):
+    """The bytes that produced a row."""
+
+    weights: Sha256 | None
+    onnx: Sha256 | None
+    engine: Sha256 | None
+    data: Sha256 | None
+    calibration: Sha256 | None
+
+
+class Row(Measured):
+    """One detector x weights x precision x device."""
+
+    detector: str
+    model: str = Field(description="the name the spec gives this entry")
+    weights: Literal["base", "qat"]
+    precision: Literal["fp32", "fp16", "int8"]
+    variant: str = Field(description="as in the spec: fp32, fp16, int8-ptq, ...")
+    ran_as: str | None
+    device: str
+    runtime: str | None
+    status: Status
+    reason: str | None
+    ap: float | None
+    ap50: float | None
+    ap75: float | None
+    ap_small: float | None
+    ap_medium: float | None
+    ap_large: float | None
+    ar100: float | None
+    accuracy_from: Literal["same-engine", "host-proxy"] | None
+    operating_point: OperatingPoint | None
+    fidelity: Fidelity | None
+    latency_ms: Latency | None
+    fps: float | None = Field(description="1000 / latency_ms.mean")
+    stages_ms: dict[Literal["pre", "infer", "post"], float] | None
+    size_mb: float | None = Field(description="serialized engine, 1e6 bytes")
+    params_m: float | None
+    gmacs: float | None
+    int8_share: float | None
+    power_w: float | None
+    energy_mj: float | None
+    map_per_joule: float | None = Field(description="100 x AP50 / energy in joules")
+    memory_peak_mb: float | None
+    throttled: Literal["yes", "no", "unknown"] | None
+    contended: bool | None
+    simulated: bool
+    pareto: bool | None = Field(description="on the front of AP against latency, within its device")
+    protocol: str
+    comparable: bool = Field(description="false for protocol quick: its figures are for looking, not comparing")
+    hashes: Hashes
+    flags: list[str] = Field(default_factory=list, description="plausibility findings, in words")
+
+
+class Difference(Record):
+    """AP of one row less that of another on the same images, with its paired bootstrap interval."""
+
+    metric: Literal["ap", "ap50"]
+    row: str = Field(description="model/variant/device")
+    against: str
+    difference: float
+    low: float
+    high: float
+    level: float
+    resamples: int
+    images: int
+    verdict: str
+
+
+class Results(Record):
+    """The file ``results.json``."""
+
+    format: Literal[1] = 1
+    run: str
+    edgejoule_version: str
+    spec: dict[str, Any]
+    rows: list[Row]
+    differences: list[Difference]
+    data: dict[str, Any] = Field(description="per set: images, boxes, left out and why")
+    notes: list[str]
