@@ -1,0 +1,1 @@
+"""Detectors, losses, data, weights, training, quantization and ONNX export."""

@@ -1,0 +1,99 @@
+"""What every detector is to the rest of the trainer."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from edgejoule.records import Label, ModelManifest
+
+
+@dataclass(frozen=True)
+class Target:
+    """The objects of one image.
+
+    boxes: float[n, 4], x1, y1, x2, y2 in pixels of the network's input. labels: int64[n], class indices.
+    """
+
+    boxes: Tensor
+    labels: Tensor
+
+
+@dataclass(frozen=True)
+class OfficialState:
+    """An origin's state dict put under our names.
+
+    ``tensors`` is what ours loads; ``unused`` maps each tensor of the file that the network has no use
+    for to the reason, so that every tensor of the file is accounted for.
+    """
+
+    tensors: dict[str, Tensor]
+    unused: dict[str, str]
+
+
+class Detector(nn.Module, ABC):
+    """``forward`` is the engine contract: image float32[B,3,H,W], RGB 0-255, to boxes and scores.
+
+    ``network`` holds every weighted layer and is traceable by ``torch.fx``: it is what a quantizer sees.
+    ``normalize`` before it and ``decode`` after it stay in float32.
+    """
+
+    name: ClassVar[str]
+    network: nn.Module
+
+    def __init__(self, labels: Sequence[Label], input_size: tuple[int, int]) -> None:
+        super().__init__()
+        self.labels = list(labels)
+        self.input_size = input_size
+
+    def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        """float32[B,3,H,W] to boxes float32[B,N,4] (fractions of the input) and scores float32[B,N,C]."""
+        return self.decode(self.network(self.normalize(image)))
+
+    @abstractmethod
+    def normalize(self, image: Tensor) -> Tensor:
+        """RGB 0-255 to what the first layer expects."""
+
+    @abstractmethod
+    def decode(self, raw: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
+        """Raw head maps to boxes (fractions of the input) and scores (after sigmoid or softmax)."""
+
+    @abstractmethod
+    def loss(self, raw: tuple[Tensor, ...], targets: Sequence[Target]) -> dict[str, Tensor]:
+        """The authors' training loss, by term; their sum is minimised."""
+
+    @abstractmethod
+    def manifest(self) -> ModelManifest:
+        """What goes into the ONNX metadata."""
+
+    @classmethod
+    @abstractmethod
+    def from_official(cls, state: Mapping[str, Tensor]) -> OfficialState:
+        """Put an origin's state dict under our names.
+
+        Raises:
+            WeightsError: the file is not of this detector.
+        """
+
+    @classmethod
+    @abstractmethod
+    def official_labels(cls) -> list[Label]:
+        """The categories of the officially published weights, in the order of the score columns."""
+
+
+def freeze_batch_norm(module: nn.Module) -> None:
+    """Keep running statistics as they are while training goes on."""
+    for child in module.modules():
+        if isinstance(child, nn.BatchNorm2d):
+            child.eval()
+
+
+def xyxy_fractions(boxes: Tensor, input_size: tuple[int, int]) -> Tensor:
+    """Boxes in pixels of the input, [..., 4], as fractions of it."""
+    height, width = input_size
+    return boxes / torch.tensor([width, height, width, height], dtype=boxes.dtype, device=boxes.device)

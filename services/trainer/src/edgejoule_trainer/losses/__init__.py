@@ -1,0 +1,1 @@
+"""Losses and target assignment, as the detectors' authors defined them."""
