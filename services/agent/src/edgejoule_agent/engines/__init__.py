@@ -1,0 +1,66 @@
+"""Engines: one small interface over the runtimes, and ``load``, which refuses what was built elsewhere."""
+
+import importlib
+from typing import Any, Mapping, Tuple
+
+from edgejoule_agent.errors import EngineError
+from edgejoule_agent.host import hardware_class
+
+
+class Engine:
+    """A loaded engine; a context manager."""
+
+    def infer(self, image: Any) -> Tuple[Any, Any]:
+        """One inference.
+
+        Args:
+            image: float32[1,3,H,W], contiguous, from ``preprocess.prepare``.
+
+        Returns:
+            boxes float32[1,N,4] and scores float32[1,N,C], valid until the next call.
+        """
+        raise NotImplementedError
+
+    def close(self) -> None:
+        """Free the runtime's memory."""
+        raise NotImplementedError
+
+    def __enter__(self) -> "Engine":
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self.close()
+
+
+def open_engine(runtime: str, content: bytes, options: Mapping[str, str], threads: int) -> Engine:
+    """An engine of the named runtime (``onnxruntime`` or ``openvino``) from an engine file's bytes.
+
+    Raises:
+        EngineError: the runtime does not take these bytes.
+        UnsupportedError: the runtime is not installed.
+    """
+    module = importlib.import_module(f"edgejoule_agent.engines.{runtime}_engine")
+    engine = module.open_engine(content, options, threads)  # type: Engine
+    return engine
+
+
+def load(path: Any, record: Mapping[str, Any], threads: int) -> Engine:
+    """The engine of a ``build`` step, by its file and its EngineRecord.
+
+    Raises:
+        EngineError: it was built for another hardware class, or the runtime refuses it.
+        UnsupportedError: the runtime is not installed.
+    """
+    built_for = record["hardware"]
+    here = hardware_class(built_for["runtime"])
+    if here != built_for:
+        raise EngineError(f"{path}: built for {describe(built_for)}, but this host is {describe(here)}; build it here")
+    with open(str(path), "rb") as file:
+        return open_engine(built_for["runtime"], file.read(), record["options"], threads)
+
+
+def describe(hardware: Mapping[str, Any]) -> str:
+    """A hardware class in one line."""
+    return "{machine} {processor} [{features}] with {runtime} {runtime_version}".format(
+        **dict(hardware, features=" ".join(hardware["features"]))
+    )

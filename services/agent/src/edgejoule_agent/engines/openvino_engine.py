@@ -1,0 +1,53 @@
+"""OpenVINO on the CPU."""
+
+from typing import Any, Mapping, Tuple
+
+from edgejoule_agent.engines import Engine
+from edgejoule_agent.errors import EngineError
+from edgejoule_agent.optional import require
+
+# its own default on recent CPUs is BF16, which is not FP32
+FULL_PRECISION = {"INFERENCE_PRECISION_HINT": "f32"}
+
+
+class OpenVinoEngine(Engine):
+    """A compiled model and its one infer request."""
+
+    def __init__(self, compiled: Any) -> None:
+        self._compiled = compiled
+        self._request = compiled.create_infer_request()
+        self._boxes, self._scores = (self._request.get_tensor(name) for name in ("boxes", "scores"))
+
+    def infer(self, image: Any) -> Tuple[Any, Any]:
+        self._request.infer({"image": image}, share_inputs=True, share_outputs=True)
+        return self._boxes.data, self._scores.data
+
+    def close(self) -> None:
+        self._boxes = self._scores = self._request = self._compiled = None
+
+
+def open_engine(content: bytes, options: Mapping[str, str], threads: int) -> OpenVinoEngine:
+    """A compiled model from an ONNX file's bytes.
+
+    Args:
+        options: OpenVINO properties, ``INFERENCE_PRECISION_HINT`` among them.
+    """
+    return OpenVinoEngine(compile_model(content, options, threads))
+
+
+def compile_model(content: bytes, options: Mapping[str, str], threads: int) -> Any:
+    """The CompiledModel for one stream at least latency."""
+    openvino = require("openvino", "openvino")
+    properties = dict(
+        options,
+        PERFORMANCE_HINT="LATENCY",
+        NUM_STREAMS="1",
+        INFERENCE_NUM_THREADS=str(threads),
+        ENABLE_CPU_PINNING="NO",  # two engines pinned to the same core would halve each other
+    )
+    core = openvino.Core()
+    try:
+        return core.compile_model(core.read_model(content, b""), "CPU", properties)
+    except Exception as error:  # RuntimeError or its pybind kin
+        reason = " ".join(str(error).split())[:300]
+        raise EngineError(f"openvino {openvino.__version__} does not take this model: {reason}") from error
