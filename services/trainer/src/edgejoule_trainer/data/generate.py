@@ -233,7 +233,7 @@ def draw(seed: int, index: int) -> tuple[Image, NDArray[np.float64], NDArray[np.
             continue
         region = canvas[:, new.rows, new.columns]
         colour = _colour_unlike(rng, region.mean(axis=(1, 2)))
-        surface = _painted(rng, *new.alpha.shape, colour, contrast=45.0)
+        surface = _painted(rng, new.alpha.shape[0], new.alpha.shape[1], colour, contrast=45.0)
         region += new.alpha.astype(np.float32) / 255 * (surface - region)
         owner[new.rows, new.columns][new.alpha >= 128] = len(placed)
         placed.append(new)

@@ -1,0 +1,189 @@
+"""Step ``import-data``: from COCO folders to checked, disjoint, packed sets.
+
+Parameters: ``sets`` {role: {source, count}}, ``shards`` {role: n}, ``seed``, ``skip_bad``.
+Inputs: ``annotations.<source>`` (file), ``images.<source>`` (folder).
+Outputs: ``record``; for each role asked for ``<role>`` (JSON) and ``<role>-images-000`` ... (tar).
+Only the images that a set draws are decoded and packed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from edgejoule.canonical import hash_file
+from edgejoule.errors import DataError
+from edgejoule.job import Job
+from edgejoule_trainer.data import coco, sets, shards
+
+VERSION = 1
+QUEUE = "evaluate"
+EXCLUSIVE = False
+OUTPUTS = ("record",)
+SOURCES = (
+    "edgejoule_trainer.data.coco",
+    "edgejoule_trainer.data.pictures",
+    "edgejoule_trainer.data.sets",
+    "edgejoule_trainer.data.shards",
+)
+
+
+@dataclass
+class _Source:
+    """A COCO folder, and what is known of its pictures so far."""
+
+    truth: coco.Truth
+    folder: Path
+    annotations_sha256: str
+    sha256: dict[int, str] = field(default_factory=dict)
+    bad: set[int] = field(default_factory=set)
+    findings: list[coco.Finding] = field(default_factory=list)
+
+    def usable(self) -> list[int]:
+        return [id_ for id_ in self.truth.pictures if id_ not in self.bad]
+
+
+def run(job: Job) -> None:
+    """Check, draw and pack.
+
+    Raises:
+        DataError: something is wrong with the data, all of it listed; or sets overlap or ask for too much.
+    """
+    wishes = {role: sets.Wish(**wish) for role, wish in job.parameters["sets"].items()}
+    sources = {name: _open(job, name) for name in sorted({wish.source for wish in wishes.values()})}
+    _require_same_categories(sources)
+    if not job.parameters["skip_bad"]:
+        coco.require_clean([finding for source in sources.values() for finding in source.findings])
+    drawn = _draw_good(job, wishes, sources)
+    sets.require_disjoint(
+        {
+            role: [
+                sets.Member(source.annotations_sha256, id_, source.sha256[id_])
+                for source in [sources[wishes[role].source]]
+                for id_ in ids
+            ]
+            for role, ids in drawn.items()
+        }
+    )
+    record: dict[str, Any] = {"seed": job.parameters["seed"], "skip_bad": job.parameters["skip_bad"], "sets": {}}
+    packed, total = 0, sum(map(len, drawn.values()))
+    for role, ids in drawn.items():
+        source = sources[wishes[role].source]
+        dataset = _dataset(source, ids)
+        job.write_json(role, dataset)
+        record["sets"][role] = {"source": wishes[role].source, **_counts(dataset)}
+        for number, part in enumerate(shards.split(ids, job.parameters["shards"][role])):
+            shards.write(job.output(f"{role}-images-{number:03d}"), _members(source, part))
+            packed += len(part)
+            job.progress(packed, total, "images packed")
+    record["sources"] = {name: _account(source) for name, source in sources.items()}
+    job.write_json("record", record)
+
+
+def _open(job: Job, name: str) -> _Source:
+    annotations, folder = job.inputs[f"annotations.{name}"], job.inputs[f"images.{name}"]
+    if not folder.is_dir():
+        raise DataError(f"{folder}: there is no such images folder (source {name!r})")
+    truth = coco.read(annotations)
+    return _Source(truth, folder, hash_file(annotations), findings=list(truth.findings))
+
+
+def _require_same_categories(sources: Mapping[str, _Source]) -> None:
+    """A detector is trained, calibrated and judged on one list of categories."""
+    (first_name, first), *others = sources.items()
+    for name, source in others:
+        if different := sorted(source.truth.categories.items() ^ first.truth.categories.items()):
+            id_, label = different[0]
+            raise DataError(
+                f"sources {first_name!r} and {name!r} must have the same categories, and differ in"
+                f" {len({id_ for id_, _ in different})}, for one in {id_} ({label!r})"
+            )
+
+
+def _draw_good(job: Job, wishes: Mapping[str, sets.Wish], sources: Mapping[str, _Source]) -> dict[str, list[int]]:
+    """Draw, decode what was drawn, and, where bad images may be left out, draw again without them."""
+    while True:
+        usable = {name: source.usable() for name, source in sources.items()}
+        drawn = sets.draw(wishes, usable, job.parameters["seed"])
+        found: list[coco.Finding] = []
+        for name, source in sources.items():
+            ids = {id_ for role, ids in drawn.items() if wishes[role].source == name for id_ in ids}
+            todo = [source.truth.pictures[id_] for id_ in sorted(ids - source.sha256.keys())]
+            hashes, findings = coco.check_pictures(todo, source.folder, job.progress)
+            source.sha256.update(hashes)
+            source.bad.update(picture.id for picture in todo if picture.id not in hashes)
+            source.findings.extend(findings)
+            found.extend(findings)
+        if not found:
+            return drawn
+        if not job.parameters["skip_bad"]:
+            coco.require_clean(found)
+
+
+def _dataset(source: _Source, ids: list[int]) -> dict[str, Any]:
+    wanted = set(ids)
+    annotations = sorted((a for a in source.truth.annotations if a.image_id in wanted), key=lambda a: a.id)
+    return {
+        "images": [_image(source, id_) for id_ in ids],
+        "annotations": [
+            {
+                "id": a.id + _shift(source),
+                "image_id": a.image_id,
+                "category_id": a.category_id,
+                "bbox": list(a.bbox),
+                "area": a.area,
+                "iscrowd": a.iscrowd,
+            }
+            for a in annotations
+        ],
+        "categories": [{"id": id_, "name": name} for id_, name in sorted(source.truth.categories.items())],
+    }
+
+
+def _image(source: _Source, id_: int) -> dict[str, Any]:
+    picture = source.truth.pictures[id_]
+    return {
+        "id": id_,
+        "file_name": picture.file_name,
+        "width": picture.width,
+        "height": picture.height,
+        "sha256": source.sha256[id_],
+    }
+
+
+def _shift(source: _Source) -> int:
+    """1 where annotations are numbered from 0: COCO's scorer takes annotation 0 for "no match"."""
+    return int(any(annotation.id == 0 for annotation in source.truth.annotations))
+
+
+def _counts(dataset: Mapping[str, Any]) -> dict[str, int]:
+    crowd = sum(annotation["iscrowd"] for annotation in dataset["annotations"])
+    return {
+        "images": len(dataset["images"]),
+        "boxes": len(dataset["annotations"]) - crowd,
+        "crowd_boxes": crowd,
+        "categories": len(dataset["categories"]),
+    }
+
+
+def _members(source: _Source, ids: list[int]) -> Iterator[tuple[str, bytes]]:
+    for id_ in ids:
+        picture = source.truth.pictures[id_]
+        content = (source.folder / picture.file_name).read_bytes()
+        if hashlib.sha256(content).hexdigest() != source.sha256[id_]:
+            raise DataError(f"{source.folder / picture.file_name} changed while it was imported; run again")
+        yield shards.member_name(id_, picture.file_name), content
+
+
+def _account(source: _Source) -> dict[str, Any]:
+    """What was found in a source, what was left out, and what was altered."""
+    return {
+        "annotations_sha256": source.annotations_sha256,
+        "images": len(source.truth.pictures),
+        "left_out": [finding.as_json() for finding in source.findings],
+        "boxes_clipped_to_the_frame": source.truth.clipped,
+        "annotation_ids_raised_by": _shift(source),
+    }
