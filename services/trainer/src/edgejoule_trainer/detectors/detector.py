@@ -10,7 +10,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from edgejoule.records import Label, ModelManifest
+from edgejoule.records import Label, ModelManifest, Resize
 
 
 @dataclass(frozen=True)
@@ -44,6 +44,7 @@ class Detector(nn.Module, ABC):
     """
 
     name: ClassVar[str]
+    resize: ClassVar[Resize]
     network: nn.Module
 
     def __init__(self, labels: Sequence[Label], input_size: tuple[int, int]) -> None:

@@ -201,6 +201,7 @@ class NanoDetM(Detector):
     """The whole detector; see the module."""
 
     name = "nanodet_m"
+    resize = Resize(policy="letterbox_centre", interpolation="bilinear", alignment="corner", fill_rgb=(0, 0, 0))
     # In the file, but the head shares one tower for classes and distances, so these never run.
     _UNUSED = {
         "head.gfl_reg.": "the head shares its tower (share_cls_reg), so this convolution never runs",
@@ -276,9 +277,7 @@ class NanoDetM(Detector):
             detector=self.name,
             labels=self.labels,
             input=InputSize(height=height, width=width),
-            resize=Resize(
-                policy="letterbox_centre", interpolation="bilinear", alignment="corner", fill_rgb=(0, 0, 0)
-            ),
+            resize=self.resize,
             clip="before_nms",
             nms={
                 "origin": Nms(score_floor=0.05, top_k=1000, iou=0.6, class_wise=True, limit=100),

@@ -1,0 +1,121 @@
+"""Weights files: every tensor accounted for, and nothing in a file is run."""
+
+import os
+import pickle
+import zipfile
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from edgejoule.errors import WeightsError
+from edgejoule.records import Label
+from edgejoule_trainer.detectors import create
+from edgejoule_trainer.detectors.nanodet_m import NanoDetM
+from edgejoule_trainer.weights import import_weights, read_state_dict, read_weights, write_weights
+
+LABELS = [Label(id=1, name="disc"), Label(id=4, name="ring")]
+
+
+@pytest.fixture(scope="module")
+def official_state():
+    """A state dict as the authors' file has it, with random values."""
+    torch.manual_seed(0)
+    detector = create("nanodet_m", NanoDetM.official_labels())
+    state = {name.removeprefix("network."): tensor for name, tensor in detector.state_dict().items()}
+    return {**state, "head.distribution_project.project": torch.arange(8.0)}
+
+
+def saved(path, state):
+    torch.save({"epoch": 1, "state_dict": state}, path)
+    return path
+
+
+def test_official_file_imports_with_every_tensor_accounted_for(tmp_path, official_state):
+    detector, report = import_weights(saved(tmp_path / "n.pth", official_state), "nanodet_m")
+    assert len(report.mapped) + len(report.unused) == len(official_state)
+    assert [label.id for label in detector.labels][-1] == 90
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda s: s.pop("fpn.lateral_convs.0.conv.bias"), r"missing network\.fpn\.lateral_convs\.0\.conv\.bias"),
+        (lambda s: s.update(extra=torch.zeros(2)), r"left over network\.extra"),
+        (lambda s: s.update({"fpn.lateral_convs.0.conv.bias": torch.zeros(7)}), r"bias \(7, not 96\)"),
+        (lambda s: s.update({"fpn.lateral_convs.0.conv.bias": torch.full((96,), float("nan"))}), "NaN.*lateral_convs"),
+        (lambda s: s.pop("head.gfl_cls.0.weight"), "not a NanoDet-m"),
+    ],
+)
+def test_file_that_does_not_fit_is_refused_naming_the_tensors(tmp_path, official_state, change, message):
+    state = dict(official_state)
+    change(state)
+    with pytest.raises(WeightsError, match=message):
+        import_weights(saved(tmp_path / "n.pth", state), "nanodet_m")
+
+
+class Payload:
+    def __init__(self, marker):
+        self.marker = marker
+
+    def __reduce__(self):
+        return os.mkdir, (self.marker,)
+
+
+def test_payload_in_a_pickle_is_not_run(tmp_path):
+    marker = tmp_path / "was-run"
+    for name, save in (("new.pth", torch.save), ("old.pth", lambda o, p: p.write_bytes(pickle.dumps(o)))):
+        save({"state_dict": Payload(str(marker))}, tmp_path / name)
+        with pytest.raises(WeightsError, match="objects other than tensors"):
+            read_state_dict(tmp_path / name)
+    assert not marker.exists()
+
+
+def test_zip_bomb_is_refused_before_it_unpacks(tmp_path):
+    with zipfile.ZipFile(tmp_path / "bomb.pth", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("archive/data.pkl", b"\0" * (64 << 20))
+    with pytest.raises(WeightsError, match="unpacks to 67 MB"):
+        read_state_dict(tmp_path / "bomb.pth")
+
+
+@pytest.mark.parametrize("content", [b"", b"not weights at all", b"\x80\x02]q\x00."])
+def test_what_is_no_state_dict_is_refused(tmp_path, content):
+    (tmp_path / "x.pth").write_bytes(content)
+    with pytest.raises(WeightsError, match=r"x\.pth"):
+        import_weights(tmp_path / "x.pth", "nanodet_m")
+
+
+def test_truncated_file_is_refused(tmp_path, official_state):
+    path = saved(tmp_path / "n.pth", official_state)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with pytest.raises(WeightsError, match="damaged"):
+        import_weights(path, "nanodet_m")
+
+
+def test_missing_file_says_so(tmp_path):
+    with pytest.raises(WeightsError, match="cannot be read: No such file"):
+        import_weights(tmp_path / "none.pth", "nanodet_m")
+
+
+def test_written_weights_read_back_equal(tmp_path):
+    torch.manual_seed(1)
+    detector = create("nanodet_m", LABELS, (64, 96))
+    write_weights(tmp_path / "w.safetensors", detector)
+    again = read_weights(tmp_path / "w.safetensors")
+    assert again.input_size == (64, 96)
+    assert again.labels == LABELS
+    for name, tensor in detector.state_dict().items():
+        assert torch.equal(again.state_dict()[name], tensor)
+
+
+def test_written_weights_have_the_same_bytes_each_time(tmp_path):
+    detector = create("nanodet_m", LABELS, (64, 64))
+    write_weights(tmp_path / "a", detector)
+    write_weights(tmp_path / "b", detector)
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+
+
+def test_safetensors_of_others_is_refused(tmp_path):
+    save_file({"a": torch.zeros(1)}, tmp_path / "a.safetensors")
+    with pytest.raises(WeightsError, match="not written by Edgejoule"):
+        read_weights(tmp_path / "a.safetensors")
