@@ -1,0 +1,92 @@
+# `make` lists the targets. Settings, in the environment or behind make: PYTHON, PYTHON36, PYTEST_WORKERS.
+
+PYTHON ?= python3
+PYTHON36 ?= $(firstword $(wildcard $(or $(PYENV_ROOT),$(HOME)/.pyenv)/versions/3.6.*/bin/python) python3.6)
+PYTEST_WORKERS ?= 2
+
+PACKAGES := core agent trainer evaluator analyst
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+VENV36 := .venv36
+INSTALLED36 := $(VENV36)/.installed
+
+# One thread per process: the tests run in parallel, and steps say their own thread counts.
+export OMP_NUM_THREADS ?= 1
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+.PHONY: help
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: setup
+setup: $(INSTALLED) ## Make .venv with every package and tool; at once when nothing changed
+
+$(INSTALLED): $(PACKAGES:%=services/%/pyproject.toml) constraints.txt requirements-dev.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { \
+	  echo "Edgejoule needs Python 3.10 or newer, and PYTHON=$(PYTHON) is not: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
+	@echo "Installing into $(VENV), once: torch, ONNX Runtime, OpenVINO and the rest; about a minute plus the download ..."
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check --log $(VENV)/pip.log \
+	  --constraint constraints.txt --requirement requirements-dev.txt $(PACKAGES:%=--editable services/%) || { \
+	  echo "Installing failed for the reason above; everything pip said is in $(VENV)/pip.log."; exit 1; }
+	@touch $@
+	@echo "Done."
+
+.PHONY: demo
+demo: setup ## From weights and images to a judged result, in at most six minutes
+	@$(BIN)/edgejoule data generate --into runs/demo/data
+	@$(BIN)/edgejoule run examples/demo.yaml --out runs/demo
+
+.PHONY: test
+test: setup ## The fast tests: unit, contract and doctests
+	@$(BIN)/pytest -q -n $(PYTEST_WORKERS)
+
+.PHONY: test-py36
+test-py36: $(INSTALLED36) ## The agent's tests under a real Python 3.6 with numpy 1.19, as on a Jetson Nano
+	@$(VENV36)/bin/python -m compileall -q services/agent/src
+	@PYTHONPATH=services/agent/src $(VENV36)/bin/python -m pytest -q -c tests/unit/agent/py36.ini tests/unit/agent
+
+# pip comes in two strides, since the pip that 3.6 brings picks wheels and build back ends that 3.6 cannot run;
+# --isolated keeps it from indexes that were set up for newer Pythons.
+$(INSTALLED36): requirements-py36.txt
+	@$(PYTHON36) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 6))' 2>/dev/null || { \
+	  echo "No Python 3.6 found (tried $(PYTHON36)): pyenv install 3.6.15, or make test-py36 PYTHON36=/path/to/python3.6"; exit 1; }
+	@echo "Installing the agent's Python 3.6 packages into $(VENV36), once; half a minute ..."
+	@$(PYTHON36) -m venv $(VENV36)
+	@$(VENV36)/bin/python -m pip --isolated --disable-pip-version-check install -q $${PIP_CERT:+--cert "$$PIP_CERT"} pip==21.3.1
+	@$(VENV36)/bin/python -m pip --isolated --disable-pip-version-check install -q $${PIP_CERT:+--cert "$$PIP_CERT"} \
+	  --requirement requirements-py36.txt
+	@touch $@
+
+.PHONY: lint
+lint: setup ## Style, format and types
+	@$(BIN)/ruff check
+	@$(BIN)/ruff format --check
+	@$(BIN)/mypy
+
+.PHONY: check
+check: lint test test-py36 ## All that CI checks, but the demo
+
+.PHONY: docs
+docs: schemas ## Write the generated pages of docs/reference: schemas, cli.md
+	@$(BIN)/python -m typer edgejoule.cli utils docs --name edgejoule --output docs/reference/cli.md
+
+.PHONY: schemas
+schemas: setup ## Write the JSON Schema files of records and jobs
+	@$(BIN)/python -m edgejoule.schemas
+
+.PHONY: step-versions
+step-versions: setup ## Write down the sources of each step kind whose VERSION was raised
+	@$(BIN)/python tests/contract/test_step_versions.py $(ARGS)
+
+.PHONY: demo-weights
+demo-weights: setup ## Train the demo's small start again (hours; examples/ holds the result)
+	@$(BIN)/python -m edgejoule_trainer.demo_weights
+
+.PHONY: clean
+clean: ## Remove what make made: environments, caches and the demo's run
+	rm -rf $(VENV) $(VENV36) runs/demo .mypy_cache .ruff_cache .pytest_cache .hypothesis services/*/src/*.egg-info
+	find services tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
