@@ -9,9 +9,11 @@ from __future__ import annotations
 import re
 import struct
 
-import cv2
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 _PNG = b"\x89PNG\r\n\x1a\n"
 _AFTER_SCAN = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")  # any marker but a stuffed byte, fill or a restart
@@ -41,6 +43,9 @@ def decode(data: bytes) -> NDArray[np.uint8]:
     Raises:
         BadPicture: not decodable, or not of the size its header says.
     """
+    import cv2  # here and not above: a plan reads the step's module, and decodes nothing
+    import numpy as np
+
     width, height = size(data)
     try:
         image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)

@@ -26,7 +26,7 @@ _LISTED = 20
 
 @dataclass(frozen=True)
 class Wish:
-    """How many images of which source; ``count`` None is the whole source, and for ``train`` what the others leave."""
+    """How many images of which source; ``count`` None is all that the other sets leave."""
 
     source: str
     count: int | None
@@ -61,49 +61,39 @@ def draw(wishes: Mapping[str, Wish], available: Mapping[str, Iterable[int]], see
         available: usable image ids by source.
 
     Raises:
-        DataError: an unknown role, a count below 1 or beyond the source, or a whole source that others draw from.
+        DataError: an unknown role or source, a count below 1 or beyond what the source has left, or two sets
+            that both want the rest of one source.
     """
-    drawn: dict[str, list[int]] = {}
+    for role, wish in wishes.items():
+        if role not in ROLES:
+            raise DataError(f"set {role!r} is unknown; the sets are {', '.join(sorted(ROLES))}")
+        if wish.source not in available:
+            raise DataError(f"{role} draws from source {wish.source!r}, which is not given")
+        if wish.count is not None and wish.count < 1:
+            raise DataError(f"{role} asks for {wish.count} images; give 1 or more, or no count for all that is left")
     rest = {source: stable_order(ids, seed) for source, ids in available.items()}
-    whole = {source: len(order) for source, order in rest.items()}
-    if unknown := sorted(set(wishes) - set(ROLES)):
-        raise DataError(f"set {unknown[0]!r} is unknown; the sets are {', '.join(sorted(ROLES))}")
-    for role in ROLES:
-        if role not in wishes:
-            continue
+    drawn: dict[str, list[int]] = {}
+    counted_first = sorted(wishes, key=lambda role: (wishes[role].count is None, ROLES.index(role)))
+    for role in counted_first:
         source, count = wishes[role].source, wishes[role].count
-        if source not in rest:
-            raise DataError(f"set {role!r} draws from source {source!r}, which is not given")
-        if count is not None and count < 1:
-            raise DataError(f"set {role!r} asks for {count} images; give 1 or more, or null for all of {source!r}")
-        sharing = [other for other in drawn if wishes[other].source == source]
-        if count is None and role != "train" and sharing:
-            taken = sorted(id_ for other in sharing for id_ in drawn[other])
-            raise DataError(
-                f"{role} takes the whole of source {source!r}, so it overlaps with {' and '.join(sharing)} in"
-                f" {len(taken)} images ({_listing(taken)}); draw them from different sources, or give {role} a count"
-                f" of at most {len(rest[source])}"
-            )
-        wanted = len(rest[source]) if count is None else count
-        if wanted > len(rest[source]) or wanted == 0:
-            raise DataError(_too_many(role, source, count, whole[source], sharing, drawn))
-        drawn[role] = sorted(rest[source][:wanted])
-        rest[source] = rest[source][wanted:]
-    return drawn
+        left = rest[source]
+        if not left or (count is not None and count > len(left)):
+            before = {other: len(ids) for other, ids in drawn.items() if wishes[other].source == source}
+            raise DataError(_too_many(role, source, count, len(left), before))
+        wanted = len(left) if count is None else count
+        drawn[role], rest[source] = sorted(left[:wanted]), left[wanted:]
+    return {role: drawn[role] for role in ROLES if role in drawn}
 
 
-def _too_many(
-    role: str, source: str, count: int | None, size: int, sharing: Sequence[str], drawn: Mapping[str, Sequence[int]]
-) -> str:
-    asked = (
-        f"{role} asks for {'the rest' if count is None else count} of source {source!r}, which has {size} usable images"
+def _too_many(role: str, source: str, count: int | None, left: int, before: Mapping[str, int]) -> str:
+    asked = f"{role} asks for {'the rest' if count is None else count} of source {source!r}, which has"
+    if not before:
+        return f"{asked} {left} usable images; lower the count"
+    taken = " and ".join(f"{number} to {other}" for other, number in before.items())
+    return (
+        f"{asked} {left + sum(before.values())} usable images and gives {taken}; {left} are left, and an image may be"
+        f" in one set only. Draw {role} from another source, or lower a count"
     )
-    if not sharing:
-        return f"{asked}; lower the count"
-    before = " and ".join(f"{other} takes {len(drawn[other])}" for other in sharing)
-    left = size - sum(len(drawn[other]) for other in sharing)
-    whole = " (the whole: an image in both would be an overlap)" if left == 0 else ""
-    return f"{asked} of which {before}{whole}; {left} are left. Draw {role} from another source, or lower a count"
 
 
 def require_disjoint(sets: Mapping[str, Sequence[Member]]) -> None:
@@ -134,8 +124,3 @@ def _shared(sets: Mapping[str, Sequence[Member]], by: str) -> list[str]:
         what = " and ".join(f"{role} (image {member.id})" for role, member in found)
         lines.append(f"{what}: same {'id in the same annotation file' if by == 'id' else 'content'}")
     return lines
-
-
-def _listing(ids: Sequence[int]) -> str:
-    shown = ", ".join(map(str, ids[:_LISTED]))
-    return f"ids {shown}" + (f" and {len(ids) - _LISTED} more" if len(ids) > _LISTED else "")

@@ -35,7 +35,9 @@ def split(items: Sequence[T], parts: int) -> list[Sequence[T]]:
         DataError: fewer items than parts, or no part.
     """
     if not 1 <= parts <= len(items):
-        raise DataError(f"{len(items)} images cannot be packed into {parts} shards; give 1 to {len(items)}")
+        raise DataError(
+            f"{len(items)} images cannot be packed into {parts} shards; set data.shards to at most {len(items)}"
+        )
     base, longer = divmod(len(items), parts)
     ends = [base * (part + 1) + min(part + 1, longer) for part in range(parts)]
     return [items[start:end] for start, end in zip([0, *ends], ends, strict=False)]

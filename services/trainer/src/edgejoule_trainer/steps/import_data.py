@@ -9,7 +9,7 @@ Only the images that a set draws are decoded and packed.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -169,7 +169,7 @@ def _counts(dataset: Mapping[str, Any]) -> dict[str, int]:
     }
 
 
-def _members(source: _Source, ids: list[int]) -> Iterator[tuple[str, bytes]]:
+def _members(source: _Source, ids: Sequence[int]) -> Iterator[tuple[str, bytes]]:
     for id_ in ids:
         picture = source.truth.pictures[id_]
         content = (source.folder / picture.file_name).read_bytes()
