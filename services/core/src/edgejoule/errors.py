@@ -7,6 +7,7 @@
       ModelError                an ONNX graph breaks the engine contract
       StoreError                the store cannot be read or written (permission, full disk, lock)
         CorruptBlobError        bytes in the store do not have the hash they are named by
+        CorruptManifestError    a manifest cannot be read, or points at blobs that are gone
       StepError                 a step ended without its result
         UnsupportedError        the hardware or the runtime lacks what was asked: a row, not a fault
         OutOfMemoryError        the step was ended for memory
@@ -51,6 +52,10 @@ class StoreError(EdgejouleError):
 
 class CorruptBlobError(StoreError):
     """The bytes of a blob do not have the hash they are named by."""
+
+
+class CorruptManifestError(StoreError):
+    """A manifest cannot be read, or points at blobs that are gone: its step does not count as done."""
 
 
 class StepError(EdgejouleError):

@@ -1,0 +1,250 @@
+"""What a person sees of a run: one live display on a terminal, plain lines elsewhere, nothing when silent."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn
+from rich.table import Column
+
+from edgejoule.job import Progress as OnProgress
+from edgejoule.reconcile import StepOutcome
+
+SHOWN_AFTER_S = 2.0
+"""What is over sooner shows no bar."""
+
+_STYLES = {"ok": "green", "unsupported": "yellow"}
+_TRUSTED_FROM = 0.05  # share of a step done from which its own pace tells how long it will take
+
+
+@dataclass(frozen=True)
+class Work:
+    """A step that is still to do, or doing.
+
+    Attributes:
+        threads: how many of the run's threads it holds; an exclusive step holds all.
+        fraction: how much of it is done, 0-1; None when it has not said.
+    """
+
+    kind: str
+    threads: int
+    elapsed_s: float = 0.0
+    fraction: float | None = None
+
+
+def remaining_s(work: Iterable[Work], durations_s: Mapping[str, float], threads: int) -> float | None:
+    """How long the work will take on this many threads; None when a kind's duration is not known yet.
+
+    >>> remaining_s([Work("build", 1), Work("build", 1), Work("build", 1)], {"build": 10.0}, threads=2)
+    15.0
+    >>> remaining_s([Work("train", 1, elapsed_s=30.0, fraction=0.25)], {}, threads=2)
+    90.0
+    """
+    thread_seconds, longest = 0.0, 0.0
+    for item in work:
+        if item.fraction is not None and item.fraction >= _TRUSTED_FROM:
+            left = item.elapsed_s * (1 - item.fraction) / item.fraction
+        elif item.kind in durations_s:
+            left = max(0.0, durations_s[item.kind] - item.elapsed_s)
+        else:
+            return None
+        thread_seconds += left * item.threads
+        longest = max(longest, left)
+    return max(longest, thread_seconds / threads)
+
+
+def clock(seconds: float) -> str:
+    """A duration for people.
+
+    >>> clock(3.14), clock(75), clock(7322)
+    ('3.1 s', '1:15', '2:02:02')
+    """
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
+
+
+class Display:
+    """Shows nothing. What a run tells of itself, for others to show; called from one thread."""
+
+    def begin(self, steps: Mapping[str, Work], durations_s: Mapping[str, float], threads: int) -> None:
+        """A run of these steps begins; earlier steps took as long as ``durations_s`` says, per kind."""
+
+    def start(self, step: str, work: Work) -> None:
+        """A step is carried out from now on."""
+
+    def wait(self, step: str, reason: str | None) -> None:
+        """A started step waits for something; None: not any more."""
+
+    def advance(self, step: str, done: float, total: float, unit: str) -> None:
+        """A started step says how far it is."""
+
+    def finish(self, outcome: StepOutcome) -> None:
+        """A step has ended, whether it was started or not."""
+
+    def note(self, text: str) -> None:
+        """Something else to know."""
+
+    def tick(self) -> None:
+        """Time has passed."""
+
+    def end(self) -> None:
+        """The run is over."""
+
+
+class PlainDisplay(Display):
+    """One line for each step that ends: for logs and pipes."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._before = 0
+
+    def finish(self, outcome: StepOutcome) -> None:
+        if outcome.cached and outcome.ok:
+            self._before += 1
+        elif outcome.origin == outcome.step:  # what merely follows from a failed step upstream is not told again
+            self._print(_line(outcome), _STYLES.get(outcome.outcome, "red"))
+
+    def note(self, text: str) -> None:
+        self._print(text)
+
+    def end(self) -> None:
+        if self._before:
+            self._print(f"{self._before} steps were done before")
+
+    def _print(self, text: str, style: str | None = None) -> None:
+        self._console.print(text, style=style, markup=False, highlight=False, soft_wrap=True)
+
+
+class LiveDisplay(PlainDisplay):
+    """A bar for the run, one for each running step, and above them a line for each finished one."""
+
+    def __init__(self, console: Console) -> None:
+        super().__init__(console)
+        self._bars = _bars(console)
+        self._began = time.monotonic()
+        self._total: TaskID | None = None
+        self._pending: dict[str, Work] = {}
+        self._running: dict[str, tuple[TaskID, float]] = {}
+        self._durations_s: dict[str, float] = {}
+        self._seen: Counter[str] = Counter()
+        self._threads = 1
+
+    def begin(self, steps: Mapping[str, Work], durations_s: Mapping[str, float], threads: int) -> None:
+        self._began = time.monotonic()
+        self._pending, self._durations_s, self._threads = dict(steps), dict(durations_s), threads
+        self._total = self._bars.add_task("all steps", total=len(steps), unit="", clock="")
+
+    def start(self, step: str, work: Work) -> None:
+        self._remove(step)
+        self._pending[step] = work
+        self._running[step] = (self._bars.add_task(step, total=None, unit="", clock=""), time.monotonic())
+
+    def wait(self, step: str, reason: str | None) -> None:
+        self._bars.update(self._running[step][0], description=f"{step}: waits {reason}" if reason else step)
+
+    def advance(self, step: str, done: float, total: float, unit: str) -> None:
+        self._pending[step] = replace(self._pending[step], fraction=done / total if total > 0 else None)
+        task = self._running[step][0]
+        self._bars.update(task, completed=done, total=total or None, unit=f"{done:g}/{total:g} {unit}")
+
+    def finish(self, outcome: StepOutcome) -> None:
+        self._remove(outcome.step)
+        work = self._pending.pop(outcome.step, None)
+        if work and self._total is not None:
+            self._bars.advance(self._total)
+            if outcome.ok and not outcome.cached:
+                self._learn(work.kind, outcome.duration_s)
+        super().finish(outcome)
+        self.tick()
+
+    def tick(self) -> None:
+        now = time.monotonic()
+        elapsed_s = now - self._began
+        if elapsed_s < SHOWN_AFTER_S or self._total is None:
+            return
+        for step, (task, since) in self._running.items():
+            self._pending[step] = replace(self._pending[step], elapsed_s=now - since)
+            self._bars.update(task, clock=clock(now - since))
+        left_s = remaining_s(self._pending.values(), self._durations_s, self._threads)
+        eta = f", about {clock(left_s)} left" if left_s is not None else ""
+        whole = self._bars.tasks[0]
+        steps = f"{whole.completed:g}/{whole.total:g} steps"
+        self._bars.update(self._total, unit=steps, clock=clock(elapsed_s) + eta)
+        self._bars.start()
+        self._bars.refresh()
+
+    def end(self) -> None:
+        if self._total is not None:
+            for task in list(self._bars.task_ids):
+                self._bars.remove_task(task)
+        self._bars.stop()
+        super().end()
+
+    def _remove(self, step: str) -> None:
+        if step in self._running:
+            self._bars.remove_task(self._running.pop(step)[0])
+
+    def _learn(self, kind: str, duration_s: float) -> None:
+        """This run's own mean replaces what earlier ones took."""
+        seen = self._seen[kind]
+        mean = self._durations_s[kind] if seen else 0.0
+        self._durations_s[kind] = (mean * seen + duration_s) / (seen + 1)
+        self._seen[kind] += 1
+
+
+def display_on(console: Console) -> Display:
+    """The display that suits a console: live on a terminal, plain lines elsewhere."""
+    return LiveDisplay(console) if console.is_terminal and not console.is_dumb_terminal else PlainDisplay(console)
+
+
+@contextmanager
+def bar(console: Console, title: str) -> Iterator[OnProgress]:
+    """A bar for one piece of work outside a run; it shows on a terminal only, after two seconds, and then vanishes."""
+    began = time.monotonic()
+    bars = _bars(console)
+    task = bars.add_task(title, total=None, unit="", clock="")
+
+    def on_progress(done: float, total: float, unit: str) -> None:
+        elapsed_s = time.monotonic() - began
+        if elapsed_s >= SHOWN_AFTER_S and console.is_terminal:
+            amount = f"{done / 1e6:.0f}/{total / 1e6:.0f} MB" if unit == "B" else f"{done:g}/{total:g} {unit}"
+            bars.update(task, completed=done, total=total or None, unit=amount, clock=clock(elapsed_s))
+            bars.start()
+            bars.refresh()
+
+    try:
+        yield on_progress
+    finally:
+        bars.remove_task(task)
+        bars.stop()
+
+
+def _bars(console: Console) -> Progress:
+    """Redrawn when told to only: a clock of its own would disturb a measurement."""
+    return Progress(
+        TextColumn("{task.description}", markup=False, table_column=Column(ratio=3, no_wrap=True, overflow="ellipsis")),
+        BarColumn(bar_width=None, table_column=Column(ratio=2)),
+        TextColumn("{task.fields[unit]}", markup=False, table_column=Column(no_wrap=True)),
+        TextColumn("{task.fields[clock]}", markup=False, table_column=Column(no_wrap=True)),
+        console=console,
+        auto_refresh=False,
+        expand=True,
+        transient=True,
+    )
+
+
+def _line(outcome: StepOutcome) -> str:
+    word = "done" if outcome.ok else outcome.outcome
+    time_taken = "" if outcome.cached or not outcome.duration_s else clock(outcome.duration_s)
+    reason = f": {outcome.reason}" if outcome.reason else ""
+    again = " (as before; --retry tries again)" if outcome.cached and outcome.outcome != "unsupported" else ""
+    log = f" (log: {outcome.log})" if outcome.log else ""
+    return f"{word:<11} {time_taken:>8}  {outcome.step}{reason}{again}{log}"

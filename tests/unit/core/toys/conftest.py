@@ -1,0 +1,3 @@
+"""Toy steps are imported by workers, not collected by pytest."""
+
+collect_ignore_glob = ["*.py"]
