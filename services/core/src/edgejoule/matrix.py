@@ -1,0 +1,287 @@
+"""From spec to plan: one cell per model x precision x device, and the steps that decide each.
+
+Pure: what must be asked of the world (the devices, the hashes of files) is handed in.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from edgejoule.devices import Device
+from edgejoule.plan import Cell, Plan, Ref, Source, Step
+from edgejoule.spec import Model, Role, Spec
+
+# precision in the spec -> (weights, precision of the engine, step kind that makes its ONNX)
+VARIANTS = {"fp32": ("base", "fp32", "export"), "fp16": ("base", "fp16", "export"), "int8-ptq": ("base", "int8", "ptq")}
+
+Inputs = Mapping[str, Ref | Source]
+
+
+def make_plan(
+    spec: Spec,
+    devices: Mapping[str, Device],
+    source_of: Callable[[Path], Source],
+    written: Mapping[str, Any],
+    session: str = "1",
+) -> Plan:
+    """The plan that answers ``spec``.
+
+    Args:
+        devices: each device of the spec, as probed.
+        source_of: names a file or folder by the hash of its content.
+        written: the spec as the results shall quote it.
+        session: measuring session; another one measures everything measured anew.
+    """
+    builder = _Builder(spec, devices, source_of, session)
+    return builder.plan(written)
+
+
+class _Builder:
+    def __init__(
+        self, spec: Spec, devices: Mapping[str, Device], source_of: Callable[[Path], Source], session: str
+    ) -> None:
+        self.spec = spec
+        self.devices = devices
+        self.source_of = source_of
+        self.session = session
+        self.steps: dict[str, Step] = {}
+
+    def plan(self, written: Mapping[str, Any]) -> Plan:
+        self.import_data()
+        for model in self.spec.models:
+            self.prepare(model)
+        cells = [
+            self.cell(model, variant, device)
+            for model in self.spec.models
+            for variant in self.spec.precisions
+            for device in self.spec.devices
+        ]
+        if self.spec.protocol.comparable:
+            self.measure_last(cells)
+        else:
+            self.finish_rows_early(cells)
+        self.analyze(cells, written)
+        return Plan(self.steps, tuple(cells))
+
+    def measure_last(self, cells: Sequence[Cell]) -> None:
+        """Benchmarks once every engine is there: each trial sees all cells, in an order of its own."""
+        for cell in cells:
+            self.build(cell)
+            self.predict(cell)
+            self.score(cell)
+        for trial in range(self.spec.protocol.trials):
+            for cell in shuffled(cells, self.spec.random_seed, trial):
+                self.benchmark(cell, trial)
+
+    def finish_rows_early(self, cells: Sequence[Cell]) -> None:
+        """One cell after the other: for a look, a first row soon is worth more than a fair order."""
+        for cell in cells:
+            self.build(cell)
+            for trial in range(self.spec.protocol.trials):
+                self.benchmark(cell, trial)
+            self.predict(cell)
+            self.score(cell)
+
+    def add(self, step_id: str, kind: str, parameters: Mapping[str, Any], inputs: Inputs) -> None:
+        self.steps[step_id] = Step(step_id, kind, parameters, inputs)
+
+    # --- per run ---
+
+    def import_data(self) -> None:
+        """Draws every set that the spec names, also one no precision needs today: adding one moves no image."""
+        data = self.spec.data
+        used = {name: data.sources[name] for name in sorted({chosen.source for chosen in data.sets.values()})}
+        inputs: dict[str, Source] = {}
+        for name, source in used.items():
+            inputs[f"annotations.{name}"] = self.source_of(source.annotations)
+            inputs[f"images.{name}"] = self.source_of(source.images)
+        parameters = {
+            "sets": {r: {"source": s.source, "count": self.spec.set_size(r)} for r, s in data.sets.items()},
+            "shards": {role: self.shards(role) for role in data.sets},
+            "seed": self.spec.random_seed,
+            "skip_bad": data.skip_bad,
+        }
+        self.add("import-data", "import-data", parameters, inputs)
+
+    def shards(self, role: Role) -> int:
+        """Only the evaluation set is read in parallel."""
+        return self.spec.data.shards if role == "evaluation" else 1
+
+    def images(self, role: Role, name: str = "images") -> dict[str, Ref]:
+        """Inputs ``<name>-000``...: the image shards of a role."""
+        return {
+            f"{name}-{shard:03d}": Ref("import-data", f"{role}-images-{shard:03d}")
+            for shard in range(self.shards(role))
+        }
+
+    def role(self, role: Role) -> dict[str, Ref]:
+        """Inputs ``<role>`` and ``<role>-images-000``...: annotations and images of a role."""
+        return {role: Ref("import-data", role), **self.images(role, f"{role}-images")}
+
+    # --- per model ---
+
+    def prepare(self, model: Model) -> None:
+        """Weights, imported and trained as asked, and the ONNX files made of them."""
+        size = {"height": model.input, "width": model.input} if model.input else None
+        if model.weights is not None:
+            parameters = {"detector": model.detector, "input": size}
+            self.add(
+                f"import-weights/{model.name}", "import-weights", parameters, {"file": self.source_of(model.weights)}
+            )
+        if model.train is not None:
+            start = {"weights": Ref(f"import-weights/{model.name}", "weights")} if model.weights is not None else {}
+            recipe = {**model.train.model_dump(mode="json", exclude={"threads"}), "seed": self.spec.random_seed}
+            training = {
+                "detector": model.detector,
+                "input": size,
+                "recipe": recipe,
+                "threads": model.train.threads,
+            }
+            self.add(f"train/{model.name}", "train", training, {**start, **self.role("train")})
+        weights = self.weights_of(model)
+        self.add(f"export/{model.name}", "export", {}, {"weights": weights})
+        if any(VARIANTS[variant][2] == "ptq" for variant in self.spec.precisions):
+            choice = {"calibrators": list(self.spec.quantization.calibrators), "seed": self.spec.random_seed}
+            inputs = {"weights": weights, **self.role("calibration"), **self.role("tuning")}
+            self.add(f"ptq/{model.name}", "ptq", choice, inputs)
+
+    def weights_of(self, model: Model) -> Ref:
+        return Ref(f"{'import-weights' if model.train is None else 'train'}/{model.name}", "weights")
+
+    # --- per cell ---
+
+    def cell(self, model: Model, variant: str, device: str) -> Cell:
+        weights, _, maker = VARIANTS[variant]
+        name = f"{model.name}/{variant}/{device}"
+        prepared = [f"{kind}/{model.name}" for kind in ("import-weights", "train", maker)]
+        own = [
+            f"build/{name}",
+            *(f"benchmark/{name}/{trial}" for trial in range(self.spec.protocol.trials)),
+            *(f"predict/{name}/{shard:03d}" for shard in range(self.spec.data.shards)),
+            f"score/{name}",
+        ]
+        steps = ("import-data", *(step for step in prepared if step in self.steps), *own)
+        return Cell(model.name, model.detector, weights, variant, device, steps)
+
+    def onnx_of(self, cell: Cell) -> Ref:
+        return Ref(f"{VARIANTS[cell.variant][2]}/{cell.model}", "onnx")
+
+    def engine_of(self, cell: Cell) -> dict[str, Ref]:
+        return {
+            "engine": Ref(f"build/{cell.name}", "engine"),
+            "engine_record": Ref(f"build/{cell.name}", "record"),
+        }
+
+    def build(self, cell: Cell) -> None:
+        parameters = {
+            "precision": VARIANTS[cell.variant][1],
+            "threads": self.spec.threads,
+            "device": cell.device,
+            "hardware": dict(self.devices[cell.device].hardware),
+        }
+        samples = self.images("calibration") if "calibration" in self.spec.data.sets else {}
+        self.add(f"build/{cell.name}", "build", parameters, {"onnx": self.onnx_of(cell), **samples})
+
+    def benchmark(self, cell: Cell, trial: int) -> None:
+        device = self.devices[cell.device]
+        parameters = {
+            "device": device.id,
+            "environment": dict(device.environment),
+            "protocol": self.spec.protocol.measuring(),
+            "seed": self.spec.random_seed,
+            "session": self.session,
+            "threads": self.spec.threads,
+            "trial": trial,
+        }
+        inputs = {**self.engine_of(cell), "images-000": Ref("import-data", "evaluation-images-000")}
+        self.add(f"benchmark/{cell.name}/{trial}", "benchmark", parameters, inputs)
+
+    def predict(self, cell: Cell) -> None:
+        protocol = self.spec.protocol
+        operating = {"confidence": protocol.confidence, "nms_iou": protocol.nms_iou}
+        for shard in range(self.spec.data.shards):
+            images = Ref("import-data", f"evaluation-images-{shard:03d}")
+            parameters = {"threads": self.spec.threads, "operating": operating}
+            self.add(
+                f"predict/{cell.name}/{shard:03d}",
+                "predict",
+                parameters,
+                {**self.engine_of(cell), "images-000": images},
+            )
+
+    def predictions(self, cell_name: str, output: str, name: str, *, tolerant: bool = False) -> dict[str, Ref]:
+        return {
+            f"{name}-{shard:03d}": Ref(f"predict/{cell_name}/{shard:03d}", output, tolerant)
+            for shard in range(self.spec.data.shards)
+        }
+
+    def score(self, cell: Cell) -> None:
+        """Scored against the truth, and against the detections of the same model in FP32 where there are any."""
+        protocol = self.spec.protocol
+        inputs: dict[str, Ref] = {
+            "dataset": Ref("import-data", "evaluation"),
+            **self.predictions(cell.name, "detections", "detections"),
+            **self.predictions(cell.name, "operating", "operating"),
+        }
+        parameters: dict[str, Any] = {"operating": {"confidence": protocol.confidence, "nms_iou": protocol.nms_iou}}
+        if cell.variant != "fp32" and "fp32" in self.spec.precisions:
+            reference = f"{cell.model}/fp32/{cell.device}"
+            parameters["reference"] = reference
+            inputs.update(self.predictions(reference, "detections", "reference", tolerant=True))
+        self.add(f"score/{cell.name}", "score", parameters, inputs)
+
+    # --- the answer ---
+
+    def analyze(self, cells: Sequence[Cell], written: Mapping[str, Any]) -> None:
+        inputs: dict[str, Ref] = {"data": Ref("import-data", "record", tolerant=True)}
+        for role in ("evaluation", "calibration"):
+            if role in self.spec.data.sets:
+                inputs[role] = Ref("import-data", role, tolerant=True)
+        for index, cell in enumerate(cells):
+            onnx = self.onnx_of(cell)
+            weights = self.steps[onnx.step].inputs["weights"]
+            assert isinstance(weights, Ref)
+            inputs |= {
+                f"weights-{index}": Ref(weights.step, weights.output, tolerant=True),
+                f"onnx-{index}": Ref(onnx.step, onnx.output, tolerant=True),
+                f"build-{index}": Ref(f"build/{cell.name}", "record", tolerant=True),
+                f"engine-{index}": Ref(f"build/{cell.name}", "engine", tolerant=True),
+                f"score-{index}": Ref(f"score/{cell.name}", "record", tolerant=True),
+                f"matches-{index}": Ref(f"score/{cell.name}", "matches", tolerant=True),
+            }
+            for trial in range(self.spec.protocol.trials):
+                step = f"benchmark/{cell.name}/{trial}"
+                inputs[f"benchmark-{index}-{trial}"] = Ref(step, "record", tolerant=True)
+                inputs[f"samples-{index}-{trial}"] = Ref(step, "samples", tolerant=True)
+        parameters = {
+            "cells": [
+                {
+                    "name": cell.name,
+                    "model": cell.model,
+                    "detector": cell.detector,
+                    "weights": cell.weights,
+                    "variant": cell.variant,
+                    "precision": VARIANTS[cell.variant][1],
+                    "device": cell.device,
+                    "protocol": self.spec.protocol.name,
+                    "comparable": self.spec.protocol.comparable,
+                }
+                for cell in cells
+            ],
+            "run": self.spec.name,
+            "spec": dict(written),
+        }
+        self.add("analyze", "analyze", parameters, inputs)
+
+
+def shuffled(cells: Sequence[Cell], seed: int, trial: int) -> list[Cell]:
+    """The order of one trial: all cells once, so that slow drift (heat, clocks) favours none of them.
+
+    >>> cells = [Cell("m", "m", "base", variant, "host", ()) for variant in ("fp32", "fp16", "int8-ptq")]
+    >>> [cell.variant for cell in shuffled(cells, 42, 0)] == [cell.variant for cell in shuffled(cells, 42, 0)]
+    True
+    """
+    return random.Random(f"{seed}/{trial}").sample(cells, len(cells))

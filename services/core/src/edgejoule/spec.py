@@ -1,0 +1,375 @@
+"""The spec: what a person wants, read from YAML, with the file and line in every complaint.
+
+A relative path is relative to the spec file. ``${NAME}`` and ``${NAME:-default}`` in a path take the
+environment's value. Every problem is found before anything runs, and all of them are told at once.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from importlib.metadata import entry_points
+from pathlib import Path
+from types import UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
+from pydantic_core import ErrorDetails
+
+from edgejoule.errors import SpecError
+from edgejoule.protocols import PRESETS, Protocol
+from edgejoule.yamltree import Location, Tree, parse_yaml, read_yaml, shown
+
+Precision = Literal["fp32", "fp16", "int8-ptq"]
+Calibrator = Literal["minmax", "percentile", "entropy", "mse"]
+Role = Literal["train", "calibration", "tuning", "evaluation"]
+CALIBRATORS: tuple[Calibrator, ...] = ("minmax", "percentile", "entropy", "mse")
+DEVICES = ("host",)
+TUNING_IMAGES = 64
+
+_VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}")
+
+
+def _expand(text: str, environment: Mapping[str, str]) -> str:
+    def value(match: re.Match[str]) -> str:
+        name, default = match.groups()
+        found = environment.get(name) or default
+        if found is None:
+            raise ValueError(f"environment variable {name} is not set; export it, or write ${{{name}:-default}}")
+        return found
+
+    return _VARIABLE.sub(value, text)
+
+
+def _absolute(value: Any, info: ValidationInfo) -> Path:
+    if not isinstance(value, str) or not value or "\0" in value:
+        raise ValueError(f"must be a path, not {shown(value)}")
+    context: Mapping[str, Any] = info.context or {}
+    path = Path(_expand(value, context["environment"])).expanduser()
+    return Path(os.path.normpath(context["folder"] / path))
+
+
+def _existing_file(value: Any, info: ValidationInfo) -> Path:
+    path = _absolute(value, info)
+    if not path.is_file():
+        raise ValueError(f"{path} is a folder, not a file" if path.is_dir() else f"there is no file {path}")
+    return path
+
+
+def _existing_folder(value: Any, info: ValidationInfo) -> Path:
+    path = _absolute(value, info)
+    if not path.is_dir():
+        raise ValueError(f"{path} is a file, not a folder" if path.is_file() else f"there is no folder {path}")
+    return path
+
+
+FileInput = Annotated[Path, BeforeValidator(_existing_file)]
+FolderInput = Annotated[Path, BeforeValidator(_existing_folder)]
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+Count = Annotated[int, Field(ge=1, strict=True)]
+Threads = Annotated[int, Field(ge=1, le=1024, strict=True)]
+Seed = Annotated[int, Field(ge=0, lt=2**32, strict=True)]
+
+
+class Section(BaseModel):
+    """Base: an unknown key is an error, and so is a number that is none."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class Augmentation(Section):
+    """Ranges from which each training view is drawn; the defaults are the paper's."""
+
+    flip: float = Field(default=0.5, ge=0, le=1, strict=True, description="probability of a mirror image")
+    zoom: tuple[float, float] = Field(default=(0.5, 1.5), description="least and greatest factor on the fitted size")
+    jitter: float = Field(default=0.2, ge=0, lt=1, strict=True, description="greatest relative change of light")
+
+    @field_validator("zoom")
+    @classmethod
+    def _ascending(cls, value: tuple[float, float]) -> tuple[float, float]:
+        if not 0 < value[0] <= value[1]:
+            raise ValueError(f"must be two numbers above 0, the lesser first, not {list(value)}")
+        return value
+
+
+class Train(Section):
+    """A training run; it starts from the model's ``weights`` where those are given."""
+
+    iterations: Count = Field(description="optimizer steps")
+    batch: Count = Field(default=16, description="images per step")
+    learning_rate: float = Field(
+        0.001, gt=0, le=10, strict=True, description="peak, after a linear warm-up; then a cosine"
+    )
+    warmup_iterations: Annotated[int, Field(ge=0, strict=True)] = Field(50, description="steps of the linear warm-up")
+    augmentation: Augmentation = Augmentation()
+    threads: Threads = Field(2, description="CPU threads of the training process; part of the result's key")
+
+
+class Model(Section):
+    """One detector with its weights: imported, trained here, or both."""
+
+    detector: str = Field(description="which detector, e.g. nanodet_m")
+    name: Name = Field("", description="what its rows are called; the detector's name where not given")
+    weights: FileInput | None = Field(None, description="file to import; may be left out with train")
+    input: Annotated[int, Field(ge=32, le=4096, multiple_of=32, strict=True)] | None = Field(
+        None, description="side of the square network input in pixels; the detector's own where not given"
+    )
+    train: Train | None = Field(None, description="train here, from weights or from scratch")
+
+
+class DataSource(Section):
+    """A folder of images and the COCO-format JSON file that describes them."""
+
+    images: FolderInput
+    annotations: FileInput
+
+
+class DataSet(Section):
+    """Images drawn from a source: ``count`` of them by the seed, or all that other sets left."""
+
+    source: str
+    count: Count | None = None
+
+
+class Data(Section):
+    """The sources, and the up to four disjoint sets drawn from them."""
+
+    sources: dict[Name, DataSource] = Field(min_length=1)
+    sets: dict[Role, DataSet]
+    skip_bad: bool = Field(False, strict=True, description="leave bad images out and record which, instead of stopping")
+    shards: Annotated[int, Field(ge=1, le=999, strict=True)] = Field(
+        4, description="parts of the evaluation set, predicted in parallel"
+    )
+
+
+class Quantization(Section):
+    """How INT8 is made. The tuning set chooses among the calibrators; the evaluation set never does."""
+
+    calibrators: list[Calibrator] = Field(default=list(CALIBRATORS), min_length=1)
+
+
+class Spec(Section):
+    """Models x precisions x devices, on these data, measured by this protocol."""
+
+    name: Name
+    models: list[Model] = Field(min_length=1)
+    precisions: list[Precision] = Field(min_length=1)
+    devices: list[str] = Field(default=["host"], min_length=1)
+    data: Data
+    protocol: Protocol = Field(default=PRESETS["standard"], validate_default=True)
+    quantization: Quantization = Quantization()
+    seed: Seed | None = Field(None, description="of every random choice; the protocol's where not given")
+    threads: Threads = Field(1, description="CPU threads of inference")
+
+    @field_validator("protocol", mode="before")
+    @classmethod
+    def _from_preset(cls, value: Any) -> Any:
+        """A preset's name, or a mapping with ``preset`` and the values to change."""
+        changes = {"preset": value} if isinstance(value, str) else value
+        if isinstance(changes, dict):
+            preset = changes.get("preset", "standard")
+            if not isinstance(preset, str) or preset not in PRESETS:
+                raise ValueError(f"there is no preset {shown(preset)}{_nearest(preset, PRESETS)}")
+            for fixed in ("name", "comparable"):
+                if fixed in changes:
+                    raise ValueError(f"{fixed!r} follows from the preset and cannot be set")
+            return {**PRESETS[preset].model_dump(), **{k: v for k, v in changes.items() if k != "preset"}}
+        if isinstance(value, Protocol):
+            return value
+        raise ValueError(f"must be a preset ({', '.join(PRESETS)}) or a mapping, not {shown(value)}")
+
+    @field_validator("protocol", mode="after")
+    @classmethod
+    def _say_that_values_differ(cls, value: Protocol) -> Protocol:
+        return value if value == PRESETS[value.name] else value.model_copy(update={"name": value.name + "*"})
+
+    @property
+    def random_seed(self) -> int:
+        """The seed of every random choice of the run."""
+        return self.protocol.seed if self.seed is None else self.seed
+
+    def set_size(self, role: Role) -> int | None:
+        """How many images of ``role`` are drawn; ``None``: all that is left of its source."""
+        asked = self.data.sets[role].count
+        if asked is None and role == "calibration":
+            return self.protocol.calibration_images
+        if asked is None and role == "tuning":
+            return TUNING_IMAGES
+        return asked
+
+
+def load_spec(path: Path, settings: Sequence[str] = (), environment: Mapping[str, str] = os.environ) -> Spec:
+    """The spec in file ``path``, with ``a.b.c=value`` settings laid over it.
+
+    Raises:
+        SpecError: the file cannot be read, is no YAML, or has problems; one line for each of them.
+    """
+    return check_spec(read_tree(path, settings), path.absolute().parent, environment)
+
+
+def read_tree(path: Path, settings: Sequence[str] = ()) -> Tree:
+    """The spec as written: plain values, and where each was said."""
+    tree = read_yaml(path)
+    for setting in settings:
+        _apply(tree, setting)
+    return tree
+
+
+def check_spec(tree: Tree, folder: Path, environment: Mapping[str, str] = os.environ) -> Spec:
+    """``tree`` as a spec whose relative paths start at ``folder``.
+
+    Raises:
+        SpecError: with one line for each problem.
+    """
+    if not isinstance(tree.value, dict):
+        raise SpecError(f"{tree.where(())}: a spec is a mapping (name:, models:, ...), not {shown(tree.value)}")
+    try:
+        spec = Spec.model_validate(tree.value, context={"folder": folder, "environment": environment})
+    except ValidationError as error:
+        problems = [_sentence(detail) for detail in error.errors(include_url=False)]
+    else:
+        spec = spec.model_copy(
+            update={"models": [m if m.name else m.model_copy(update={"name": m.detector}) for m in spec.models]}
+        )
+        problems = list(_contradictions(spec))
+    if problems:
+        raise SpecError("\n".join(f"{tree.where(location)}: {sentence}" for location, sentence in problems))
+    return spec
+
+
+def as_written(spec: Spec, tree: Tree) -> dict[str, Any]:
+    """All values of the spec, defaults included, with paths as their author wrote them.
+
+    This goes into the results, so that two people with the data in different folders get equal files.
+    """
+    values: dict[str, Any] = spec.model_dump(mode="json")
+    values["seed"] = spec.random_seed
+    for index, model in enumerate(values["models"]):
+        model["weights"] = tree.value["models"][index].get("weights")
+    for name, source in values["data"]["sources"].items():
+        source.update(tree.value["data"]["sources"][name])
+    return values
+
+
+# --- settings ------------------------------------------------------------------------------------
+
+
+def _apply(tree: Tree, setting: str) -> None:
+    """Lay ``a.b.0.c=value`` over the tree; the value is read as YAML."""
+    dotted, equals, text = setting.partition("=")
+    keys: Location = tuple(int(k) if k.isdigit() else k for k in dotted.strip().split("."))
+    origin = f"--set {setting}"
+    if not equals or "" in keys:
+        raise SpecError(f"{origin}: must look like key.subkey=value, e.g. --set protocol.iterations=100")
+    value = parse_yaml(text, origin).value
+    parent = tree.value
+    for depth, key in enumerate(keys):
+        if keys[:depth] == ("protocol",) and isinstance(parent, str):
+            parent = tree.value["protocol"] = {"preset": parent}
+        if isinstance(parent, list) and isinstance(key, int) and key < len(parent):
+            pass
+        elif isinstance(parent, dict) and isinstance(key, str):
+            parent.setdefault(key, {})
+        else:
+            said = ".".join(map(str, keys[:depth])) or "the spec"
+            raise SpecError(f"{origin}: {said} has no part {key!r}; it is {shown(parent)}")
+        if depth == len(keys) - 1:
+            parent[key] = value
+        else:
+            parent = parent[key]
+    for location in [location for location in tree.origins if location[: len(keys)] == keys]:
+        del tree.origins[location]
+    tree.origins[keys] = origin
+
+
+# --- what is wrong, in words ---------------------------------------------------------------------
+
+
+def _contradictions(spec: Spec) -> Iterator[tuple[Location, str]]:
+    """What no single value shows."""
+    yield from _repeated(("models",), [model.name for model in spec.models], "give each model a name of its own")
+    yield from _repeated(("precisions",), spec.precisions, "name it once")
+    yield from _repeated(("devices",), spec.devices, "name it once")
+    for index, device in enumerate(spec.devices):
+        if device not in DEVICES:
+            yield ("devices", index), f"there is no device {device!r}; the only one today is host, this machine"
+    sets, sources = spec.data.sets, spec.data.sources
+    for role, chosen in sets.items():
+        if chosen.source not in sources:
+            yield (
+                ("data", "sets", role, "source"),
+                f"there is no source {chosen.source!r} in data.sources{_nearest(chosen.source, sources)}",
+            )
+    if "evaluation" not in sets:
+        yield ("data", "sets"), "there is no evaluation set; without it nothing can be scored"
+    if "int8-ptq" in spec.precisions:
+        for role, use in (("calibration", "find the ranges"), ("tuning", "choose the calibrator")):
+            if role not in sets:
+                yield ("data", "sets"), f"precision int8-ptq needs a {role} set, to {use} without looking at the test"
+    detectors = [entry.name for entry in entry_points(group="edgejoule.detectors")]
+    for index, model in enumerate(spec.models):
+        here = ("models", index)
+        if detectors and model.detector not in detectors:
+            yield (*here, "detector"), f"there is no detector {model.detector!r}{_nearest(model.detector, detectors)}"
+        if model.weights is None and model.train is None:
+            yield here, "has neither weights nor train; name a weights file, or say how to train"
+        if model.train is not None and "train" not in sets:
+            yield (*here, "train"), "training needs a train set in data.sets"
+
+
+def _repeated(location: Location, names: Sequence[str], advice: str) -> Iterator[tuple[Location, str]]:
+    for name, count in Counter(names).items():
+        if count > 1:
+            second = names.index(name, names.index(name) + 1)
+            yield (*location, second), f"{name!r} is there {count} times; {advice}"
+
+
+def _sentence(detail: ErrorDetails) -> tuple[Location, str]:
+    """Where a pydantic error is, and what it says, in the words of a spec's author."""
+    location = tuple(part for part in detail["loc"] if part != "[key]")
+    said, context = shown(detail["input"]), detail.get("ctx", {})
+    key = location[-1] if location else ""
+    match detail["type"]:
+        case "extra_forbidden":
+            known = _keys_of(Spec, location[:-1])
+            return location, f"unknown key {key!r}{_nearest(str(key), known)}"
+        case "missing":
+            return location[:-1], f"the key {key!r} is missing"
+        case "value_error":
+            return location, f"{key}: {context['error']}"
+        case "literal_error":
+            allowed = re.findall(r"'([^']*)'", str(context["expected"]))
+            return location, f"{said} is none of {', '.join(allowed)}{_nearest(str(detail['input']), allowed)}"
+        case "string_pattern_mismatch":
+            return location, f"{key}: {said} must be letters, digits, '.', '_' or '-', 64 at most"
+        case "model_type" | "model_attributes_type" | "dict_type":
+            return location, f"{key}: must be a mapping (key: value), not {said}"
+        case _:
+            rule = detail["msg"].replace("Input should", "must").replace("a valid integer", "a whole number")
+            return location, f"{key}: {rule[0].lower()}{rule[1:]}, not {said}"
+
+
+def _nearest(word: Any, known: Mapping[str, Any] | Sequence[str]) -> str:
+    """``; did you mean 'x'?`` where something is near, else all that is known."""
+    near = difflib.get_close_matches(str(word), list(known), n=1)
+    return f"; did you mean {near[0]!r}?" if near else f"; known are {', '.join(sorted(known))}"
+
+
+def _keys_of(annotation: Any, location: Location) -> list[str]:
+    """The keys that the section at ``location`` may have."""
+    if get_origin(annotation) is Annotated:
+        return _keys_of(get_args(annotation)[0], location)
+    if get_origin(annotation) in (Union, UnionType):
+        return [key for option in get_args(annotation) for key in _keys_of(option, location)]
+    if get_origin(annotation) in (list, dict):
+        return _keys_of(get_args(annotation)[-1], location[1:])
+    if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
+        return []
+    if location:
+        return _keys_of(annotation.model_fields[str(location[0])].annotation, location[1:])
+    if annotation is Protocol:
+        return ["preset", *(key for key in annotation.model_fields if key not in ("name", "comparable"))]
+    return list(annotation.model_fields)
