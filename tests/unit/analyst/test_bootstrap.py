@@ -1,0 +1,78 @@
+import numpy as np
+import pytest
+from edgejoule_analyst.bootstrap import (
+    BATCH,
+    NO_EVIDENCE,
+    Estimate,
+    distribution,
+    percentile_interval,
+    resamples,
+    verdict,
+)
+from scipy import stats
+
+
+def mean_under(values: np.ndarray):
+    return lambda weights: weights @ values / weights.sum(axis=1)
+
+
+def test_interval_of_a_paired_mean_equals_scipys_for_the_same_random_stream() -> None:
+    random = np.random.default_rng(5)
+    first = random.normal(0, 1, 60)
+    second = first + random.normal(0.1, 0.3, 60)
+    draws = [distribution(mean_under(values), 60, count=1000, seed=9) for values in (first, second)]
+    ours = percentile_interval((second - first).mean(), draws[1] - draws[0])
+    theirs = stats.bootstrap(
+        (first, second),
+        lambda a, b, axis: (b - a).mean(axis=axis),
+        paired=True,
+        method="percentile",
+        n_resamples=1000,
+        batch=BATCH,
+        rng=np.random.default_rng(9),
+    ).confidence_interval
+    assert (ours.low, ours.high) == pytest.approx((theirs.low, theirs.high), abs=1e-12)
+
+
+def test_resamples_draw_each_image_as_often_as_chance_has_it() -> None:
+    weights = np.concatenate(list(resamples(40, 1000, seed=1)))
+    assert weights.shape == (1000, 40)
+    assert (weights.sum(axis=1) == 40).all()
+    assert weights.mean() == 1
+    assert weights.var() == pytest.approx(1 - 1 / 40, rel=0.05)
+
+
+def test_resamples_are_the_same_when_the_seed_is() -> None:
+    first, again, other = (np.concatenate(list(resamples(7, 300, seed))) for seed in (3, 3, 4))
+    np.testing.assert_array_equal(first, again)
+    assert (first != other).any()
+
+
+def test_distribution_tells_its_progress_up_to_the_last_resample() -> None:
+    told: list[int] = []
+    distribution(mean_under(np.arange(5.0)), 5, count=300, seed=0, progress=told.append)
+    assert told == [128, 256, 300]
+
+
+def test_interval_leaves_out_resamples_without_the_figure() -> None:
+    assert percentile_interval(1.0, np.array([np.nan, 1.0, 1.0])) == Estimate(1.0, 1.0, 1.0, 0.95)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "said"),
+    [(-2, -1, "lower"), (1, 2, "higher"), (-1, 1, NO_EVIDENCE), (0, 0, NO_EVIDENCE), (0, 1, NO_EVIDENCE)],
+)
+def test_verdict_says_a_direction_only_when_the_interval_excludes_zero(low: float, high: float, said: str) -> None:
+    assert verdict(Estimate((low + high) / 2, low, high, 0.95)) == said
+
+
+def test_interval_covers_a_true_null_at_its_level() -> None:
+    """400 experiments of 100 images without a true difference; 95 % must cover, give or take 3 standard errors."""
+    random = np.random.default_rng(2)
+    covered = 0
+    for seed in range(400):
+        shared = random.normal(0, 1, 100)
+        difference = (shared + random.normal(0, 0.5, 100)) - (shared + random.normal(0, 0.5, 100))
+        interval = percentile_interval(0, distribution(mean_under(difference), 100, count=400, seed=seed))
+        covered += verdict(interval) == NO_EVIDENCE
+    assert 0.95 - 0.033 <= covered / 400 <= 0.95 + 0.033
