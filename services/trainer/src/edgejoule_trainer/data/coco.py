@@ -19,6 +19,7 @@ from typing import Any, Literal
 
 from edgejoule.errors import DataError
 from edgejoule.job import Progress
+
 from edgejoule_trainer.data import pictures
 
 TOLERANCE_PX = 1.0
@@ -158,13 +159,13 @@ def _read_categories(path: Path, entries: list[Any]) -> dict[int, str]:
             id_ = _identity(entry)
             name = _field(entry, "name")
             if not isinstance(name, str) or not name.strip() or not name.isprintable():
-                raise _Fault("wrong-type", f"has the name {_show(name)}, which is no printable text")
+                raise Fault("wrong-type", f"has the name {_show(name)}, which is no printable text")
             if id_ in categories:
-                raise _Fault("duplicate-id", "is there twice")
+                raise Fault("duplicate-id", "is there twice")
             if name in categories.values():
-                raise _Fault("duplicate-name", f"has the name {name!r} of another category")
+                raise Fault("duplicate-name", f"has the name {name!r} of another category")
             categories[id_] = name
-        except _Fault as fault:
+        except Fault as fault:
             findings.append(Finding(fault.kind, path.name, "category", _name_of(entry, place), fault.problem))
     if findings:
         listed = "\n".join(f"  {finding}" for finding in findings[:SHOWN])
@@ -172,8 +173,8 @@ def _read_categories(path: Path, entries: list[Any]) -> dict[int, str]:
     return categories
 
 
-class _Fault(Exception):
-    """One entry is wrong; becomes a Finding."""
+class Fault(Exception):
+    """What is wrong with one entry; becomes a Finding."""
 
     def __init__(self, kind: str, problem: str) -> None:
         super().__init__(problem)
@@ -197,11 +198,11 @@ class _Reader:
             try:
                 picture = _picture(entry)
                 if picture.id in found or picture.id in self._bad_pictures:
-                    raise _Fault("duplicate-id", "is there twice")
+                    raise Fault("duplicate-id", "is there twice")
                 if (first := owner.setdefault(picture.file_name, picture.id)) != picture.id:
-                    raise _Fault("duplicate-file", f"has the file of image {first}, {picture.file_name!r}")
+                    raise Fault("duplicate-file", f"has the file of image {first}, {picture.file_name!r}")
                 found[picture.id] = picture
-            except _Fault as fault:
+            except Fault as fault:
                 self.findings.append(Finding(fault.kind, self.file, "image", _name_of(entry, place), fault.problem))
                 if isinstance(name := _name_of(entry, place), int):
                     self._bad_pictures.add(name)
@@ -219,10 +220,10 @@ class _Reader:
                 if annotation is None:
                     continue
                 if annotation.id in seen:
-                    raise _Fault("duplicate-id", "is there twice")
+                    raise Fault("duplicate-id", "is there twice")
                 seen.add(annotation.id)
                 annotations.append(annotation)
-            except _Fault as fault:
+            except Fault as fault:
                 self.findings.append(
                     Finding(fault.kind, self.file, "annotation", _name_of(entry, place), fault.problem)
                 )
@@ -235,29 +236,29 @@ class _Reader:
         if image_id in self._bad_pictures:
             return None
         if image_id not in found:
-            raise _Fault("unknown-image", f"belongs to image {image_id}, which is not in the file")
+            raise Fault("unknown-image", f"belongs to image {image_id}, which is not in the file")
         category_id = _integer(entry, "category_id")
         if category_id not in categories:
-            raise _Fault("unknown-category", f"has category {category_id}, which is not in the file")
+            raise Fault("unknown-category", f"has category {category_id}, which is not in the file")
         iscrowd = _field(entry, "iscrowd")
         if iscrowd not in (0, 1):
-            raise _Fault("wrong-type", f"has iscrowd {_show(iscrowd)}; it must be 0 or 1")
+            raise Fault("wrong-type", f"has iscrowd {_show(iscrowd)}; it must be 0 or 1")
         area = _number(entry, "area")
         if area <= 0:
-            raise _Fault("no-area", f"has area {area:g}; it must be more than 0")
+            raise Fault("no-area", f"has area {area:g}; it must be more than 0")
         frame = found[image_id]
         return Annotation(id_, image_id, category_id, self._box(entry, frame), area, int(iscrowd))
 
     def _box(self, entry: Any, frame: Picture) -> tuple[float, float, float, float]:
         bbox = _field(entry, "bbox")
         if not isinstance(bbox, list) or len(bbox) != 4:
-            raise _Fault("wrong-type", f"has bbox {_show(bbox)}; it must be [x, y, width, height]")
+            raise Fault("wrong-type", f"has bbox {_show(bbox)}; it must be [x, y, width, height]")
         x, y, width, height = (_finite(value, "bbox") for value in bbox)
         if width <= 0 or height <= 0:
-            raise _Fault("no-area", f"has a box of {width:g} x {height:g} pixels")
+            raise Fault("no-area", f"has a box of {width:g} x {height:g} pixels")
         over = max(-x, -y, x + width - frame.width, y + height - frame.height)
         if over > TOLERANCE_PX:
-            raise _Fault(
+            raise Fault(
                 "box-outside",
                 f"has bbox {_show(bbox)}, {over:.4g} pixels outside the {frame.width} x {frame.height} frame of"
                 f" image {frame.id}",
@@ -268,7 +269,7 @@ class _Reader:
         left, top = max(x, 0.0), max(y, 0.0)
         right, bottom = min(x + width, float(frame.width)), min(y + height, float(frame.height))
         if right <= left or bottom <= top:
-            raise _Fault("box-outside", f"has bbox {_show(bbox)}, no part of which is inside image {frame.id}")
+            raise Fault("box-outside", f"has bbox {_show(bbox)}, no part of which is inside image {frame.id}")
         return left, top, right - left, bottom - top
 
 
@@ -276,22 +277,22 @@ def _picture(entry: Any) -> Picture:
     id_ = _identity(entry)
     name = _field(entry, "file_name")
     if not isinstance(name, str) or not name:
-        raise _Fault("wrong-type", f"has file_name {_show(name)}, which is no text")
+        raise Fault("wrong-type", f"has file_name {_show(name)}, which is no text")
     parts = PurePosixPath(name)
     if parts.is_absolute() or ".." in parts.parts or "\\" in name or ":" in name or not name.isprintable():
-        raise _Fault("unsafe-name", f"has file_name {_show(name)}; it must lie within the images folder")
+        raise Fault("unsafe-name", f"has file_name {_show(name)}; it must lie within the images folder")
     width, height = _integer(entry, "width"), _integer(entry, "height")
     for side, value in (("width", width), ("height", height)):
         if not 1 <= value <= _LARGEST_SIDE_PX:
-            raise _Fault("bad-size", f"has {side} {value}; it must be 1 to {_LARGEST_SIDE_PX} pixels")
+            raise Fault("bad-size", f"has {side} {value}; it must be 1 to {_LARGEST_SIDE_PX} pixels")
     return Picture(id_, name, width, height)
 
 
 def _field(entry: Any, name: str) -> Any:
     if not isinstance(entry, dict):
-        raise _Fault("wrong-type", f"is {_kind(entry)} and must be an object")
+        raise Fault("wrong-type", f"is {_kind(entry)} and must be an object")
     if name not in entry:
-        raise _Fault("missing-key", f"has no {name!r}")
+        raise Fault("missing-key", f"has no {name!r}")
     return entry[name]
 
 
@@ -300,16 +301,16 @@ def _integer(entry: Any, name: str) -> int:
     if isinstance(value, float) and value.is_integer():  # 17.0, as some writers have it
         value = int(value)
     if isinstance(value, bool) or not isinstance(value, int):
-        raise _Fault("wrong-type", f"has {name} {_show(value)}; it must be a whole number")
+        raise Fault("wrong-type", f"has {name} {_show(value)}; it must be a whole number")
     if abs(value) > _LARGEST_ID:
-        raise _Fault("wrong-type", f"has a {name} of more than 53 bits")
+        raise Fault("wrong-type", f"has a {name} of more than 53 bits")
     return value
 
 
 def _identity(entry: Any) -> int:
     value = _integer(entry, "id")
     if value < 0:
-        raise _Fault("wrong-type", f"has id {value}; it must not be negative")
+        raise Fault("wrong-type", f"has id {value}; it must not be negative")
     return value
 
 
@@ -319,9 +320,9 @@ def _number(entry: Any, name: str) -> float:
 
 def _finite(value: Any, name: str) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise _Fault("wrong-type", f"has {name} {_show(value)}; it must be a number")
+        raise Fault("wrong-type", f"has {name} {_show(value)}; it must be a number")
     if abs(value) > _LARGEST_ID or not math.isfinite(value):
-        raise _Fault("wrong-type", f"has a {name} that is not a finite number of a sane size")
+        raise Fault("wrong-type", f"has a {name} that is not a finite number of a sane size")
     return float(value)
 
 
@@ -388,13 +389,13 @@ def _check(picture: Picture, folder: Path) -> Checked:
         data = read_picture(picture, folder)
         width, height = pictures.size(data)
         if (width, height) != (picture.width, picture.height):
-            raise _Fault(
+            raise Fault(
                 "size-mismatch",
                 f"is {width} x {height} pixels, but the annotation file says {picture.width} x {picture.height}",
             )
         pictures.decode(data)
         return Checked(picture.id, hashlib.sha256(data).hexdigest(), None)
-    except _Fault as fault:
+    except Fault as fault:
         kind, problem = fault.kind, fault.problem
     except pictures.BadPicture as error:
         kind, problem = "truncated-image" if "truncated" in str(error) else "bad-image", str(error)
@@ -402,13 +403,17 @@ def _check(picture: Picture, folder: Path) -> Checked:
 
 
 def read_picture(picture: Picture, folder: Path) -> bytes:
-    """The bytes of a picture's file."""
+    """The bytes of a picture's file.
+
+    Raises:
+        Fault: it is missing, too large, or cannot be read.
+    """
     path = folder / picture.file_name
     if not path.is_file():  # a device or a pipe is not read either
-        raise _Fault("missing-image", f"is not in the folder {folder}")
+        raise Fault("missing-image", f"is not in the folder {folder}")
     try:
         if path.stat().st_size > _LARGEST_FILE_BYTES:
-            raise _Fault("bad-image", f"is larger than {_LARGEST_FILE_BYTES >> 20} MiB")
+            raise Fault("bad-image", f"is larger than {_LARGEST_FILE_BYTES >> 20} MiB")
         return path.read_bytes()
     except OSError as error:
-        raise _Fault("unreadable-image", f"cannot be read ({error.strerror})") from error
+        raise Fault("unreadable-image", f"cannot be read ({error.strerror})") from error

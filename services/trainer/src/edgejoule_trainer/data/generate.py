@@ -20,11 +20,10 @@ from typing import Any
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
-
 from edgejoule.canonical import canonical_json
 from edgejoule.errors import DataError
 from edgejoule.job import Progress
+from numpy.typing import NDArray
 
 FORMAT = 1
 """Raised when the same seed no longer gives the same pictures."""

@@ -17,6 +17,7 @@ from typing import Any
 from edgejoule.canonical import hash_file
 from edgejoule.errors import DataError
 from edgejoule.job import Job
+
 from edgejoule_trainer.data import coco, sets, shards
 
 VERSION = 1
