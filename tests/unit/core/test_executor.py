@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
 from edgejoule.errors import DataError, SpecError, StepError, StoreError
 from edgejoule.executor import RunOutcome, run_plan
 from edgejoule.kinds import Kinds
@@ -139,7 +138,7 @@ def test_ranks_put_the_whole_way_to_the_first_cell_before_the_second() -> None:
     ]
     line = ranks(plan_of(*steps, cells=(cell("b", "b2"), cell("a", "a2"))))
 
-    assert sorted(line, key=line.__getitem__) == ["data", "b1", "b2", "a1", "a2", "all"]
+    assert sorted(line, key=line.__getitem__) == ["data", "b1", "b2", "a1", "a2", "z"]
 
 
 def test_run_takes_files_and_folders_from_outside(store: FolderStore, tmp_path: Path) -> None:
@@ -164,7 +163,7 @@ def test_sixty_finished_steps_are_repeated_within_a_second(store: FolderStore) -
     blob = store.put(b"text")
     made = Made(at="2026-01-01T00:00:00+00:00", host="elsewhere", duration_s=60.0, edgejoule="0.1.0")
     for step in plan.steps.values():
-        inputs = {name: blob.sha256 for name in step.inputs}
+        inputs = dict.fromkeys(step.inputs, blob.sha256)
         manifest = Manifest(
             key=step_key("toy", 1, step.parameters, inputs),
             kind="toy",
@@ -279,14 +278,14 @@ def test_full_disk_ends_the_run_and_is_no_failure_of_the_step(store: FolderStore
 
 
 def test_unknown_kind_is_told_before_anything_runs(store: FolderStore) -> None:
-    with pytest.raises(StepError, match="no installed package announces the step kind 'train'; .*edgejoule-trainer"):
+    with pytest.raises(StepError, match=r"no installed package announces the step kind 'train'; .*edgejoule-trainer"):
         run(plan_of(toy("a"), Step("b", "train")), store)
 
     assert store.events("test") == []
 
 
 def test_broken_kind_is_told_by_name(store: FolderStore) -> None:
-    with pytest.raises(StepError, match="'broken' is broken: .*VERSION"):
+    with pytest.raises(StepError, match=r"'broken' is broken: .*VERSION"):
         run(plan_of(Step("b", "broken")), store)
 
 

@@ -117,7 +117,7 @@ class PlainDisplay(Display):
 
     def end(self) -> None:
         if self._before:
-            self._print(f"{self._before} steps were done before")
+            self._print(f"steps done before: {self._before}")
 
     def _print(self, text: str, style: str | None = None) -> None:
         self._console.print(text, style=style, markup=False, highlight=False, soft_wrap=True)

@@ -423,7 +423,8 @@ def _sentence(store: Path, error: OSError) -> str:
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return f"no permission for {where} in the store {store} ({error.strerror}): change its owner or choose another"
     if error.errno in (errno.ENOTDIR, errno.EEXIST):
-        return f"the store {store} cannot be a folder, because {where} is a file: choose another path"
+        file = next((path for path in (Path(where), *Path(where).parents) if path.is_file()), where)
+        return f"the store {store} cannot be a folder, because {file} is a file: choose another path"
     return f"the store {store} cannot be used: {where}: {error.strerror}"
 
 

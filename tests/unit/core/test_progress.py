@@ -1,0 +1,107 @@
+"""What a person sees: on a terminal, in a log, and how much time is said to be left."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import pytest
+from edgejoule.progress import Display, LiveDisplay, PlainDisplay, Work, display_on, remaining_s
+from edgejoule.reconcile import StepOutcome
+from rich.console import Console
+
+KEY = "0" * 64
+
+
+def ended(
+    step: str, outcome: str = "ok", reason: str | None = None, *, origin: str = "", cached: bool = False
+) -> StepOutcome:
+    log = Path("attempts/1.log") if outcome == "failed" and not cached else None
+    return StepOutcome(step, outcome, reason, origin or step, KEY, cached=cached, duration_s=12.3, log=log)
+
+
+def console(*, terminal: bool) -> tuple[Console, io.StringIO]:
+    file = io.StringIO()
+    return Console(
+        file=file, force_terminal=terminal, width=100, color_system=None if not terminal else "truecolor"
+    ), file
+
+
+def show(display: Display) -> None:
+    display.begin(
+        {"a": Work("build", 1), "b": Work("score", 1), "c": Work("score", 1)}, {"build": 60.0, "score": 4.0}, 2
+    )
+    display.start("a", Work("build", 1))
+    display.wait("a", "for a measurement on this host")
+    display.tick()
+    display.wait("a", None)
+    display.advance("a", 3, 4, "layers")
+    display.tick()
+    display.finish(ended("a"))
+    display.finish(ended("b", "failed", "x[/]y"))
+    display.finish(ended("c", "failed", "x[/]y", origin="b"))
+    display.end()
+
+
+def test_plain_display_has_a_line_for_each_ended_step_and_no_control_characters() -> None:
+    on, file = console(terminal=False)
+    display = display_on(on)
+    assert type(display) is PlainDisplay
+    display.finish(ended("z", cached=True))
+    display.finish(ended("f", "failed", "broken", cached=True))
+    show(display)
+
+    assert file.getvalue().splitlines() == [
+        "failed                f: broken (as before; --retry tries again)",
+        "done          12.3 s  a",
+        "failed        12.3 s  b: x[/]y (log: attempts/1.log)",
+        "steps done before: 1",
+    ]
+
+
+def test_live_display_shows_the_run_and_each_running_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("edgejoule.progress.SHOWN_AFTER_S", 0.0)
+    on, file = console(terminal=True)
+    display = display_on(on)
+    assert type(display) is LiveDisplay
+    show(display)
+    seen = file.getvalue()
+
+    for words in ("all steps", "1/3 steps", "a: waits for a measurement", "3/4 layers", "left", "b: x[/]y"):
+        assert words in seen
+
+
+def test_live_display_shows_no_bar_when_all_is_over_soon() -> None:
+    on, file = console(terminal=True)
+    show(display_on(on))
+
+    assert "all steps" not in file.getvalue()
+    assert "\x1b[?25l" not in file.getvalue()  # the cursor was not even hidden
+    assert "done" in file.getvalue()
+
+
+def test_live_display_shows_a_step_that_is_done_again() -> None:
+    on, file = console(terminal=True)
+    display = display_on(on)
+    display.finish(ended("a", cached=True))
+    display.begin({"b": Work("score", 1)}, {}, 2)
+    for _ in range(2):
+        display.start("b", Work("score", 1))
+    display.start("a", Work("build", 1))
+    display.finish(ended("a"))
+    display.finish(ended("b"))
+    display.end()
+
+    assert file.getvalue().count("done  ") == 2
+
+
+def test_remaining_time_is_unknown_when_a_kind_was_never_seen() -> None:
+    assert remaining_s([Work("build", 1), Work("train", 1)], {"build": 1.0}, 2) is None
+
+
+def test_remaining_time_is_at_least_that_of_the_longest_step() -> None:
+    assert remaining_s([Work("train", 1), Work("build", 1)], {"train": 100.0, "build": 2.0}, 4) == 100.0
+
+
+def test_remaining_time_of_an_exclusive_step_takes_all_threads() -> None:
+    assert remaining_s([Work("benchmark", 4)] * 3, {"benchmark": 10.0}, 4) == 30.0
