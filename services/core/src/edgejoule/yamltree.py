@@ -149,7 +149,8 @@ class _Builder:
             if key in seen:
                 raise SpecError(f"{here}: the key {shown(key)} is there twice")
             seen.add(key)
-            self._origins[(*location, key)] = here
+            entry = (*location, key)
+            self._origins[entry] = here
             yield key, self.build(value_node, entry)
 
     def _scalar(self, node: yaml.Node) -> Any:

@@ -1,0 +1,297 @@
+"""The command ``edgejoule``. Thin: it reads options, calls the core, and says what came of it.
+
+Exit codes: 0 all well (an ``unsupported`` row is an answer, not an error), 1 an error or a failed row,
+2 wrong usage, 130 stopped by ^C. Results go to standard output, all else to standard error.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import tempfile
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+
+import typer
+
+from edgejoule import __version__
+from edgejoule.errors import EdgejouleError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from edgejoule.runs import Run
+    from edgejoule.store import FolderStore
+
+GROUP = "edgejoule.commands"
+
+COMMANDS = {
+    "data": ("edgejoule-trainer", "Fetch, generate and check data sets."),
+    "weights": ("edgejoule-trainer", "Import and check weights files."),
+    "report": ("edgejoule-analyst", "Make a report from results."),
+}
+"""Commands of our other packages: who brings them, and what they do. Loaded only when called."""
+
+SpecFile = Annotated[Path, typer.Argument(metavar="SPEC", help="The spec, a YAML file; see docs/reference/spec.md.")]
+Out = Annotated[Path | None, typer.Option(help="Folder for results.json and report.html.", show_default="runs/NAME")]
+StoreFolder = Annotated[
+    Path | None,
+    typer.Option(
+        envvar="EDGEJOULE_STORE",
+        help="Folder that keeps every finished step, for all runs.",
+        show_default=".store beside the output folder",
+    ),
+]
+Settings = Annotated[
+    list[str], typer.Option("--set", metavar="KEY=VALUE", help="Override a value, e.g. protocol.trials=3. Repeatable.")
+]
+Session = Annotated[str, typer.Option(help="Measuring session; a new name measures everything measured anew.")]
+Json = Annotated[bool, typer.Option("--json", help="Answer in JSON on standard output.")]
+
+
+def run(
+    spec: SpecFile,
+    out: Out = None,
+    store: StoreFolder = None,
+    settings: Settings = [],  # noqa: B006 - typer wants a list and never changes it
+    as_json: Json = False,
+    retry: Annotated[bool, typer.Option("--retry", help="Try steps again that failed for good.")] = False,
+    session: Session = "1",
+) -> None:
+    """Do what a spec asks for. What is done already is not done again; ^C loses nothing that is finished."""
+    from edgejoule import runs, tables
+    from edgejoule.executor import run_plan
+    from edgejoule.plan import Cell
+    from edgejoule.progress import display_on
+    from edgejoule.reconcile import StepOutcome
+    from edgejoule.records import Results
+
+    console = _console(sys.stderr)
+    prepared, kept, folder = _prepare(spec, out, store, settings, session, console)
+    folder.mkdir(parents=True, exist_ok=True)
+    runs.save(prepared, kept)
+    display = display_on(console)
+
+    def tell_row(cell: Cell, outcomes: Mapping[str, StepOutcome]) -> None:
+        if not all(outcome.cached for outcome in outcomes.values()):
+            display.note(tables.row_line(cell, outcomes, kept))
+
+    ended = run_plan(prepared.plan, kept, run=prepared.name, display=display, on_cell=tell_row, retry=retry)
+    made = ended.outcomes["analyze"].manifest
+    if made is None:
+        raise EdgejouleError(f"there are no results, because the analysis failed: {ended.outcomes['analyze'].reason}")
+    for name, output in (("results.json", "results"), ("report.html", "report")):
+        runs.write_atomically(folder / name, kept.fetch(made.outputs[output].sha256).read_bytes())
+    answer = (folder / "results.json").read_text(encoding="utf-8")
+    results = Results.model_validate_json(answer)
+    if as_json:
+        typer.echo(answer)
+    else:
+        output_console = _console(sys.stdout)
+        output_console.print(tables.results_table(results))
+        for line in tables.remarks(results):
+            output_console.print(f"- {line}", markup=False, highlight=False, soft_wrap=True)
+        typer.echo(f"{len(ended.executed)} steps carried out, {len(ended.cached)} done before, {ended.elapsed_s:.1f} s")
+        typer.echo(f"Report: {folder / 'report.html'}")
+    if any(row.status not in ("ok", "unsupported") for row in results.rows):
+        raise typer.Exit(1)
+
+
+def plan(
+    spec: SpecFile,
+    out: Out = None,
+    store: StoreFolder = None,
+    settings: Settings = [],  # noqa: B006
+    as_json: Json = False,
+    session: Session = "1",
+) -> None:
+    """Show what a run would do, and what is done already. Changes nothing but the store's cache of file hashes."""
+    console = _console(sys.stderr)
+    prepared, kept, _ = _prepare(spec, out, store, settings, session, console)
+    _show_steps(prepared, kept, as_json)
+
+
+def status(
+    run: Annotated[str | None, typer.Argument(metavar="[RUN]", help="Name of a run; all runs where not given.")] = None,
+    store: StoreFolder = None,
+    as_json: Json = False,
+) -> None:
+    """Show how far runs are, from what is in the store; works while they run and after."""
+    from edgejoule import runs, tables
+    from edgejoule.kinds import Kinds
+    from edgejoule.reconcile import survey
+
+    kept = _existing_store(runs.find_store(None, store, os.environ))
+    if run is not None:
+        _show_steps(runs.load(run, kept), kept, as_json)
+        return
+    answer = {}
+    for name in runs.names(kept):
+        found = survey(runs.load(name, kept).plan, kept, Kinds())
+        answer[name] = [tables.state_of(state) for state in found.values()]
+    if as_json:
+        typer.echo(json.dumps({name: {s: states.count(s) for s in set(states)} for name, states in answer.items()}))
+    for name, states in answer.items() if not as_json else ():
+        typer.echo(f"{name}: {runs.count_states(states)}")
+    if not answer and not as_json:
+        typer.echo(f"There are no runs yet in the store {kept.path}.")
+
+
+def doctor(store: StoreFolder = None, as_json: Json = False) -> None:
+    """Print everything a bug report needs."""
+    from edgejoule import doctor as examiner
+    from edgejoule.runs import find_store
+
+    found = examiner.examine(find_store(None, store, os.environ))
+    typer.echo(json.dumps(found, indent=2) if as_json else "\n".join(examiner.as_lines(found)))
+
+
+def _prepare(
+    spec_file: Path,
+    out: Path | None,
+    store: Path | None,
+    settings: Sequence[str],
+    session: str,
+    console: Console,
+) -> tuple[Run, FolderStore, Path]:
+    """The spec made a plan, the store it runs in, and the folder its results go to."""
+    from edgejoule.devices import probe
+    from edgejoule.matrix import make_plan
+    from edgejoule.progress import bar
+    from edgejoule.runs import Run, find_store
+    from edgejoule.spec import as_written, check_spec, read_tree
+    from edgejoule.store import FolderStore
+
+    tree = read_tree(spec_file, settings)
+    spec = check_spec(tree, spec_file.absolute().parent)
+    folder = out if out is not None else Path("runs") / spec.name
+    kept = FolderStore(find_store(folder, store, os.environ))
+    written = as_written(spec, tree)
+    devices = {name: probe(name) for name in spec.devices}
+    with bar(console, "hashing the data") as progress:
+        made = make_plan(spec, devices, lambda path: kept.hashes.source(path, progress), written, session)
+    return Run(spec.name, written, made), kept, folder
+
+
+def _show_steps(run: Run, store: FolderStore, as_json: bool) -> None:
+    from edgejoule import tables
+    from edgejoule.kinds import Kinds
+    from edgejoule.reconcile import StepOutcome, survey
+    from edgejoule.runs import count_states
+
+    found = survey(run.plan, store, Kinds())
+    states = [tables.state_of(state) for state in found.values()]
+    if as_json:
+        steps = [
+            {
+                "id": step.id,
+                "kind": step.kind,
+                "state": tables.state_of(found[step.id]),
+                "reason": outcome.reason if isinstance(outcome := found[step.id], StepOutcome) else None,
+            }
+            for step in run.plan.steps.values()
+        ]
+        cells = [{"name": cell.name, "steps": list(cell.steps)} for cell in run.plan.cells]
+        typer.echo(json.dumps({"run": run.name, "store": str(store.path), "steps": steps, "cells": cells}, indent=2))
+        return
+    _console(sys.stdout).print(tables.plan_table(run.name, run.plan, found))
+    typer.echo(f"{len(run.plan.cells)} rows, {len(states)} steps: {count_states(states)}")
+
+
+def _existing_store(path: Path) -> FolderStore:
+    from edgejoule.store import FolderStore
+
+    if not path.is_dir():
+        raise EdgejouleError(f"there is no store {path}; name it with --store or EDGEJOULE_STORE, or run a spec first")
+    return FolderStore(path)
+
+
+def _console(file: Any) -> Console:
+    from rich.console import Console
+
+    return Console(file=file)
+
+
+# --- the program ---------------------------------------------------------------------------------
+
+
+def make_app(wanted: Callable[[str], bool]) -> typer.Typer:
+    """The whole command; of those that other packages bring, only the ``wanted`` ones are loaded."""
+    app = typer.Typer(
+        name="edgejoule",
+        help="Which detector, at which precision, on which board, and can the number be trusted?",
+        no_args_is_help=True,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+        rich_markup_mode=None,
+    )
+
+    @app.callback()
+    def main_options(
+        version: Annotated[bool, typer.Option("--version", is_eager=True, callback=_version, help="Show it.")] = False,
+    ) -> None:
+        pass
+
+    for command in (run, plan, status, doctor):
+        app.command()(command)
+    found = {entry.name: entry for entry in entry_points(group=GROUP)}
+    for name in sorted({*COMMANDS, *found}):
+        if name in found and wanted(name):
+            app.add_typer(_load(found[name]), name=name)
+        else:
+            package, summary = COMMANDS.get(name, ("", ""))
+            app.command(name, help=summary)(_missing(name, package))
+    return app
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"edgejoule {__version__}")
+        raise typer.Exit
+
+
+def _load(entry: EntryPoint) -> typer.Typer:
+    try:
+        loaded: typer.Typer = entry.load()
+    except (ImportError, AttributeError) as error:
+        package = entry.dist.name if entry.dist else entry.value
+        raise EdgejouleError(f"command {entry.name!r} cannot be loaded ({error}); install {package} again") from error
+    return loaded
+
+
+def _missing(name: str, package: str) -> Callable[[], None]:
+    def missing() -> None:
+        raise EdgejouleError(f"command {name!r} is not installed; pip install {package}")
+
+    return missing
+
+
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Run the command and exit; no mistake of a person's, nor of ours, ends in a traceback on the screen."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    called = next((word for word in words if not word.startswith("-")), None)
+    try:
+        make_app(lambda name: name == called)(args=words, prog_name="edgejoule")
+    except Exception as error:  # noqa: BLE001 - the rim of the program
+        print(_last_words(error), file=sys.stderr)  # noqa: T201
+        sys.exit(1)
+    sys.exit(0)
+
+
+def _last_words(error: Exception) -> str:
+    """One sentence (for a spec, one per problem); for a fault of ours, where its traceback went."""
+    if isinstance(error, EdgejouleError) or hasattr(error, "outcome"):
+        return str(error)
+    if isinstance(error, OSError) and error.filename is not None and error.strerror:
+        return f"{os.fsdecode(error.filename)}: {error.strerror.lower()}"
+    descriptor, path = tempfile.mkstemp(prefix="edgejoule-crash-", suffix=".log")
+    with os.fdopen(descriptor, "w", encoding="utf-8") as log:
+        log.write(f"edgejoule {__version__}, Python {sys.version}, arguments {sys.argv[1:]}\n")
+        traceback.print_exception(error, file=log)
+    return (
+        f"edgejoule met a fault of its own ({type(error).__name__}); please report it with {path} and edgejoule doctor"
+    )
