@@ -12,6 +12,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from functools import partial
@@ -143,6 +144,7 @@ class _Run:
         self._repaired: set[str] = set()
         self._inbox: queue.SimpleQueue[_Message] = queue.SimpleQueue()
         self._stopping = threading.Event()
+        self._ticked = 0.0
 
     # --- the main thread ---
 
@@ -225,11 +227,13 @@ class _Run:
         return min(threads_of(step.parameters), self._threads)
 
     def _listen(self) -> None:
-        """Handle what steps report, or let the display know that time has passed."""
+        """Handle one thing that a step reports, and let the display know when time has passed."""
         measuring = any(self._kinds[self._plan.steps[id].kind].exclusive for id in self._running)
-        try:
-            self._inbox.get(timeout=_MEASURING_TICK_S if measuring else _TICK_S)()
-        except queue.Empty:
+        tick_s = _MEASURING_TICK_S if measuring else _TICK_S
+        with suppress(queue.Empty):
+            self._inbox.get(timeout=tick_s)()
+        if time.monotonic() - self._ticked >= tick_s:
+            self._ticked = time.monotonic()
             self._display.tick()
 
     def _end_step(self, id: str, result: StepOutcome | _Damaged | BaseException) -> None:
@@ -305,7 +309,7 @@ class _Run:
         self, step: Step, ready: Ready, kind: StepKind, inputs: dict[str, str], locks: tuple[int, int]
     ) -> StepOutcome | None:
         """Try once. None: it failed, but trying again may help."""
-        log = self._store.log(ready.key)
+        log = self._store.log(ready.key, len(self._store.attempts(ready.key)) + 1)
         outputs = self._store.outputs(ready.key)
         scratch = self._store.scratch(ready.key)
         self._log_event("started", step.id, ready.key)

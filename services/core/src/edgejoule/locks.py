@@ -14,6 +14,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from edgejoule.errors import StoreError
+
 Pause = Callable[[], None]
 
 
@@ -24,15 +26,21 @@ def pause() -> None:
 
 @contextmanager
 def file_lock(path: Path, *, shared: bool = False, pause: Pause = pause) -> Iterator[int]:
-    """Hold the lock named by ``path``; gives its descriptor. The file is removed by an exclusive holder."""
+    """Hold the lock named by ``path``; gives its descriptor. The file is removed by an exclusive holder.
+
+    Raises:
+        StoreError: there can be no such file.
+    """
     while True:
         descriptor = _open(path)
         try:
             _acquire(descriptor, fcntl.LOCK_SH if shared else fcntl.LOCK_EX, pause)
             if _is_at(descriptor, path):
-                yield descriptor
-                if not shared:
-                    path.unlink(missing_ok=True)
+                try:
+                    yield descriptor
+                finally:
+                    if not shared:
+                        path.unlink(missing_ok=True)
                 return
         finally:
             os.close(descriptor)
@@ -65,12 +73,17 @@ def host_lock(*, exclusive: bool, pause: Pause = pause, folder: Path | None = No
 
 def _open(path: Path) -> int:
     """A descriptor to lock. Another user's file is opened for reading: a sticky folder forbids O_CREAT on it."""
-    with suppress(FileNotFoundError):
-        try:
-            return os.open(path, os.O_RDWR | os.O_NOFOLLOW)
-        except PermissionError:
-            return os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
-    return os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CREAT, 0o644)
+    try:
+        with suppress(FileNotFoundError):
+            try:
+                return os.open(path, os.O_RDWR | os.O_NOFOLLOW)
+            except PermissionError:
+                return os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
+        descriptor = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CREAT, 0o644)
+        os.fchmod(descriptor, 0o644)  # whatever the umask: other users share the host
+        return descriptor
+    except OSError as error:
+        raise StoreError(f"the lock {path} cannot be opened ({error.strerror}): check its folder") from error
 
 
 def _acquire(descriptor: int, mode: int, pause: Pause) -> None:

@@ -174,7 +174,7 @@ class LiveDisplay(PlainDisplay):
             self._pending[step] = replace(self._pending[step], elapsed_s=now - since)
             self._bars.update(task, clock=clock(now - since))
         left_s = remaining_s(self._pending.values(), self._durations_s, self._threads)
-        eta = f", about {clock(left_s)} left" if left_s is not None else ""
+        eta = f", about {clock(left_s)} left" if left_s else ""
         whole = self._bars.tasks[0]
         steps = f"{whole.completed:g}/{whole.total:g} steps"
         self._bars.update(self._total, unit=steps, clock=clock(elapsed_s) + eta)

@@ -105,8 +105,10 @@ def recorded(step: Step, ready: Ready, store: Store) -> StepOutcome | None:
     """
     if manifest := store.manifest(ready.key):
         return committed(step, manifest, cached=True)
-    if failure := settled_failure(store.attempts(ready.key)):
-        return StepOutcome(step.id, failure.outcome, failure.reason, step.id, ready.key, cached=True)
+    attempts = store.attempts(ready.key)
+    if failure := settled_failure(attempts):
+        log = store.log(ready.key, len(attempts))
+        return StepOutcome(step.id, failure.outcome, failure.reason, step.id, ready.key, cached=True, log=log)
     return None
 
 

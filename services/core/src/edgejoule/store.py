@@ -141,8 +141,8 @@ class Store(Protocol):
     def forget_attempts(self, key: str) -> None:
         """Give a failed step a new start."""
 
-    def log(self, key: str) -> Path:
-        """Where the next attempt prints to."""
+    def log(self, key: str, number: int) -> Path:
+        """The local file that the attempt of this number, from 1, prints to."""
 
     def lease(self, key: str, pause: Pause = pause) -> AbstractContextManager[int]:
         """Keep every other process from doing this step; gives a descriptor that a child may inherit."""
@@ -337,11 +337,8 @@ class FolderStore:
         with self._explained(), suppress(FileNotFoundError):
             shutil.rmtree(self._attempts / key)
 
-    def log(self, key: str) -> Path:
-        with self._explained():
-            folder = self._attempts / key
-            folder.mkdir(exist_ok=True)
-            return folder / f"{len(self.attempts(key)) + 1}.log"
+    def log(self, key: str, number: int) -> Path:
+        return self._folder("attempts", key) / f"{number}.log"
 
     @contextmanager
     def lease(self, key: str, pause: Pause = pause) -> Iterator[int]:

@@ -29,7 +29,7 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from edgejoule.errors import OutOfMemoryError, StoreError, TimeLimitError
+from edgejoule.errors import OutOfMemoryError, StepError, StoreError, TimeLimitError
 from edgejoule.job import Job, Progress
 
 if TYPE_CHECKING:  # pydantic would double the time that a worker takes to start
@@ -99,6 +99,7 @@ def run_worker(
     Raises:
         Stopped: ``stopping`` turned true; the child is gone.
         StoreError: the disk is full.
+        StepError: the system gives no process.
     """
     events, events_out = os.pipe()
     try:
@@ -112,9 +113,9 @@ def run_worker(
                 start_new_session=True,
                 env={**os.environ, "PYTHONSAFEPATH": "1"},  # nothing in the user's folder may pose as a module
             )
-    except BaseException:
+    except OSError as error:
         os.close(events)
-        raise
+        raise StepError(f"the step's process cannot be started ({error}): free memory or disk and run again") from error
     finally:
         os.close(events_out)
     try:
