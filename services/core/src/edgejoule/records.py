@@ -176,6 +176,17 @@ class BenchmarkRecord(Measured):
     simulated: bool
 
 
+class PredictRecord(Record):
+    """Output ``record`` of a ``predict`` step: one engine over one shard."""
+
+    images: int
+    detections: int = Field(description="kept for AP")
+    operating: int = Field(description="kept at the operating point")
+    nms: dict[Literal["detections", "operating"], Nms] = Field(description="what made each of the two")
+    threads: int
+    simulated: bool
+
+
 class Accuracy(Record):
     """COCO bounding-box metrics, as fractions; null where there is no ground truth of that kind."""
 

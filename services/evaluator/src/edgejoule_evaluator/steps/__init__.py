@@ -1,0 +1,1 @@
+"""The step kinds of the evaluator: ``predict`` and ``score``."""

@@ -1,0 +1,103 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from edgejoule_evaluator.detections import Detections
+from edgejoule_evaluator.fidelity import CONFIDENCE, fidelity
+from edgejoule_evaluator.ground_truth import from_dataset
+from edgejoule_evaluator.operating_point import operating_point
+
+Row = tuple[int, int, float, list[float]]
+
+
+def a_set(annotations: list[tuple[int, int, list[float], int]]) -> dict[str, object]:
+    return {
+        "images": [{"id": 1}, {"id": 2}],
+        "categories": [{"id": 1, "name": "cup"}, {"id": 2, "name": "dog"}],
+        "annotations": [
+            {
+                "id": n,
+                "image_id": image,
+                "category_id": category,
+                "bbox": box,
+                "area": box[2] * box[3],
+                "iscrowd": crowd,
+            }
+            for n, (image, category, box, crowd) in enumerate(annotations)
+        ],
+    }
+
+
+def said(rows: list[Row]) -> Detections:
+    return Detections(
+        images=np.array([1, 2]),
+        image_id=np.array([row[0] for row in rows], np.int64),
+        category_id=np.array([row[1] for row in rows], np.int64),
+        score=np.array([row[2] for row in rows], np.float32),
+        bbox=np.array([row[3] for row in rows], np.float32).reshape(-1, 4),
+    )
+
+
+LEFT, RIGHT, FAR, ZONE = [0, 0, 10, 10], [20, 0, 10, 10], [60, 60, 10, 10], [100, 100, 50, 50]
+UNANNOTATED = from_dataset(a_set([]))
+
+
+def test_operating_point_counts_right_wrong_and_missed_over_all_categories() -> None:
+    truth = from_dataset(a_set([(1, 1, LEFT, 0), (1, 2, RIGHT, 0), (2, 1, FAR, 0), (1, 1, ZONE, 1)]))
+    found = said(
+        [
+            (1, 1, 0.9, LEFT),  # right
+            (1, 1, 0.8, [1, 0, 10, 10]),  # the same object again: wrong
+            (1, 2, 0.7, LEFT),  # another category's place: wrong
+            (2, 1, 0.6, FAR),  # right
+            (1, 1, 0.5, [110, 110, 10, 10]),  # in the crowd: not counted
+        ]
+    )
+    point = operating_point(truth, found, confidence=0.25, nms_iou=0.45)
+    assert point.precision == pytest.approx(2 / 4)
+    assert point.recall == pytest.approx(2 / 3)
+    assert point.f1 == pytest.approx(2 * 2 / (2 * 2 + 2 + 1))
+    assert point.detections == 5
+    assert (point.confidence, point.nms_iou) == (0.25, 0.45)
+    # Cups: right, wrong, right, so precision 1 at 51 of 101 points of recall and 2/3 at the other 50. Dogs: none.
+    assert point.ap50 == pytest.approx((51 + 50 * 2 / 3) / 101 / 2)
+
+
+def test_operating_point_without_detections_has_no_precision() -> None:
+    point = operating_point(from_dataset(a_set([(1, 1, LEFT, 0)])), said([]), confidence=0.25, nms_iou=0.45)
+    assert point.precision is None
+    assert (point.recall, point.f1, point.ap50, point.detections) == (0.0, 0.0, 0.0, 0)
+
+
+def test_fidelity_of_a_detector_to_itself_is_one() -> None:
+    rng = np.random.default_rng(0)
+    count = 60
+    place = np.stack([np.arange(count) * 40.3, rng.uniform(0, 99, count)], axis=1)  # side by side, as after NMS
+    itself = Detections(
+        images=np.array([1, 2]),
+        image_id=rng.integers(1, 3, count),
+        category_id=rng.integers(1, 3, count),
+        score=rng.random(count).astype(np.float32),
+        bbox=np.hstack([place, rng.uniform(3, 40, (count, 2))]).astype(np.float32),
+    )
+    result = fidelity(UNANNOTATED, itself, itself, "m/fp32/host")
+    assert result is not None
+    assert (result.ap, result.ap50) == (1.0, 1.0)
+    assert result.boxes == int((itself.score >= CONFIDENCE).sum())
+    assert result.reference == "m/fp32/host"
+
+
+def test_fidelity_falls_with_moved_boxes_but_not_with_scaled_scores() -> None:
+    reference = said([(1, 1, 0.9, LEFT), (1, 1, 0.6, RIGHT), (2, 2, 0.5, FAR), (2, 2, 0.1, LEFT)])
+    weaker = replace(reference, score=reference.score * np.float32(0.5))
+    moved = replace(reference, bbox=reference.bbox + np.array([2, 0, 0, 0], np.float32))  # IoU 8 / 12
+    assert fidelity(UNANNOTATED, weaker, reference, "fp32").ap == 1.0  # type: ignore[union-attr]
+    result = fidelity(UNANNOTATED, moved, reference, "fp32")
+    assert result is not None
+    assert result.ap50 == 1.0
+    assert result.ap == pytest.approx(4 / 10)  # thresholds 0.50, 0.55, 0.60, 0.65
+
+
+def test_fidelity_is_none_when_the_reference_is_sure_of_nothing() -> None:
+    unsure = said([(1, 1, 0.2, LEFT), (1, 1, 0.9, [5, 5, 0, 3])])
+    assert fidelity(UNANNOTATED, said([(1, 1, 0.9, LEFT)]), unsure, "fp32") is None
