@@ -23,15 +23,15 @@ help: ## List the targets
 
 .PHONY: setup
 setup: $(INSTALLED) ## Make .venv with every package and tool; at once when nothing changed
+	@:
 
 $(INSTALLED): $(PACKAGES:%=services/%/pyproject.toml) constraints.txt requirements-dev.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { \
 	  echo "Edgejoule needs Python 3.10 or newer, and PYTHON=$(PYTHON) is not: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
 	@echo "Installing into $(VENV), once: torch, ONNX Runtime, OpenVINO and the rest; about a minute plus the download ..."
 	@$(PYTHON) -m venv $(VENV)
-	@$(BIN)/python -m pip install -qq --disable-pip-version-check --log $(VENV)/pip.log \
-	  --constraint constraints.txt --requirement requirements-dev.txt $(PACKAGES:%=--editable services/%) || { \
-	  echo "Installing failed for the reason above; everything pip said is in $(VENV)/pip.log."; exit 1; }
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check --progress-bar off \
+	  --constraint constraints.txt --requirement requirements-dev.txt $(PACKAGES:%=--editable services/%)
 	@touch $@
 	@echo "Done."
 
@@ -47,7 +47,8 @@ test: setup ## The fast tests: unit, contract and doctests
 .PHONY: test-py36
 test-py36: $(INSTALLED36) ## The agent's tests under a real Python 3.6 with numpy 1.19, as on a Jetson Nano
 	@$(VENV36)/bin/python -m compileall -q services/agent/src
-	@PYTHONPATH=services/agent/src $(VENV36)/bin/python -m pytest -q -c tests/unit/agent/py36.ini tests/unit/agent
+	@PYTHONPATH=services/agent/src $(VENV36)/bin/python -m pytest -q -c /dev/null --rootdir . -p no:cacheprovider \
+	  --import-mode=importlib tests/unit/agent
 
 # pip comes in two strides, since the pip that 3.6 brings picks wheels and build back ends that 3.6 cannot run;
 # --isolated keeps it from indexes that were set up for newer Pythons.
@@ -71,11 +72,11 @@ lint: setup ## Style, format and types
 check: lint test test-py36 ## All that CI checks, but the demo
 
 .PHONY: docs
-docs: schemas ## Write the generated pages of docs/reference: schemas, cli.md
-	@$(BIN)/python -m typer edgejoule.cli utils docs --name edgejoule --output docs/reference/cli.md
+docs: schemas ## Write the generated pages: docs/reference/cli.md, spec.md, schemas
+	@$(BIN)/python -m edgejoule.reference
 
 .PHONY: schemas
-schemas: setup ## Write the JSON Schema files of records and jobs
+schemas: setup ## Write the JSON Schema files of the records
 	@$(BIN)/python -m edgejoule.schemas
 
 .PHONY: step-versions
@@ -87,6 +88,6 @@ demo-weights: setup ## Train the demo's small start again (hours; examples/ hold
 	@$(BIN)/python -m edgejoule_trainer.demo_weights
 
 .PHONY: clean
-clean: ## Remove what make made: environments, caches and the demo's run
+clean: ## Remove environments, caches and the demo's files; finished steps stay in runs/.store
 	rm -rf $(VENV) $(VENV36) runs/demo .mypy_cache .ruff_cache .pytest_cache .hypothesis services/*/src/*.egg-info
 	find services tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
