@@ -19,7 +19,6 @@ from typing import Any, Literal
 
 from edgejoule.errors import DataError
 from edgejoule.job import Progress
-
 from edgejoule_trainer.data import pictures
 
 TOLERANCE_PX = 1.0
@@ -303,7 +302,7 @@ def _integer(entry: Any, name: str) -> int:
     if isinstance(value, bool) or not isinstance(value, int):
         raise Fault("wrong-type", f"has {name} {_show(value)}; it must be a whole number")
     if abs(value) > _LARGEST_ID:
-        raise Fault("wrong-type", f"has a {name} of more than 53 bits")
+        raise Fault("wrong-type", f"has {name} {_show(value)}, more than 53 bits")
     return value
 
 

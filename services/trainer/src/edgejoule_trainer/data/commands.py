@@ -10,10 +10,8 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from edgejoule.errors import DataError
-from edgejoule.job import Progress as OnProgress
-from edgejoule.progress import bar
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import (
     BarColumn,
     DownloadColumn,
@@ -23,6 +21,10 @@ from rich.progress import (
     TransferSpeedColumn,
 )
 from rich.table import Table
+
+from edgejoule.errors import DataError
+from edgejoule.job import Progress as OnProgress
+from edgejoule.progress import bar
 
 app = typer.Typer(help="Make, fetch, check and look at data sets.", no_args_is_help=True)
 
@@ -96,9 +98,8 @@ def check(
     if as_json:
         typer.echo(json.dumps({**summary, "findings": [finding.as_json() for finding in findings]}, indent=2))
     else:
-        typer.echo(
-            f"{annotations}: " + ", ".join(f"{value} {name.replace('_', ' ')}" for name, value in summary.items())
-        )
+        counts = ", ".join(f"{value} {name.replace('_', ' ')}" for name, value in summary.items())
+        typer.echo(f"{annotations}: {counts}")
         _print_findings(findings, reading.SHOWN)
     if findings:
         raise typer.Exit(1)
@@ -130,11 +131,10 @@ def _print_findings(findings: list[Any], limit: int) -> None:
         typer.echo("Nothing wrong was found.")
         return
     kinds = Counter(finding.kind for finding in findings)
-    table = Table("file", "entry", "what is wrong", title=f"{len(findings)} findings", title_justify="left")
+    table = Table("file", "entry", "kind", "problem", title=f"{len(findings)} findings", title_justify="left")
     for finding in findings[:limit]:
-        table.add_row(finding.file, f"{finding.subject} {finding.id}", f"{finding.kind}: {finding.problem}")
-    console = Console()
-    console.print(table, markup=False)
+        table.add_row(*map(escape, (finding.file, f"{finding.subject} {finding.id}", finding.kind, finding.problem)))
+    Console().print(table)
     if len(findings) > limit:
         typer.echo(f"and {len(findings) - limit} more (--json lists all)")
     typer.echo("In all: " + ", ".join(f"{number} {kind}" for kind, number in kinds.most_common()))

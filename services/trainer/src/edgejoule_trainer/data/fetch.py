@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 import httpx
+
 from edgejoule.errors import DataError
 from edgejoule.job import Progress
 
@@ -118,7 +119,7 @@ def fetch_coco(
         where = error.filename or into
         raise DataError(f"{where}: {error.strerror}; choose a folder with room that you may write") from error
     except (httpx.InvalidURL, httpx.RequestError) as error:
-        raise DataError(f"{base_url}: {error}; check the address") from error
+        raise DataError(f"{base_url}: {error or type(error).__name__}; check the address and the network") from error
     return wanted
 
 
@@ -263,10 +264,7 @@ def _range_total(answer: httpx.Response) -> int | None:
 
 def _size_on_server(client: httpx.Client, url: str) -> int:
     """Size of an archive; 0 where the server does not tell, and the download then finds out."""
-    try:
-        answer = client.head(url)
-    except httpx.TransportError:
-        return 0
+    answer = client.head(url)
     return (_length(answer) or 0) if answer.status_code == 200 else 0
 
 
@@ -329,7 +327,7 @@ def _files(archive: zipfile.ZipFile, folder: str) -> Iterator[tuple[zipfile.ZipI
         unsafe = name.is_absolute() or ".." in name.parts or "\\" in entry.filename
         if unsafe or name.parts[0] != folder or len(name.parts) < 2 or stat.S_ISLNK(entry.external_attr >> 16):
             raise DataError(
-                f"{archive.filename}: entry {entry.filename!r} does not belong below {folder}/; not unpacked"
+                f"{archive.filename}: entry {entry.filename!r} is no file below {folder}/, so nothing was unpacked"
             )
         found = True
         yield entry, name.relative_to(folder)

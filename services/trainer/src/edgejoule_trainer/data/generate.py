@@ -11,7 +11,6 @@ masks leave out what is hidden or beyond the frame. No object is left with less 
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -20,10 +19,11 @@ from typing import Any
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
+
 from edgejoule.canonical import canonical_json
 from edgejoule.errors import DataError
 from edgejoule.job import Progress
-from numpy.typing import NDArray
 
 FORMAT = 1
 """Raised when the same seed no longer gives the same pictures."""
@@ -259,7 +259,7 @@ def generate(into: Path, images: Mapping[str, int], seed: int, progress: Progres
     with the same bytes.
 
     Raises:
-        DataError: an unknown split, a count below 1, or a folder that holds something else.
+        DataError: an unknown split, a count below 1, or a folder that holds something else or cannot be written.
     """
     for split, count in images.items():
         if split not in FIRST_ID:
@@ -268,6 +268,14 @@ def generate(into: Path, images: Mapping[str, int], seed: int, progress: Progres
             raise DataError(f"{count} images asked for split {split!r}; give 1 to 999999")
     if seed < 0:
         raise DataError(f"seed {seed} is negative; give 0 or more")
+    try:
+        _generate(into, images, seed, progress)
+    except OSError as error:
+        where = error.filename or into
+        raise DataError(f"{where}: cannot be written ({error.strerror}); choose another folder") from error
+
+
+def _generate(into: Path, images: Mapping[str, int], seed: int, progress: Progress | None) -> None:
     recipe = {"format": FORMAT, "seed": seed, "images": dict(images)}
     if _is_complete(into, recipe):
         return
@@ -309,7 +317,7 @@ def _is_complete(into: Path, recipe: dict[str, Any]) -> bool:
     found = marker if marker.exists() else partial
     if not found.exists():
         raise DataError(f"{into} is not empty and holds no generated data set; give a new folder")
-    if json.loads(found.read_text(encoding="utf-8")) != recipe:
+    if found.read_text(encoding="utf-8") != canonical_json(recipe):
         raise DataError(f"{into} holds another generated data set ({found.name} tells which); give a new folder")
     return found is marker
 

@@ -103,9 +103,10 @@ def require_disjoint(sets: Mapping[str, Sequence[Member]]) -> None:
         return
     listed = "\n".join(f"  {line}" for line in overlaps[:_LISTED])
     more = f"\n  and {len(overlaps) - _LISTED} more" if len(overlaps) > _LISTED else ""
+    are = "1 image is" if len(overlaps) == 1 else f"{len(overlaps)} images are"
     raise DataError(
-        f"the sets must be disjoint, and {len(overlaps)} images are in two (draw them from different sources, or"
-        f" leave the copies out):\n{listed}{more}"
+        f"the sets must be disjoint, and {are} in two (draw them from different sources, or leave the copies out):"
+        f"\n{listed}{more}"
     )
 
 

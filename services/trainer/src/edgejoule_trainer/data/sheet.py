@@ -7,9 +7,9 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from edgejoule.errors import DataError
 from numpy.typing import NDArray
 
+from edgejoule.errors import DataError
 from edgejoule_trainer.data import coco, pictures
 from edgejoule_trainer.data.sets import stable_order
 

@@ -17,7 +17,6 @@ from typing import Any
 from edgejoule.canonical import hash_file
 from edgejoule.errors import DataError
 from edgejoule.job import Job
-
 from edgejoule_trainer.data import coco, sets, shards
 
 VERSION = 1
