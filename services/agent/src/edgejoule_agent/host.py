@@ -1,5 +1,6 @@
 """What this host is: the stable facts that an engine is bound to and a measurement is repeated under."""
 
+import importlib
 import os
 import platform
 import re
@@ -8,11 +9,11 @@ from typing import Any, Dict, List, Optional
 RUNTIMES = ("onnxruntime", "openvino")
 
 # CPU flags that change which kernels a runtime picks
-X86_FEATURES = (
-    "sse4_2 avx avx2 fma f16c avx_vnni avx512f avx512bw avx512vl avx512_vnni avx512_bf16 avx512_fp16 "
-    "amx_tile amx_int8 amx_bf16"
-).split()
-ARM_FEATURES = "asimd asimdhp asimddp fphp i8mm bf16 sve sve2".split()
+FEATURES = (
+    *("sse4_2", "avx", "avx2", "fma", "f16c", "avx_vnni", "avx512f", "avx512bw", "avx512vl", "avx512_vnni"),
+    *("avx512_bf16", "avx512_fp16", "amx_tile", "amx_int8", "amx_bf16"),
+    *("asimd", "asimdhp", "asimddp", "fphp", "i8mm", "bf16", "sve", "sve2"),
+)
 
 
 def probe(root: str = "/") -> Dict[str, Any]:
@@ -34,13 +35,13 @@ def hardware(root: str = "/") -> Dict[str, Any]:
     return {
         "machine": platform.machine(),
         "processor": _processor(cpu),
-        "features": [feature for feature in X86_FEATURES + ARM_FEATURES if feature in flags],
+        "features": [feature for feature in FEATURES if feature in flags],
         "runtimes": {runtime: version for runtime, version in versions.items() if version is not None},
     }
 
 
 def hardware_class(runtime: str, root: str = "/") -> Dict[str, Any]:
-    """What an engine of ``runtime`` built here is bound to (HardwareClass); the version is ``absent`` if not installed."""
+    """What an engine of ``runtime`` built here is bound to (HardwareClass); version ``absent`` if not installed."""
     found = hardware(root)
     version = found.pop("runtimes").get(runtime, "absent")
     return dict(found, runtime=runtime, runtime_version=version)
@@ -88,8 +89,7 @@ def installed_version(distribution: str) -> Optional[str]:
 
 
 def _version_from_setuptools(distribution: str) -> Optional[str]:
-    import pkg_resources
-
+    pkg_resources: Any = importlib.import_module("pkg_resources")
     try:
         return str(pkg_resources.get_distribution(distribution).version)
     except pkg_resources.DistributionNotFound:
@@ -99,7 +99,7 @@ def _version_from_setuptools(distribution: str) -> Optional[str]:
 def _cpu_info(root: str) -> Dict[str, str]:
     """The first processor's fields of /proc/cpuinfo."""
     lines = (_read(os.path.join(root, "proc/cpuinfo")) or "").split("\n\n")[0].split("\n")
-    pairs = [line.split(":", 1) for line in lines if ":" in line]  # type: List[List[str]]
+    pairs: List[List[str]] = [line.split(":", 1) for line in lines if ":" in line]
     return {key.strip(): value.strip() for key, value in pairs}
 
 

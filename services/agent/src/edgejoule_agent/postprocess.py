@@ -83,7 +83,7 @@ def suppress(boxes: Any, groups: Optional[Any], iou: float, limit: int) -> Any:
     """
     areas = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
     rest = np.arange(len(boxes))
-    kept = []  # type: List[int]
+    kept: List[int] = []
     while len(rest) and len(kept) < limit:
         best, rest = rest[0], rest[1:]
         kept.append(int(best))

@@ -64,7 +64,7 @@ def place(width: int, height: int, manifest: Mapping[str, Any]) -> Frame:
         offsets = (spare_x / 2, spare_y / 2) if centred else (0.0, 0.0)
         return Frame(width, height, input_width, input_height, scale, scale, *offsets)
     # whole pixels are resized, so the true scale differs a little by axis
-    inner_width, inner_height = max(1, int(round(width * scale))), max(1, int(round(height * scale)))
+    inner_width, inner_height = max(1, round(width * scale)), max(1, round(height * scale))
     left, top = ((input_width - inner_width) // 2, (input_height - inner_height) // 2) if centred else (0, 0)
     return Frame(
         width, height, input_width, input_height, inner_width / width, inner_height / height, float(left), float(top)
@@ -88,7 +88,7 @@ def prepare(image: Any, manifest: Mapping[str, Any]) -> Tuple[Any, Frame]:
         size = (frame.input_width, frame.input_height)
         canvas = cv2.warpAffine(image, matrix, size, flags=interpolation, borderValue=fill)
     else:
-        inner_width, inner_height = int(round(frame.width * frame.scale_x)), int(round(frame.height * frame.scale_y))
+        inner_width, inner_height = round(frame.width * frame.scale_x), round(frame.height * frame.scale_y)
         left, top = int(frame.offset_x), int(frame.offset_y)
         canvas = cv2.copyMakeBorder(
             cv2.resize(image, (inner_width, inner_height), interpolation=interpolation),

@@ -23,7 +23,7 @@ class ShardReader:
     def __init__(self, path: Any) -> None:
         self.path = str(path)
         self._places = _index(self.path)
-        self.ids = list(self._places)  # type: List[int]
+        self.ids: List[int] = list(self._places)
         self._descriptor = os.open(self.path, os.O_RDONLY)
 
     def read(self, image_id: int) -> bytes:
@@ -57,7 +57,7 @@ class ShardReader:
 
 def _index(path: str) -> Dict[int, Tuple[int, int]]:
     """Image id to (offset, size) of its bytes."""
-    places = {}  # type: Dict[int, Tuple[int, int]]
+    places: Dict[int, Tuple[int, int]] = {}
     try:
         length = os.stat(path).st_size
         with tarfile.open(path, "r:") as archive:

@@ -40,7 +40,7 @@ def open_engine(runtime: str, content: bytes, options: Mapping[str, str], thread
         UnsupportedError: the runtime is not installed.
     """
     module = importlib.import_module(f"edgejoule_agent.engines.{runtime}_engine")
-    engine = module.open_engine(content, options, threads)  # type: Engine
+    engine: Engine = module.open_engine(content, options, threads)
     return engine
 
 

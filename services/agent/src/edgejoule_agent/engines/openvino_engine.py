@@ -1,6 +1,6 @@
 """OpenVINO on the CPU."""
 
-from typing import Any, Mapping, Tuple
+from typing import Any, List, Mapping, Tuple
 
 from edgejoule_agent.engines import Engine
 from edgejoule_agent.errors import EngineError
@@ -8,6 +8,9 @@ from edgejoule_agent.optional import require
 
 # its own default on recent CPUs is BF16, which is not FP32
 FULL_PRECISION = {"INFERENCE_PRECISION_HINT": "f32"}
+HALF_PRECISION = {"INFERENCE_PRECISION_HINT": "f16"}
+LAYER_KEYS = ("layerType", "runtimePrecision", "originalLayersNames")
+WEIGHTED_LAYERS = ("Convolution", "FullyConnected", "MatMul")
 
 
 class OpenVinoEngine(Engine):
@@ -51,3 +54,20 @@ def compile_model(content: bytes, options: Mapping[str, str], threads: int) -> A
     except Exception as error:  # RuntimeError or its pybind kin
         reason = " ".join(str(error).split())[:300]
         raise EngineError(f"openvino {openvino.__version__} does not take this model: {reason}") from error
+
+
+def capabilities() -> List[str]:
+    """What OpenVINO's CPU plugin says it can compute in on this processor: FP32, INT8, FP16, BF16, ..."""
+    return [
+        str(name) for name in require("openvino", "openvino").Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    ]
+
+
+def int8_macs(content: bytes, options: Mapping[str, str], macs: Mapping[str, int]) -> int:
+    """Of ``macs`` (by node), those that the compiled model runs in INT8, as its layers say."""
+    found = 0
+    for layer in compile_model(content, options, 1).get_runtime_model().get_ops():
+        info = {key: layer.rt_info[key].astype(str) for key in LAYER_KEYS}
+        if info["layerType"] in WEIGHTED_LAYERS and info["runtimePrecision"] in ("u8", "i8"):
+            found += sum(macs.get(name, 0) for name in info["originalLayersNames"].split(","))
+    return found

@@ -1,0 +1,291 @@
+"""From an ONNX file to an engine of this host: try the runtimes, refuse wrong numbers, take the fastest.
+
+What is right is decided by the reference: ONNX Runtime with every optimization off, which computes Q/DQ in float32,
+node by node. A bound on the largest difference would be a bad gate, since a quantized network answers even to
+noise of 1e-6 with flipped roundings that grow on their way. So the reference's own answer to such noise
+is measured on the same images, and a candidate may differ by about as much as that.
+"""
+
+import os
+import tempfile
+from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Tuple
+
+import numpy as np
+
+from edgejoule_agent import host
+from edgejoule_agent.candidates import Candidate, candidates
+from edgejoule_agent.contract import read_model
+from edgejoule_agent.engines import onnxruntime_engine, openvino_engine
+from edgejoule_agent.errors import EngineError, ModelError, UnsupportedError
+from edgejoule_agent.isolate import Progress, run
+from edgejoule_agent.limits import memory_limit_bytes
+from edgejoule_agent.macs import macs_by_node
+from edgejoule_agent.preprocess import decode, prepare
+from edgejoule_agent.shards import ShardReader
+
+CHECK_IMAGES = 8
+TIME_LIMIT_S = 900.0  # of one child
+# standard deviation of the input noise, as a share of 255: float32 rounding; for fp16 half a unit in its last place
+NOISE = {"fp32": 1e-6, "fp16": 2.0**-11, "int8": 1e-6}
+MARGIN_DB = 3.0  # twice the noise's power: one draw of it differs from the next by less
+# however little the reference answers to noise, this signal-to-error ratio is right: rounding in another order
+# costs less, and a saturating INT8 kernel (15-31 dB) or BF16 in place of FP32 (30-45 dB) more
+ENOUGH_DB = {"fp32": 80.0, "fp16": 40.0, "int8": 40.0}
+MAINLY = 0.5  # an engine that runs a smaller share of its MACs in INT8 is taken only when there is no other
+
+
+class Result(NamedTuple):
+    """How one candidate did."""
+
+    candidate: Candidate
+    path: str
+    size_bytes: int
+    correct: bool
+    reason: str
+    ran: bool
+    int8_share: Optional[float]
+
+
+def build(
+    onnx_path: Any, precision: str, threads: int, shards: List[Any], engine_path: Any, progress: Progress
+) -> Dict[str, Any]:
+    """Write the engine file of the fastest correct candidate and return its EngineRecord.
+
+    Args:
+        onnx_path: a graph under the engine contract; with Q/DQ if and only if ``precision`` is ``int8``.
+        shards: image shards to check the numbers on; seeded noise images when empty.
+
+    Raises:
+        ModelError: the graph breaks the engine contract or does not fit the precision.
+        UnsupportedError: no runtime here computes in ``precision``.
+        EngineError: every candidate fails or gives wrong numbers.
+    """
+    model, manifest = read_model(onnx_path)
+    _check_precision(model, precision, onnx_path)
+    with tempfile.TemporaryDirectory() as folder:
+        count = _write_inputs(os.path.join(folder, "inputs.npy"), manifest, shards, NOISE[precision])
+        reference, floor = _reference(model, folder, count, progress)
+        results = _try_all(model, precision, threads, folder, count, (reference, floor), progress)
+        latencies = _race([result for result in results if result.ran], threads, folder, progress)
+        chosen, because = choose(results, latencies, precision)
+        with open(chosen.path, "rb") as source, open(str(engine_path), "wb") as target:
+            target.write(source.read())
+    absent = {"reformat_layers": f"{chosen.candidate.runtime} does not tell"}
+    if chosen.int8_share is None:
+        absent["int8_share"] = f"precision {precision} has no INT8"
+    return {
+        "precision": precision,
+        "ran_as": "int8+fp32" if precision == "int8" else precision,
+        "hardware": host.hardware_class(chosen.candidate.runtime),
+        "options": chosen.candidate.options,
+        "size_bytes": chosen.size_bytes,
+        "int8_share": chosen.int8_share,
+        "reformat_layers": None,
+        "candidates": [
+            {
+                "runtime": result.candidate.name,
+                "correct": result.correct,
+                "reason": result.reason,
+                "latency_ms": latencies.get(result.candidate.name),
+            }
+            for result in results
+        ],
+        "chosen_because": because,
+        "model": manifest,
+        "simulated": False,
+        "absent": absent,
+    }
+
+
+def choose(results: List[Result], latencies: Mapping[str, float], precision: str) -> Tuple[Result, str]:
+    """The fastest correct candidate and why, in words; for INT8 one that mainly runs in INT8, if there is any."""
+    correct = [result for result in results if result.correct]
+    if not correct:
+        told = "; ".join(f"{result.candidate.name}: {result.reason}" for result in results)
+        raise EngineError(f"no runtime gives right numbers at {precision}: {told}")
+    eligible = correct
+    if precision == "int8":
+        eligible = [result for result in correct if (result.int8_share or 0) >= MAINLY]
+        eligible = eligible or [result for result in correct if result.int8_share]
+        if not eligible:
+            raise UnsupportedError(
+                "no runtime here runs any of this graph in INT8; its Q/DQ would be computed in float32"
+            )
+    chosen = min(eligible, key=lambda result: latencies[result.candidate.name])
+    words = [f"{chosen.candidate.name} takes {latencies[chosen.candidate.name]:.2f} ms"]
+    for other in results:
+        if other is chosen:
+            continue
+        if not other.correct:
+            words.append(f"{other.candidate.name} is out: {other.reason}")
+            continue
+        speed = f"{other.candidate.name} takes {latencies[other.candidate.name]:.2f} ms"
+        words.append(speed if other in eligible else f"{speed} but runs {other.int8_share:.0%} of its MACs in INT8")
+    return chosen, "; ".join(words)
+
+
+def signal_to_error_db(reference: Any, found: Any) -> float:
+    """10 log10 of the reference's power over that of the difference; 300 where there is none.
+
+    >>> signal_to_error_db(np.array([10.0, 0.0]), np.array([9.0, 0.0]))
+    20.0
+    """
+    wanted = reference.astype(np.float64)
+    error = float(((wanted - found) ** 2).sum())
+    power = float((wanted**2).sum())
+    return min(300.0, 10 * float(np.log10(power / error))) if error and power else 300.0 if not error else 0.0
+
+
+def _check_precision(model: Any, precision: str, path: Any) -> None:
+    quantized = any(node.op_type == "QuantizeLinear" for node in model.graph.node)
+    if precision == "int8" and not quantized:
+        raise ModelError(f"{path}: precision int8 was asked, but no QuantizeLinear is in the graph; quantize it first")
+    if precision != "int8" and quantized:
+        raise ModelError(f"{path}: precision {precision} was asked, but the graph is quantized; give the float one")
+    if precision == "fp16" and "FP16" not in _openvino_capabilities():
+        raise UnsupportedError(_no_float16())
+
+
+def _openvino_capabilities() -> List[str]:
+    try:
+        return openvino_engine.capabilities()
+    except UnsupportedError:
+        return []
+
+
+def _no_float16() -> str:
+    """Why fp16 does not run here, as the runtimes themselves answer."""
+    here = host.hardware()
+    known = ", ".join(_openvino_capabilities())
+    openvino = f"reports {known} for this processor" if known else "is not installed"
+    casts = not onnxruntime_engine.computes_float16()
+    onnxruntime = "computes float16 convolutions in float32" if casts else "needs a graph typed float16"
+    return f"fp16 does not run on {here['processor']}: OpenVINO {openvino}, and ONNX Runtime {onnxruntime}"
+
+
+def _write_inputs(path: str, manifest: Mapping[str, Any], shards: List[Any], noise: float) -> int:
+    """Save float32[2K,3,H,W]: K prepared images, then the same with noise; return K."""
+    images = _real_images(manifest, shards) or _seeded_images(manifest)
+    clean = np.concatenate(images)
+    random = np.random.RandomState(0)
+    noisy = clean + (255 * noise * random.standard_normal(clean.shape)).astype(np.float32)
+    np.save(path, np.concatenate([clean, noisy]))
+    return len(images)
+
+
+def _real_images(manifest: Mapping[str, Any], shards: List[Any]) -> List[Any]:
+    images: List[Any] = []
+    for shard in shards:
+        with ShardReader(shard) as reader:
+            for image_id in reader.ids[: CHECK_IMAGES - len(images)]:
+                images.append(prepare(decode(reader.read(image_id)), manifest)[0])
+    return images
+
+
+def _seeded_images(manifest: Mapping[str, Any]) -> List[Any]:
+    """Pictures of random coarse patches: noise without structure would excite little beyond the first layer."""
+    random = np.random.RandomState(0)
+    return [
+        prepare(np.kron(random.randint(0, 256, (15, 20, 3)), np.ones((16, 16, 1))).astype(np.uint8), manifest)[0]
+        for _ in range(CHECK_IMAGES)
+    ]
+
+
+def _reference(model: Any, folder: str, count: int, progress: Progress) -> Tuple[Any, Dict[str, float]]:
+    """The reference's outputs on the clean images, and its signal-to-noise ratios under input noise (the floor)."""
+    oracle = Candidate("reference", "onnxruntime", onnxruntime_engine.UNOPTIMIZED, lambda graph: graph)
+    outputs = _run(oracle, model, folder, 2 * count, 1, progress)[0]
+    clean = {name: values[:count] for name, values in outputs.items()}
+    for name, values in clean.items():
+        if not np.isfinite(values).all():
+            raise ModelError(f"the model's {name} hold NaN or infinity on ordinary images; check its weights")
+    return clean, {name: signal_to_error_db(clean[name], outputs[name][count:]) for name in clean}
+
+
+def _try_all(
+    model: Any, precision: str, threads: int, folder: str, count: int, oracle: Tuple[Any, Any], progress: Progress
+) -> List[Result]:
+    results = []
+    for ways in candidates(precision):
+        for way in ways:
+            result = _try(way, model, precision, threads, folder, count, oracle, progress)
+            results.append(result)
+            if result.correct or not result.ran:
+                break
+    return results
+
+
+def _try(
+    candidate: Candidate,
+    model: Any,
+    precision: str,
+    threads: int,
+    folder: str,
+    count: int,
+    oracle: Tuple[Any, Mapping[str, float]],
+    progress: Progress,
+) -> Result:
+    """Run one candidate and compare it with the reference; its failure is a result too."""
+    reference, floor = oracle
+    try:
+        outputs, path, int8_share = _run(candidate, model, folder, count, threads, progress)
+    except (EngineError, UnsupportedError) as error:
+        return Result(candidate, "", 0, False, str(error), False, None)
+    correct, words = True, []
+    for name in ("boxes", "scores"):
+        ratio = signal_to_error_db(reference[name], outputs[name])
+        needed = min(floor[name] - MARGIN_DB, ENOUGH_DB[precision])
+        correct = correct and ratio >= needed
+        words.append(f"{name} {ratio:.1f} dB from the reference (needed {needed:.1f})")
+    reason = ", ".join(words)
+    share = int8_share if precision == "int8" else None
+    return Result(candidate, path, os.path.getsize(path), correct, reason, True, share)
+
+
+def _run(
+    candidate: Candidate, model: Any, folder: str, count: int, threads: int, progress: Progress
+) -> Tuple[Dict[str, Any], str, float]:
+    """A candidate's outputs on the first ``count`` inputs, its engine file, and the share of MACs it runs in INT8."""
+    rewritten = candidate.rewrite(model)
+    path = os.path.join(folder, candidate.name + ".onnx")
+    with open(path, "wb") as file:
+        file.write(rewritten.SerializeToString(deterministic=True))
+    macs = macs_by_node(rewritten)
+    saved_path = os.path.join(folder, "outputs.npz")
+    request = {
+        "engine": path,
+        "runtime": candidate.runtime,
+        "options": candidate.options,
+        "threads": threads,
+        "macs": macs,
+        "inputs": os.path.join(folder, "inputs.npy"),
+        "count": count,
+        "outputs": saved_path,
+    }
+
+    def tell(done: float, total: float, _: str) -> None:
+        progress(done, total, f"images, {candidate.name}")
+
+    found = run("edgejoule_agent.candidates:run_candidate", request, tell, memory_limit_bytes(), TIME_LIMIT_S)
+    with np.load(saved_path) as saved:
+        outputs = {name: saved[name] for name in ("boxes", "scores")}
+    return outputs, path, found["int8_macs"] / max(1, sum(macs.values()))
+
+
+def _race(results: List[Result], threads: int, folder: str, progress: Progress) -> Dict[str, float]:
+    if not results:
+        return {}
+    request = {
+        "engines": [
+            {"engine": result.path, "runtime": result.candidate.runtime, "options": result.candidate.options}
+            for result in results
+        ],
+        "threads": threads,
+        "inputs": os.path.join(folder, "inputs.npy"),
+    }
+
+    def tell(done: float, total: float, _: str) -> None:
+        progress(done, total, "rounds of the candidates")
+
+    times = run("edgejoule_agent.candidates:race", request, tell, memory_limit_bytes(), TIME_LIMIT_S)
+    return {result.candidate.name: time_ms for result, time_ms in zip(results, times)}

@@ -1,0 +1,108 @@
+"""What a build tries, and the work its children do: run a candidate, and race those that ran.
+
+The functions here are called in child processes (see ``isolate``), so that a runtime that crashes on one
+model is one candidate that failed.
+"""
+
+import importlib
+import statistics
+import time
+from typing import Any, Callable, Dict, List, Mapping, NamedTuple
+
+import numpy as np
+
+from edgejoule_agent import rewrite_u8
+from edgejoule_agent.engines import onnxruntime_engine, open_engine, openvino_engine
+from edgejoule_agent.errors import EngineError
+from edgejoule_agent.isolate import Progress
+
+RACE_ROUNDS = 10
+RACE_WARMUPS = 1  # after each change of engine, to fill the caches again
+RACE_INFERENCES = 3
+
+
+class Candidate(NamedTuple):
+    """One way to run a model: a runtime, its options, and what is done to the graph first."""
+
+    name: str
+    runtime: str
+    options: Dict[str, str]
+    rewrite: Callable[[Any], Any]
+
+
+def as_it_is(model: Any) -> Any:
+    """No rewrite."""
+    return model
+
+
+def u8_halves(model: Any) -> Any:
+    """u8 activations, and weights in two halves that cannot saturate 16 bits."""
+    return rewrite_u8.halve_weights(rewrite_u8.rewrite_u8(model))
+
+
+def candidates(precision: str) -> List[List[Candidate]]:
+    """Per runtime, the ways to run ``precision``, quickest first; one is tried when those before gave wrong numbers."""
+    full, half = openvino_engine.FULL_PRECISION, openvino_engine.HALF_PRECISION
+    u8, exact = rewrite_u8.rewrite_u8, onnxruntime_engine.EXACT_U8
+    return {
+        "fp32": [
+            [Candidate("onnxruntime", "onnxruntime", {}, as_it_is)],
+            [Candidate("openvino", "openvino", full, as_it_is)],
+        ],
+        "fp16": [[Candidate("openvino", "openvino", half, as_it_is)]],
+        "int8": [
+            [
+                Candidate("onnxruntime, u8 activations", "onnxruntime", {}, u8),
+                Candidate("onnxruntime, u8 activations and weights", "onnxruntime", exact, u8),
+            ],
+            [
+                Candidate("openvino, u8 activations", "openvino", full, u8),
+                Candidate("openvino, u8 activations, weights in halves", "openvino", full, u8_halves),
+            ],
+        ],
+    }[precision]
+
+
+def run_candidate(request: Mapping[str, Any], progress: Progress) -> Dict[str, Any]:
+    """In a child: infer each input and save the outputs; count the MACs that run in INT8.
+
+    ``request``: engine (file), runtime, options, threads, macs (by node), inputs (npy float32[K,3,H,W]),
+    count (how many inputs to use), outputs (npz to write: boxes, scores).
+    """
+    with open(request["engine"], "rb") as file:
+        content = file.read()
+    inputs = np.load(request["inputs"], mmap_mode="r")[: request["count"]]
+    boxes, scores = [], []
+    with open_engine(request["runtime"], content, request["options"], request["threads"]) as engine:
+        for index, image in enumerate(inputs):
+            found = engine.infer(np.ascontiguousarray(image[None]))
+            boxes.append(found[0].copy())
+            scores.append(found[1].copy())
+            progress(index + 1, len(inputs), "images")
+    if boxes[0].shape[1] != scores[0].shape[1]:
+        raise EngineError(f"{boxes[0].shape[1]} boxes but scores for {scores[0].shape[1]}; export the model again")
+    np.savez(request["outputs"], boxes=np.concatenate(boxes), scores=np.concatenate(scores))
+    module = importlib.import_module(f"edgejoule_agent.engines.{request['runtime']}_engine")
+    return {"int8_macs": module.int8_macs(content, request["options"], request["macs"])}
+
+
+def race(request: Mapping[str, Any], progress: Progress) -> List[float]:
+    """In a child: median latencies in ms of several engines, in turns, so that a slow moment meets all alike.
+
+    ``request``: engines (list of {engine, runtime, options}), threads, inputs (npy).
+    """
+    image = np.ascontiguousarray(np.load(request["inputs"], mmap_mode="r")[:1])
+    engines = []
+    for each in request["engines"]:
+        with open(each["engine"], "rb") as file:
+            engines.append(open_engine(each["runtime"], file.read(), each["options"], request["threads"]))
+    times_ms: List[List[float]] = [[] for _ in engines]
+    for turn in range(RACE_ROUNDS):
+        for engine, samples in zip(engines, times_ms):
+            for number in range(RACE_WARMUPS + RACE_INFERENCES):
+                start = time.perf_counter()
+                engine.infer(image)
+                if number >= RACE_WARMUPS:
+                    samples.append(1e3 * (time.perf_counter() - start))
+        progress(turn + 1, RACE_ROUNDS, "rounds")
+    return [statistics.median(samples) for samples in times_ms]

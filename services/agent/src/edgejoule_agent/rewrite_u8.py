@@ -1,0 +1,152 @@
+"""The form of a Q/DQ graph that x86 kernels are made for: u8 activations, and weights stored as int8.
+
+TensorRT wants activations as s8 with zero point 0. Replacing them by u8 with zero point 128 at the same
+scale is arithmetically identical: ``clip(round(x/s), -128, 127) + 128 = clip(round(x/s) + 128, 0, 255)``,
+and dequantizing takes the 128 away again. QuantizeLinear on a constant weight is computed here, once.
+"""
+
+from typing import Any, Dict, List
+
+import numpy as np
+
+from edgejoule_agent.errors import ModelError
+from edgejoule_agent.optional import require
+
+ZERO_POINT = "edgejoule_zero_point_u8"
+
+
+def rewrite_u8(model: Any) -> Any:
+    """A copy of a Q/DQ ModelProto (opset >= 13) with s8 activations as u8 and constant weights quantized.
+
+    Raises:
+        ModelError: a quantizer is not symmetric, or a quantized tensor feeds something else than DequantizeLinear.
+    """
+    onnx = require("onnx", "onnxruntime")
+    rewritten = onnx.ModelProto()
+    rewritten.CopyFrom(model)
+    graph = rewritten.graph
+    constants = _constants(onnx, graph)
+    readers: Dict[str, Any] = {}
+    for node in graph.node:
+        for name in node.input:
+            readers.setdefault(name, []).append(node)
+
+    folded = []
+    for node in [node for node in graph.node if node.op_type == "QuantizeLinear"]:
+        if len(node.input) < 3:
+            continue  # without a zero point the output is u8 already
+        zero_point = constants.get(node.input[2])
+        if zero_point is None or zero_point.dtype != np.int8:
+            continue
+        if np.any(zero_point):
+            raise ModelError(f"{node.name}: zero point {zero_point.flat[0]} is not 0; quantize symmetrically")
+        quantized = node.output[0]
+        for reader in readers.get(quantized, ()):
+            if reader.op_type != "DequantizeLinear":
+                raise ModelError(
+                    f"{node.name}: its int8 output feeds {reader.op_type}; only DequantizeLinear may read it"
+                )
+        if node.input[0] in constants:
+            weight = _quantize(constants[node.input[0]], constants[node.input[1]], _axis(node))
+            graph.initializer.append(onnx.numpy_helper.from_array(weight, quantized))
+            # a zero point of its own: ONNX Runtime's exact u8 weights (x64quantprecision) fail on a shared one
+            graph.initializer.append(onnx.numpy_helper.from_array(zero_point, quantized + "_zero_point"))
+            for reader in readers.get(quantized, ()):
+                reader.input[2] = quantized + "_zero_point"
+            folded.append(node)
+        else:
+            for quantizer in [node, *readers.get(quantized, [])]:
+                quantizer.input[2] = ZERO_POINT
+    for node in folded:
+        graph.node.remove(node)
+    graph.initializer.append(onnx.numpy_helper.from_array(np.array(128, dtype=np.uint8), ZERO_POINT))
+    _drop_unread(graph)
+    del graph.value_info[:]
+    graph.value_info.extend(onnx.shape_inference.infer_shapes(rewritten).graph.value_info)
+    return rewritten
+
+
+def halve_weights(model: Any) -> Any:
+    """A copy of a graph from ``rewrite_u8`` that no 16-bit intermediate can saturate.
+
+    x86 without VNNI multiplies u8 by s8 and adds neighbours in 16 bits (vpmaddubsw): 2 x 255 x 127 is over
+    32,767 and is cut off. Here every convolution over more than one input channel becomes the sum of two,
+    whose int8 weights are the halves of the old, at most 64: 2 x 255 x 64 = 32,640. The sum is the same, at twice the
+    multiplications. Depthwise convolutions are not summed over neighbours and stay.
+    """
+    onnx = require("onnx", "onnxruntime")
+    halved = onnx.ModelProto()
+    halved.CopyFrom(model)
+    graph = halved.graph
+    weights = {tensor.name: tensor for tensor in graph.initializer if tensor.data_type == onnx.TensorProto.INT8}
+    dequantizers = {node.output[0]: node for node in graph.node if node.op_type == "DequantizeLinear"}
+    nodes = []
+    for node in list(graph.node):
+        dequantizer = dequantizers.get(node.input[1]) if node.op_type == "Conv" else None
+        if dequantizer is None or dequantizer.input[0] not in weights:
+            nodes.append(node)
+            continue
+        weight = onnx.numpy_helper.to_array(weights[dequantizer.input[0]]).astype(np.int16)
+        if weight.shape[1] == 1:
+            nodes.append(node)
+            continue
+        low = weight // 2
+        parts: List[str] = []
+        for part, values in (("low", low), ("high", weight - low)):
+            name = f"{node.name}/{part}"
+            graph.initializer.append(onnx.numpy_helper.from_array(values.astype(np.int8), name + "/weight"))
+            dequantize, convolve = onnx.NodeProto(), onnx.NodeProto()
+            dequantize.CopyFrom(dequantizer)
+            convolve.CopyFrom(node)
+            dequantize.name, convolve.name = name + "/DequantizeLinear", name + "/Conv"
+            dequantize.input[0], dequantize.output[0] = name + "/weight", name + "/dequantized"
+            convolve.input[1], convolve.output[0] = dequantize.output[0], name + "/sum"
+            if parts:
+                del convolve.input[2:]  # the bias is added once
+            parts.append(convolve.output[0])
+            nodes += [dequantize, convolve]
+        nodes.append(onnx.helper.make_node("Add", parts, [node.output[0]], name=node.name + "/whole"))
+    del graph.node[:]
+    graph.node.extend(nodes)
+    _drop_unread(graph)
+    return halved
+
+
+def _quantize(values: Any, scale: Any, axis: int) -> Any:
+    """QuantizeLinear to int8 with zero point 0: division and rounding in float32, half to even."""
+    if scale.ndim:
+        scale = scale.reshape([-1 if dimension == axis else 1 for dimension in range(values.ndim)])
+    return np.clip(np.rint(values / scale), -128, 127).astype(np.int8)
+
+
+def _axis(node: Any) -> int:
+    return next((attribute.i for attribute in node.attribute if attribute.name == "axis"), 1)
+
+
+def _constants(onnx: Any, graph: Any) -> Dict[str, Any]:
+    """Name to value of every initializer and Constant, also behind Identity."""
+    found = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in graph.initializer}
+    for node in graph.node:
+        if node.op_type == "Constant" and node.attribute[0].name == "value":
+            found[node.output[0]] = onnx.numpy_helper.to_array(node.attribute[0].t)
+        elif node.op_type == "Identity" and node.input[0] in found:
+            found[node.output[0]] = found[node.input[0]]
+    return found
+
+
+def _drop_unread(graph: Any) -> None:
+    """Remove the initializers, constants and their dequantizers that nothing reads any more."""
+    while True:
+        read = {name for node in graph.node for name in node.input} | {output.name for output in graph.output}
+        idle = [
+            node
+            for node in graph.node
+            if node.op_type in ("Constant", "Identity", "DequantizeLinear") and node.output[0] not in read
+        ]
+        for node in idle:
+            graph.node.remove(node)
+        if not idle:
+            break
+    used = [tensor for tensor in graph.initializer if tensor.name in read]
+    del graph.initializer[:]
+    graph.initializer.extend(used)

@@ -1,0 +1,41 @@
+"""Step ``benchmark``: one trial of one engine on this device."""
+
+import json
+from typing import Any
+
+VERSION = 1
+QUEUE = "device"
+EXCLUSIVE = True
+OUTPUTS = ("record", "samples")
+SOURCES = (
+    "edgejoule_agent.benchmark",
+    "edgejoule_agent.contention",
+    "edgejoule_agent.engines",
+    "edgejoule_agent.engines.onnxruntime_engine",
+    "edgejoule_agent.engines.openvino_engine",
+    "edgejoule_agent.host",
+    "edgejoule_agent.isolate",
+    "edgejoule_agent.limits",
+    "edgejoule_agent.measure",
+    "edgejoule_agent.postprocess",
+    "edgejoule_agent.preprocess",
+    "edgejoule_agent.sensors",
+    "edgejoule_agent.shards",
+)
+
+
+def run(job: Any) -> None:
+    """Inputs engine, engine_record, images-000; parameters as in ``benchmark.benchmark``; outputs record, samples."""
+    from edgejoule_agent.benchmark import benchmark
+
+    with open(str(job.inputs["engine_record"]), encoding="utf-8") as file:
+        engine_record = json.load(file)
+    record = benchmark(
+        job.inputs["engine"],
+        engine_record,
+        job.inputs["images-000"],
+        job.output("samples"),
+        job.parameters,
+        job.progress,
+    )
+    job.write_json("record", record)

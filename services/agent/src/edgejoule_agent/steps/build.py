@@ -1,0 +1,42 @@
+"""Step ``build``: an ONNX file becomes an engine of this hardware class."""
+
+from typing import Any
+
+VERSION = 1
+QUEUE = "device"
+EXCLUSIVE = True  # the candidates are timed
+OUTPUTS = ("engine", "record")
+SOURCES = (
+    "edgejoule_agent.build",
+    "edgejoule_agent.candidates",
+    "edgejoule_agent.contract",
+    "edgejoule_agent.engines",
+    "edgejoule_agent.engines.onnxruntime_engine",
+    "edgejoule_agent.engines.openvino_engine",
+    "edgejoule_agent.host",
+    "edgejoule_agent.isolate",
+    "edgejoule_agent.macs",
+    "edgejoule_agent.preprocess",
+    "edgejoule_agent.rewrite_u8",
+    "edgejoule_agent.shards",
+)
+
+
+def run(job: Any) -> None:
+    """Inputs ``onnx``, ``images-*`` (optional); parameters precision, threads, hardware; outputs engine, record."""
+    from edgejoule_agent import host
+    from edgejoule_agent.benchmark import check_same
+    from edgejoule_agent.build import build
+
+    parameters = job.parameters
+    if "hardware" in parameters:
+        check_same(parameters["hardware"], host.hardware(), "since the plan was made")
+    record = build(
+        job.inputs["onnx"],
+        parameters["precision"],
+        parameters["threads"],
+        job.inputs_named("images"),
+        job.output("engine"),
+        job.progress,
+    )
+    job.write_json("record", record)
