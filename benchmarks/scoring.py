@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 import numpy as np
+
 from edgejoule_evaluator.detections import Detections
 from edgejoule_evaluator.ground_truth import GroundTruth
 from edgejoule_evaluator.matching import match

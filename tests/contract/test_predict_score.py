@@ -9,6 +9,8 @@ import cv2
 import numpy as np
 import onnx
 import pytest
+from onnx import TensorProto, helper, numpy_helper
+
 from edgejoule.errors import DataError
 from edgejoule.job import Job
 from edgejoule.records import EngineRecord, PredictRecord, ScoreRecord
@@ -17,7 +19,6 @@ from edgejoule_agent.host import hardware_class
 from edgejoule_evaluator.detections import read_detections
 from edgejoule_evaluator.matching import read_matches
 from edgejoule_evaluator.steps import predict, score
-from onnx import TensorProto, helper, numpy_helper
 
 OPERATING = {"confidence": 0.25, "nms_iou": 0.45}
 # Fractions of the 32 x 32 input; the frames are 64 wide and 32 high, letter-boxed to the top left.
@@ -137,7 +138,7 @@ class Bench:
             inputs |= {f"detections-{n:03d}": folder / "detections", f"operating-{n:03d}": folder / "operating"}
         references = more.pop("references", [])
         inputs |= {f"reference-{n:03d}": path for n, path in enumerate(references)}  # type: ignore[arg-type, var-annotated]
-        return self.run(score, name, {"operating": OPERATING, **more}, inputs)
+        return self.run(score, name, {"operating": OPERATING, "scorer": "hotcoco", **more}, inputs)
 
 
 @pytest.fixture

@@ -2,14 +2,15 @@
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pycocotools import coco, cocoeval
+
 from edgejoule.errors import DataError
 from edgejoule_evaluator.detections import Detections
 from edgejoule_evaluator.ground_truth import GroundTruth
 from edgejoule_evaluator.matching import Matches, match, read_matches, write_matches
 from edgejoule_evaluator.scoring import accuracy, ap_by_category, curves
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from pycocotools import coco, cocoeval
 
 # Coarse values, so that ties of score and of IoU, and areas at the very bounds of small and medium, are common.
 sides = st.sampled_from([0.0, 1.0, 16.0, 31.0, 32.0, 33.0, 48.0, 95.9, 96.0, 97.0, 200.0])

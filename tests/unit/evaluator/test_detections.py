@@ -3,12 +3,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from edgejoule.errors import DataError
-from edgejoule_evaluator.detections import Detections, merge, read_detections, require_same_images, write_detections
-from edgejoule_evaluator.ground_truth import from_dataset, require_known_categories
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+
+from edgejoule.errors import DataError
+from edgejoule_evaluator.detections import Detections, merge, read_detections, require_same_images, write_detections
+from edgejoule_evaluator.ground_truth import from_dataset, require_known_categories
 
 finite = st.floats(-1e4, 1e4, width=32)
 

@@ -2,6 +2,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+
 from edgejoule_evaluator.detections import Detections
 from edgejoule_evaluator.fidelity import CONFIDENCE, fidelity
 from edgejoule_evaluator.ground_truth import from_dataset

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from edgejoule.errors import DataError
 
+from edgejoule.errors import DataError
 from edgejoule_evaluator.npz import read_npz, write_npz
 
 Int64s = npt.NDArray[np.int64]

@@ -8,7 +8,6 @@ figure has far less noise than the difference of two APs on the same images.
 from __future__ import annotations
 
 from edgejoule.records import Fidelity
-
 from edgejoule_evaluator.detections import Detections
 from edgejoule_evaluator.ground_truth import GroundTruth, from_detections
 from edgejoule_evaluator.scoring import Scorer, accuracy, curves

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from edgejoule.errors import DataError
 
+from edgejoule.errors import DataError
 from edgejoule_evaluator.detections import Detections, Int64s
 
 Float64s = npt.NDArray[np.float64]

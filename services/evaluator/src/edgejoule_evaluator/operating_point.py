@@ -7,7 +7,6 @@ has less recall, so its AP50 is lower and compares with nothing but itself.
 from __future__ import annotations
 
 from edgejoule.records import OperatingPoint
-
 from edgejoule_evaluator.detections import Detections
 from edgejoule_evaluator.ground_truth import GroundTruth
 from edgejoule_evaluator.matching import match

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
+
 from edgejoule.errors import DataError
 from edgejoule.records import Accuracy
-
 from edgejoule_evaluator.detections import Detections
 from edgejoule_evaluator.ground_truth import Float64s, GroundTruth
 

@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+from pydantic import ValidationError
+
 from edgejoule.errors import DataError
 from edgejoule.job import Job
 from edgejoule.records import EngineRecord, Nms, PredictRecord
-from pydantic import ValidationError
-
 from edgejoule_evaluator.detections import MAX_DETECTIONS, SCORE_FLOOR, Detections, write_detections
 
 Output = Literal["detections", "operating"]

@@ -2,8 +2,8 @@
 
 Inputs: ``dataset``, ``detections-*``, ``operating-*`` and, where a reference engine exists, ``reference-*``:
 its detections, or in their place the outcome file of a step that ended without any. Parameters:
-``operating`` (``confidence``, ``nms_iou``), ``reference`` (the reference's name, given with its inputs) and
-``scorer`` (``hotcoco``, the default, or ``pycocotools``). Outputs: ``record``, ``matches``.
+``operating`` (``confidence``, ``nms_iou``), ``scorer`` (``hotcoco`` or ``pycocotools``) and, with its inputs,
+``reference`` (the reference's name). Outputs: ``record``, ``matches``.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ from pathlib import Path
 
 from edgejoule.job import Job
 from edgejoule.records import Fidelity, ScoreRecord
-
 from edgejoule_evaluator.detections import SCORE_FLOOR, Detections, merge, read_detections, require_same_images
 from edgejoule_evaluator.fidelity import CONFIDENCE, fidelity
 from edgejoule_evaluator.ground_truth import GroundTruth, from_dataset, require_known_categories
@@ -43,7 +42,7 @@ def run(job: Job) -> None:
     Raises:
         DataError: shards overlap or leave images out, labels and categories do not fit, or nothing is annotated.
     """
-    scorer: Scorer = job.parameters.get("scorer", "hotcoco")
+    scorer: Scorer = job.parameters["scorer"]
     truth = from_dataset(job.read_json("dataset"))
     detections = _read(job.inputs_named("detections"), truth)
     whole = curves(truth, detections, scorer)
