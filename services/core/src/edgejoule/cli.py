@@ -87,16 +87,13 @@ def run(
     for name, output in (("results.json", "results"), ("report.html", "report")):
         runs.write_atomically(folder / name, kept.fetch(made.outputs[output].sha256).read_bytes())
     answer = (folder / "results.json").read_text(encoding="utf-8")
-    results = Results.model_validate_json(answer)
     if as_json:
         typer.echo(answer)
     else:
-        output_console = _console(sys.stdout)
-        output_console.print(tables.results_table(results))
-        for line in tables.remarks(results):
-            output_console.print(f"- {line}", markup=False, highlight=False, soft_wrap=True)
+        _load(_announced()["report"])([str(folder)], standalone_mode=False)
         typer.echo(f"{len(ended.executed)} steps carried out, {len(ended.cached)} done before, {ended.elapsed_s:.1f} s")
         typer.echo(f"Report: {folder / 'report.html'}")
+    results = Results.model_validate_json(answer)
     if any(row.status not in ("ok", "unsupported") for row in results.rows):
         raise typer.Exit(1)
 
@@ -238,7 +235,7 @@ def make_app(wanted: Callable[[str], bool]) -> typer.Typer:
 
     for command in (run, plan, status, doctor):
         app.command()(command)
-    found = {entry.name: entry for entry in entry_points(group=GROUP)}
+    found = _announced()
     for name in sorted({*COMMANDS, *found}):
         if name in found and wanted(name):
             app.add_typer(_load(found[name]), name=name)
@@ -252,6 +249,10 @@ def _version(asked: bool) -> None:
     if asked:
         typer.echo(f"edgejoule {__version__}")
         raise typer.Exit
+
+
+def _announced() -> dict[str, EntryPoint]:
+    return {entry.name: entry for entry in entry_points(group=GROUP)}
 
 
 def _load(entry: EntryPoint) -> typer.Typer:

@@ -19,10 +19,6 @@ from edgejoule.kinds import PACKAGES, Kinds
 OURS = ("edgejoule", "edgejoule-agent", "edgejoule-trainer", "edgejoule-evaluator", "edgejoule-analyst")
 RUNTIMES = ("onnxruntime", "openvino", "tensorrt")
 LIBRARIES = ("torch", "onnx", "onnxslim", "numpy", "scipy", "opencv-python-headless", "hotcoco", "pycocotools")
-DECISIVE_FEATURES = (
-    "sse4_2", "avx", "avx2", "fma", "f16c", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "amx_int8",
-    "asimd", "asimddp", "i8mm", "fphp", "bf16",
-)  # fmt: skip
 
 
 def examine(store: Path, root: Path = Path("/")) -> dict[str, Any]:
@@ -56,16 +52,11 @@ def _version(distribution: str) -> str:
 
 
 def processor(root: Path) -> dict[str, Any]:
-    """Model, the features that decide which kernels run, cores and their governor."""
-    fields: dict[str, str] = {}
-    for line in _read(root / "proc/cpuinfo").splitlines():
-        name, _, value = line.partition(":")
-        fields.setdefault(name.strip(), value.strip())
-    features = fields.get("flags", fields.get("Features", "")).split()
+    """Model, cores and their governor; its features are with device host."""
+    fields = _fields(root / "proc/cpuinfo")
     governors = {_read(path) for path in root.glob("sys/devices/system/cpu/cpu[0-9]*/cpufreq/scaling_governor")}
     return {
         "model": fields.get("model name", "unknown"),
-        "features": " ".join(feature for feature in DECISIVE_FEATURES if feature in features) or "none that we know",
         "cores": os.cpu_count(),
         "cores this process may use": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else "unknown",
         "governor": ", ".join(sorted(governors)) or "unknown: the kernel shows no cpufreq",
@@ -130,6 +121,12 @@ def store_health(path: Path) -> dict[str, Any]:
         health["steps with failures"] = sum(1 for _ in path.glob("attempts/*/1.json"))
         health["quarantined"] = sum(1 for _ in path.glob("quarantine/*"))
     return health
+
+
+def _fields(path: Path) -> dict[str, str]:
+    """The ``name: value`` lines of a file of the kernel; of equal names (one per core) the first."""
+    lines = (line.partition(":") for line in reversed(_read(path).splitlines()))
+    return {name.strip(): value.strip() for name, _, value in lines}
 
 
 def _read(path: Path) -> str:

@@ -226,7 +226,10 @@ class _Builder:
             **self.predictions(cell.name, "detections", "detections"),
             **self.predictions(cell.name, "operating", "operating"),
         }
-        parameters: dict[str, Any] = {"operating": {"confidence": protocol.confidence, "nms_iou": protocol.nms_iou}}
+        parameters: dict[str, Any] = {
+            "operating": {"confidence": protocol.confidence, "nms_iou": protocol.nms_iou},
+            "scorer": self.spec.scorer,
+        }
         if cell.variant != "fp32" and "fp32" in self.spec.precisions:
             reference = f"{cell.model}/fp32/{cell.device}"
             parameters["reference"] = reference

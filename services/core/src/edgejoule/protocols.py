@@ -31,7 +31,7 @@ class Protocol(BaseModel):
     nms_iou: Fraction = Field(description="NMS IoU of the operating point; AP uses the detector's own")
     power_sampling_ms: Count = Field(description="period of power samples where the sensor is sampled")
     calibration_images: Count = Field(description="size of the calibration set where the spec gives none")
-    seed: int = Field(ge=0, lt=2**32, strict=True, description="of every random choice")
+    seed: int = Field(ge=0, le=2**32 - 1, strict=True, description="of every random choice")
     workspace_mib: Count = Field(description="limit of a TensorRT builder's workspace; other runtimes have none")
 
     def measuring(self) -> dict[str, Any]:
@@ -79,3 +79,6 @@ QUICK = PAPER.model_copy(
 )
 
 PRESETS = {preset.name: preset for preset in (PAPER, STANDARD, QUICK)}
+
+DERIVED = ("name", "comparable")
+"""Fields that follow from the preset; no spec sets them."""

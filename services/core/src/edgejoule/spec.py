@@ -16,15 +16,25 @@ from pathlib import Path
 from types import UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    WithJsonSchema,
+    field_validator,
+)
 from pydantic_core import ErrorDetails
 
 from edgejoule.errors import SpecError
-from edgejoule.protocols import PRESETS, Protocol
+from edgejoule.protocols import DERIVED, PRESETS, Protocol
 from edgejoule.yamltree import Location, Tree, parse_yaml, read_yaml, shown
 
 Precision = Literal["fp32", "fp16", "int8-ptq"]
 Calibrator = Literal["minmax", "percentile", "entropy", "mse"]
+Scorer = Literal["hotcoco", "pycocotools"]
 Role = Literal["train", "calibration", "tuning", "evaluation"]
 CALIBRATORS: tuple[Calibrator, ...] = ("minmax", "percentile", "entropy", "mse")
 DEVICES = ("host",)
@@ -71,7 +81,7 @@ FolderInput = Annotated[Path, BeforeValidator(_existing_folder)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
 Count = Annotated[int, Field(ge=1, strict=True)]
 Threads = Annotated[int, Field(ge=1, le=1024, strict=True)]
-Seed = Annotated[int, Field(ge=0, lt=2**32, strict=True)]
+Seed = Annotated[int, Field(ge=0, le=2**32 - 1, strict=True)]
 
 
 class Section(BaseModel):
@@ -104,7 +114,7 @@ class Train(Section):
         0.001, gt=0, le=10, strict=True, description="peak, after a linear warm-up; then a cosine"
     )
     warmup_iterations: Annotated[int, Field(ge=0, strict=True)] = Field(50, description="steps of the linear warm-up")
-    augmentation: Augmentation = Augmentation()
+    augmentation: Augmentation = Field(default=Augmentation(), description="how training views vary")
     threads: Threads = Field(2, description="CPU threads of the training process; part of the result's key")
 
 
@@ -123,22 +133,24 @@ class Model(Section):
 class DataSource(Section):
     """A folder of images and the COCO-format JSON file that describes them."""
 
-    images: FolderInput
-    annotations: FileInput
+    images: FolderInput = Field(description="folder that the file names in the annotations start from")
+    annotations: FileInput = Field(description="COCO-format JSON file")
 
 
 class DataSet(Section):
     """Images drawn from a source: ``count`` of them by the seed, or all that other sets left."""
 
-    source: str
-    count: Count | None = None
+    source: str = Field(description="one of data.sources")
+    count: Count | None = Field(None, description="how many images are drawn")
 
 
 class Data(Section):
     """The sources, and the up to four disjoint sets drawn from them."""
 
-    sources: dict[Name, DataSource] = Field(min_length=1)
-    sets: dict[Role, DataSet]
+    sources: dict[Name, DataSource] = Field(min_length=1, description="by a name of your choice")
+    sets: dict[Role, DataSet] = Field(
+        description="evaluation always; calibration and tuning for INT8; train for models that are trained"
+    )
     skip_bad: bool = Field(False, strict=True, description="leave bad images out and record which, instead of stopping")
     shards: Annotated[int, Field(ge=1, le=999, strict=True)] = Field(
         4, description="parts of the evaluation set, predicted in parallel"
@@ -148,19 +160,29 @@ class Data(Section):
 class Quantization(Section):
     """How INT8 is made. The tuning set chooses among the calibrators; the evaluation set never does."""
 
-    calibrators: list[Calibrator] = Field(default=list(CALIBRATORS), min_length=1)
+    calibrators: list[Calibrator] = Field(default=list(CALIBRATORS), min_length=1, description="those to try")
+
+
+def _protocol_schema() -> dict[str, Any]:
+    """What a spec's author may write for the protocol: a preset's name, or a mapping."""
+    values = Protocol.model_json_schema()["properties"]
+    keys = {"preset": {"enum": list(PRESETS)}, **{key: values[key] for key in values if key not in DERIVED}}
+    return {"anyOf": [{"enum": list(PRESETS)}, {"type": "object", "properties": keys, "additionalProperties": False}]}
 
 
 class Spec(Section):
     """Models x precisions x devices, on these data, measured by this protocol."""
 
-    name: Name
-    models: list[Model] = Field(min_length=1)
-    precisions: list[Precision] = Field(min_length=1)
-    devices: list[str] = Field(default=["host"], min_length=1)
-    data: Data
-    protocol: Protocol = Field(default=PRESETS["standard"], validate_default=True)
-    quantization: Quantization = Quantization()
+    name: Name = Field(description="what the run is called")
+    models: list[Model] = Field(min_length=1, description="the detectors to compare")
+    precisions: list[Precision] = Field(min_length=1, description="each model in each of these")
+    devices: list[str] = Field(default=["host"], min_length=1, description="where to measure; host is this machine")
+    data: Data = Field(description="images to calibrate, tune, train and evaluate with")
+    protocol: Annotated[Protocol, WithJsonSchema(_protocol_schema())] = Field(
+        PRESETS["standard"], description="how to measure: a preset's name, or see Protocol"
+    )
+    quantization: Quantization = Field(default=Quantization(), description="how INT8 is made")
+    scorer: Scorer = Field("hotcoco", description="which program computes AP; pycocotools is the slow reference")
     seed: Seed | None = Field(None, description="of every random choice; the protocol's where not given")
     threads: Threads = Field(1, description="CPU threads of inference")
 
@@ -173,7 +195,7 @@ class Spec(Section):
             preset = changes.get("preset", "standard")
             if not isinstance(preset, str) or preset not in PRESETS:
                 raise ValueError(f"there is no preset {shown(preset)}{_nearest(preset, PRESETS)}")
-            for fixed in ("name", "comparable"):
+            for fixed in DERIVED:
                 if fixed in changes:
                     raise ValueError(f"{fixed!r} follows from the preset and cannot be set")
             return {**PRESETS[preset].model_dump(), **{k: v for k, v in changes.items() if k != "preset"}}
@@ -371,5 +393,5 @@ def _keys_of(annotation: Any, location: Location) -> list[str]:
     if location:
         return _keys_of(annotation.model_fields[str(location[0])].annotation, location[1:])
     if annotation is Protocol:
-        return ["preset", *(key for key in annotation.model_fields if key not in ("name", "comparable"))]
+        return ["preset", *(key for key in annotation.model_fields if key not in DERIVED)]
     return list(annotation.model_fields)

@@ -1,0 +1,238 @@
+"""From spec to plan: which steps there are, what they read, and what their keys depend on."""
+
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edgejoule.canonical import canonical_json, hash_json
+from edgejoule.devices import Device
+from edgejoule.matrix import make_plan, shuffled
+from edgejoule.plan import Cell, Ref, Source, step_key
+from edgejoule.runs import Run, load, save
+from edgejoule.spec import check_spec
+from edgejoule.store import FolderStore
+from edgejoule.yamltree import Tree
+
+HOST = Device("host", "host-1", {"machine": "x86_64"}, {"runtime": "1.0"})
+
+
+def spec_of(folder, **changes):
+    """A spec in a folder that has the files it names."""
+    for name in ("images", "photos"):
+        (folder / name).mkdir(exist_ok=True)
+    for name in ("a.json", "b.json", "w.pth"):
+        (folder / name).touch()
+    value = {
+        "name": "test",
+        "models": [{"detector": "nanodet_m", "weights": "w.pth"}],
+        "precisions": ["fp32", "fp16", "int8-ptq"],
+        "data": {
+            "sources": {
+                "a": {"images": "images", "annotations": "a.json"},
+                "b": {"images": "photos", "annotations": "b.json"},
+            },
+            "sets": {
+                "calibration": {"source": "a", "count": 8},
+                "tuning": {"source": "a", "count": 4},
+                "evaluation": {"source": "b"},
+            },
+            "shards": 2,
+        },
+        "protocol": "standard",
+        **changes,
+    }
+    return check_spec(Tree(value, {(): "spec"}), folder, {})
+
+
+def plan_of(spec, device=HOST, **options):
+    return make_plan(
+        spec, {"host": device}, lambda path: Source(path, hash_json(path.name)), {"name": "test"}, **options
+    )
+
+
+def keys_of(plan):
+    """The key of each step, as if every step's outputs were a function of its key."""
+    keys = {}
+    for step in plan.steps.values():
+        hashes = {
+            name: hash_json([keys[given.step], given.output]) if isinstance(given, Ref) else given.sha256
+            for name, given in step.inputs.items()
+        }
+        keys[step.id] = step_key(step.kind, 1, step.parameters, hashes)
+    return keys
+
+
+def changed_kinds(before, after):
+    old, new = keys_of(before), keys_of(after)
+    return {after.steps[step].kind for step in new if old.get(step) != new[step]}
+
+
+def test_plan_has_every_step_once_per_what_it_is_for(tmp_path):
+    plan = plan_of(spec_of(tmp_path))
+    assert Counter(step.kind for step in plan.steps.values()) == {
+        "import-data": 1,
+        "import-weights": 1,
+        "export": 1,
+        "ptq": 1,
+        "build": 3,
+        "benchmark": 15,
+        "predict": 6,
+        "score": 3,
+        "analyze": 1,
+    }
+    assert [cell.name for cell in plan.cells] == [f"nanodet_m/{v}/host" for v in ("fp32", "fp16", "int8-ptq")]
+
+
+@pytest.mark.parametrize("protocol", ["standard", "quick"])
+def test_every_step_comes_after_those_it_reads(tmp_path, protocol):
+    plan = plan_of(spec_of(tmp_path, protocol=protocol))
+    seen = set()
+    for step in plan.steps.values():
+        assert {ref.step for ref in step.upstream()} <= seen
+        seen.add(step.id)
+    assert all(set(cell.steps) <= seen for cell in plan.cells)
+
+
+def test_every_parameter_is_json(tmp_path):
+    for step in plan_of(spec_of(tmp_path)).steps.values():
+        canonical_json(dict(step.parameters))
+
+
+def test_int8_is_built_of_the_quantized_graph_and_the_rest_of_the_exported(tmp_path):
+    plan = plan_of(spec_of(tmp_path))
+    made_by = {cell.variant: plan.steps[f"build/{cell.name}"].inputs["onnx"].step for cell in plan.cells}
+    assert made_by == {"fp32": "export/nanodet_m", "fp16": "export/nanodet_m", "int8-ptq": "ptq/nanodet_m"}
+    assert plan.steps["build/nanodet_m/int8-ptq/host"].parameters["precision"] == "int8"
+
+
+def test_quantization_never_reads_the_evaluation_set(tmp_path):
+    plan = plan_of(spec_of(tmp_path))
+    outputs = {ref.output for ref in plan.steps["ptq/nanodet_m"].upstream()}
+    assert outputs == {"weights", "calibration", "calibration-images-000", "tuning", "tuning-images-000"}
+
+
+def test_fp32_is_the_reference_of_the_others(tmp_path):
+    plan = plan_of(spec_of(tmp_path))
+    reference = plan.steps["score/nanodet_m/int8-ptq/host"].inputs["reference-001"]
+    assert reference == Ref("predict/nanodet_m/fp32/host/001", "detections", tolerant=True)
+    assert "reference-000" not in plan.steps["score/nanodet_m/fp32/host"].inputs
+
+
+def test_there_is_no_reference_without_fp32(tmp_path):
+    plan = plan_of(spec_of(tmp_path, precisions=["int8-ptq"]))
+    assert "reference-000" not in plan.steps["score/nanodet_m/int8-ptq/host"].inputs
+
+
+def test_training_starts_from_the_imported_weights(tmp_path):
+    models = [{"detector": "nanodet_m", "weights": "w.pth", "train": {"iterations": 5}}]
+    sets = {"train": {"source": "a"}, "evaluation": {"source": "b"}}
+    data = {**spec_of(tmp_path).model_dump(mode="json")["data"], "sets": sets}
+    plan = plan_of(spec_of(tmp_path, models=models, data=data, precisions=["fp32"]))
+    train = plan.steps["train/nanodet_m"]
+    assert train.inputs["weights"] == Ref("import-weights/nanodet_m", "weights")
+    assert (train.parameters["recipe"]["iterations"], train.parameters["recipe"]["seed"]) == (5, 42)
+    assert plan.steps["export/nanodet_m"].inputs["weights"] == Ref("train/nanodet_m", "weights")
+    assert "train/nanodet_m" in plan.cells[0].steps
+
+
+def test_analysis_runs_whatever_became_of_the_cells(tmp_path):
+    analyze = plan_of(spec_of(tmp_path)).steps["analyze"]
+    assert all(ref.tolerant for ref in analyze.upstream())
+    assert {"build-2", "score-2", "matches-2", "benchmark-2-4", "samples-2-4", "onnx-2", "weights-2", "data"} <= set(
+        analyze.inputs
+    )
+    assert [cell["precision"] for cell in analyze.parameters["cells"]] == ["fp32", "fp16", "int8"]
+
+
+# --- what keys depend on -------------------------------------------------------------------------
+
+
+def test_equal_specs_have_equal_keys(tmp_path):
+    assert keys_of(plan_of(spec_of(tmp_path))) == keys_of(plan_of(spec_of(tmp_path)))
+
+
+def test_another_session_measures_anew_and_does_nothing_else_again(tmp_path):
+    spec = spec_of(tmp_path)
+    assert changed_kinds(plan_of(spec), plan_of(spec, session="2")) == {"benchmark", "analyze"}
+
+
+def test_another_device_of_the_same_class_keeps_the_engines(tmp_path):
+    spec = spec_of(tmp_path)
+    other = Device("host", "host-2", HOST.hardware, HOST.environment)
+    assert changed_kinds(plan_of(spec), plan_of(spec, other)) == {"benchmark", "analyze"}
+
+
+def test_changed_environment_measures_anew(tmp_path):
+    spec = spec_of(tmp_path)
+    other = Device("host", "host-1", HOST.hardware, {"runtime": "1.1"})
+    assert changed_kinds(plan_of(spec), plan_of(spec, other)) == {"benchmark", "analyze"}
+
+
+def test_more_trials_keep_those_that_are_done(tmp_path):
+    three = plan_of(spec_of(tmp_path, protocol={"preset": "standard", "trials": 3}))
+    four = plan_of(spec_of(tmp_path, protocol={"preset": "standard", "trials": 4}))
+    new = set(keys_of(four).values()) - set(keys_of(three).values())
+    assert len(new) == 3 + 1  # one trial for each of three cells, and the analysis
+
+
+def test_another_precision_keeps_what_is_done(tmp_path):
+    less = plan_of(spec_of(tmp_path, precisions=["fp32"]))
+    more = plan_of(spec_of(tmp_path, precisions=["fp32", "int8-ptq"]))
+    kept = set(keys_of(less).values()) & set(keys_of(more).values())
+    assert len(kept) == len(less.steps) - 1  # all but the analysis
+
+
+def test_another_iteration_count_keeps_accuracy(tmp_path):
+    more = plan_of(spec_of(tmp_path, protocol={"preset": "standard", "iterations": 401}))
+    assert changed_kinds(plan_of(spec_of(tmp_path)), more) == {"benchmark", "analyze"}
+
+
+def test_moved_data_change_no_key(tmp_path):
+    here, there = tmp_path / "here", tmp_path / "there"
+    here.mkdir()
+    there.mkdir()
+    assert keys_of(plan_of(spec_of(here))) == keys_of(plan_of(spec_of(there)))
+
+
+# --- order ---------------------------------------------------------------------------------------
+
+
+def test_each_trial_measures_all_cells_before_the_next_begins(tmp_path):
+    plan = plan_of(spec_of(tmp_path))
+    trials = [step.parameters["trial"] for step in plan.steps.values() if step.kind == "benchmark"]
+    assert trials == sorted(trials)
+
+
+def test_quick_finishes_one_row_after_the_other(tmp_path):
+    plan = plan_of(spec_of(tmp_path, protocol="quick"))
+    rows = [step.id.split("/")[2] for step in plan.steps.values() if step.kind in ("build", "benchmark", "score")]
+    assert list(dict.fromkeys(rows)) == ["fp32", "fp16", "int8-ptq"]
+    assert rows == sorted(rows, key=["fp32", "fp16", "int8-ptq"].index)
+
+
+@given(st.integers(1, 6), st.integers(0, 2**32 - 1), st.integers(0, 9))
+def test_shuffled_is_a_permutation_that_the_seed_decides(count, seed, trial):
+    cells = [Cell(str(index), "d", "base", "fp32", "host", ()) for index in range(count)]
+    once = shuffled(cells, seed, trial)
+    assert sorted(once, key=lambda cell: cell.model) == cells
+    assert shuffled(cells, seed, trial) == once
+
+
+def test_trials_differ_in_order():
+    cells = [Cell(str(index), "d", "base", "fp32", "host", ()) for index in range(5)]
+    assert len({tuple(cell.model for cell in shuffled(cells, 42, trial)) for trial in range(5)}) > 1
+
+
+# --- what a run leaves in the store --------------------------------------------------------------
+
+
+def test_saved_run_is_loaded_equal(tmp_path):
+    store = FolderStore(tmp_path / "store")
+    run = Run("test", {"name": "test"}, plan_of(spec_of(tmp_path)))
+    save(run, store)
+    loaded = load("test", store)
+    assert loaded.plan == run.plan
+    assert isinstance(loaded.plan.steps["import-data"].inputs["images.a"].path, Path)
