@@ -47,7 +47,9 @@ def benchmark(
         "idle_s": IDLE_S,
     }
     measured = run("edgejoule_agent.measure:trial", request, progress, memory_limit_bytes(), TIME_LIMIT_S)
-    check_same(before, host.probe(), "during the trial")
+    after = host.probe()
+    for part in ("hardware", "environment"):
+        check_same(before[part], after[part], "during the trial")
     return dict(
         measured,
         device=parameters["device"],

@@ -1,0 +1,81 @@
+import os
+
+import pytest
+
+from edgejoule_agent import errors
+from edgejoule_agent.isolate import run
+
+WORK = """
+import os, signal, sys, time
+from edgejoule_agent.errors import EngineError
+
+def double(request, progress):
+    print("a runtime's chatter")
+    progress(1, 2, "halves")
+    return {"twice": 2 * request["number"]}
+
+def refuse(request, progress):
+    raise EngineError("wrong numbers")
+
+def crash(request, progress):
+    os.kill(os.getpid(), signal.SIGSEGV)
+
+def killed(request, progress):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+def hang(request, progress):
+    time.sleep(60)
+
+def eat(request, progress):
+    held = [bytearray(os.urandom(1) * 20000000) for _ in range(10)]
+    time.sleep(60)
+
+def exhaust(request, progress):
+    raise MemoryError
+
+def stumble(request, progress):
+    raise ValueError("no such thing")
+"""
+LIMIT = 10**9
+
+
+@pytest.fixture(autouse=True)
+def work(tmp_path, monkeypatch):
+    (tmp_path / "isolated_work.py").write_text(WORK)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")]))
+
+
+def silent(done, total, unit):
+    pass
+
+
+def test_run_returns_the_result_and_tells_progress():
+    told = []
+    result = run("isolated_work:double", {"number": 21}, lambda *word: told.append(word), LIMIT, 30)
+    assert result == {"twice": 42}
+    assert told == [(1, 2, "halves")]
+
+
+@pytest.mark.parametrize(
+    ("task", "error", "match", "memory", "time_s"),
+    [
+        ("refuse", errors.EngineError, "^wrong numbers$", LIMIT, 30),
+        ("crash", errors.EngineError, "crashed with SIGSEGV", LIMIT, 30),
+        ("killed", errors.OutOfMemoryError, "killed .signal 9.", LIMIT, 30),
+        ("hang", errors.TimeLimitError, "longer than its limit of 1 s", LIMIT, 1),
+        ("eat", errors.OutOfMemoryError, "over its limit of 100 MB", 10**8, 30),
+        ("exhaust", errors.OutOfMemoryError, "ran out of memory: MemoryError", LIMIT, 30),
+        ("stumble", errors.EngineError, "ended with status 1: ValueError: no such thing", LIMIT, 30),
+    ],
+)
+def test_run_raises_what_ended_the_child(task, error, match, memory, time_s):
+    with pytest.raises(error, match=match):
+        run("isolated_work:" + task, {}, silent, memory, time_s)
+
+
+def test_every_error_has_an_outcome_and_says_whether_to_retry():
+    outcomes = {"failed", "unsupported", "oom"}
+    for value in vars(errors).values():
+        if isinstance(value, type):
+            assert value.outcome in outcomes
+            assert isinstance(value.transient, bool)
