@@ -17,6 +17,7 @@ from edgejoule.generated import stale
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
 
+CALL = re.compile(r"(?:`|^ {4})edgejoule ((?:[a-z]+ ?)+)([^`\n#]*)", re.MULTILINE)
 VARIABLE = re.compile(r"\bEDGEJOULE_[A-Z_]*[A-Z]\b")
 
 
@@ -83,8 +84,7 @@ def test_make_commands_in_the_text_exist(page: Path) -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
 def test_edgejoule_commands_in_the_text_exist(page: Path) -> None:
-    asked = re.findall(r"(?:`|^ {4})edgejoule ((?:[a-z]+ ?)+)([^`\n#]*)", page.read_text(encoding="utf-8"), re.MULTILINE)
-    for words, rest in asked:
+    for words, rest in CALL.findall(page.read_text(encoding="utf-8")):
         known = [w for w in COMMANDS if f"edgejoule {words} ".startswith(f"{w} ")]
         command = COMMANDS[max(known, key=len)]
         assert command is not COMMANDS["edgejoule"], f"there is no command edgejoule {words}"

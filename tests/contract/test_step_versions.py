@@ -1,8 +1,9 @@
 """A step whose source changed must raise its VERSION, or a store would pass old results for new ones.
 
-``step_versions.json`` holds, per kind, the version and the hash of the sources that made it: the step's own
-module and those it names in SOURCES, where a package stands for all that is in it. ``make step-versions`` writes it, once the version was raised.
-Work on a version that no one has used outside may be written with ``make step-versions ARGS=--unreleased``.
+``step_versions.json`` holds, per kind, the version and the hash of the sources that made it: the step's own module
+and those it names in SOURCES, where a package stands for all that is in it. ``make step-versions`` writes it, once
+the version was raised. Work on a version that no one has used outside may be written with
+``make step-versions ARGS=--unreleased``.
 """
 
 from __future__ import annotations
@@ -109,7 +110,7 @@ def test_version_is_raised_when_the_sources_changed(kind: str) -> None:
     now, before = entry_of(kind), written()[kind]
     if now["sources_sha256"] != before["sources_sha256"]:
         assert now["version"] != before["version"], (
-            f"the sources of {kind} changed and its VERSION did not; raise it in {KINDS[kind].module} if results can differ"
+            f"the sources of {kind} changed and its VERSION did not; raise it in {KINDS[kind].module}"
         )
     assert now == before, f"{kind} has a new version; write it down with: make step-versions"
 
