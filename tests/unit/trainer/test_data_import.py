@@ -12,7 +12,7 @@ import pytest
 from edgejoule.errors import DataError
 from edgejoule.job import Job
 from edgejoule_agent.shards import ShardReader
-from edgejoule_trainer.data import generate, shards
+from edgejoule_trainer.data import generate, sets, shards
 from edgejoule_trainer.steps import import_data
 
 REAL = Path(os.environ.get("EDGEJOULE_SHARED", Path(__file__).parents[4] / "shared")) / "data" / "coco"
@@ -130,6 +130,21 @@ def test_import_stops_at_a_bad_annotation_file_before_any_image_is_read(own, tmp
     box = spoil(own)
     with pytest.raises(DataError, match=f"1 problem .*\n.*val.json: annotation {box} has a box of 0 x"):
         run(own, tmp_path / "out", {"evaluation": ("val", None)}, sources=("val",))
+
+
+def test_a_bad_box_matters_only_if_its_image_is_drawn(own, tmp_path):
+    """The official train2017 has two boxes without area among 118,000 images."""
+    path = own / "annotations" / "val.json"
+    content = json.loads(path.read_text())
+    drawn = sets.stable_order((image["id"] for image in content["images"]), seed=0)
+    for annotation in content["annotations"]:
+        if annotation["image_id"] == drawn[-1]:
+            annotation["area"] = 0
+    path.write_text(json.dumps(content))
+    out = run(own, tmp_path / "out", {"tuning": ("val", 5)}, sources=("val",))
+    assert read(out, "record")["sources"]["val"]["left_out"] == []
+    with pytest.raises(DataError, match="has area 0"):
+        run(own, tmp_path / "all", {"tuning": ("val", 6)}, sources=("val",))
 
 
 def test_import_names_every_bad_image(own, tmp_path):

@@ -41,6 +41,7 @@ class Finding:
         file: the annotation file, or the picture's.
         subject, id: the entry that is at fault; its place in the list where it has no usable id.
         problem: completes "image 17 ...".
+        image_id: of an annotation, the image it belongs to, if that is known.
     """
 
     kind: str
@@ -48,6 +49,7 @@ class Finding:
     subject: Subject
     id: int | str
     problem: str
+    image_id: int | None = None
 
     def __str__(self) -> str:
         return f"{self.file}: {self.subject} {self.id} {self.problem}"
@@ -110,7 +112,7 @@ def require_clean(findings: Sequence[Finding]) -> None:
     more = f"\n  and {len(findings) - SHOWN} more" if len(findings) > SHOWN else ""
     noun = "problem" if len(findings) == 1 else "problems"
     raise DataError(
-        f"{len(findings)} {noun} in the data set (correct them, or leave the entries out with skip_bad):"
+        f"{len(findings)} {noun} in the data set (correct them, or leave the entries out with data.skip_bad):"
         f"\n{listed}{more}"
     )
 
@@ -223,9 +225,9 @@ class _Reader:
                 seen.add(annotation.id)
                 annotations.append(annotation)
             except Fault as fault:
-                self.findings.append(
-                    Finding(fault.kind, self.file, "annotation", _name_of(entry, place), fault.problem)
-                )
+                name, image_id = _name_of(entry, place), entry.get("image_id") if isinstance(entry, dict) else None
+                known = image_id if isinstance(image_id, int) and image_id in found else None
+                self.findings.append(Finding(fault.kind, self.file, "annotation", name, fault.problem, known))
         return annotations
 
     def _annotation(self, entry: Any, found: dict[int, Picture], categories: dict[int, str]) -> Annotation | None:

@@ -3,13 +3,14 @@
 Parameters: ``sets`` {role: {source, count}}, ``shards`` {role: n}, ``seed``, ``skip_bad``.
 Inputs: ``annotations.<source>`` (file), ``images.<source>`` (folder).
 Outputs: ``record``; for each role asked for ``<role>`` (JSON) and ``<role>-images-000`` ... (tar).
-Only the images that a set draws are decoded and packed.
+Only the images that a set draws are decoded and packed, and a bad box matters only if its image is drawn: the
+official train2017 holds two boxes without area, which need not keep anyone from drawing 64 other images.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -45,6 +46,10 @@ class _Source:
     def usable(self) -> list[int]:
         return [id_ for id_ in self.truth.pictures if id_ not in self.bad]
 
+    def findings_on(self, ids: Set[int]) -> list[coco.Finding]:
+        """What is wrong with the source, less what concerns boxes of other images only."""
+        return [finding for finding in self.findings if finding.image_id is None or finding.image_id in ids]
+
 
 def run(job: Job) -> None:
     """Check, draw and pack.
@@ -55,8 +60,6 @@ def run(job: Job) -> None:
     wishes = {role: sets.Wish(**wish) for role, wish in job.parameters["sets"].items()}
     sources = {name: _open(job, name) for name in sorted({wish.source for wish in wishes.values()})}
     _require_same_categories(sources)
-    if not job.parameters["skip_bad"]:
-        coco.require_clean([finding for source in sources.values() for finding in source.findings])
     drawn = _draw_good(job, wishes, sources)
     sets.require_disjoint(
         {
@@ -79,7 +82,8 @@ def run(job: Job) -> None:
             shards.write(job.output(f"{role}-images-{number:03d}"), _members(source, part))
             packed += len(part)
             job.progress(packed, total, "images packed")
-    record["sources"] = {name: _account(source) for name, source in sources.items()}
+    ids_of = _by_source(drawn, wishes)
+    record["sources"] = {name: _account(source, ids_of[name]) for name, source in sources.items()}
     job.write_json("record", record)
 
 
@@ -105,13 +109,16 @@ def _require_same_categories(sources: Mapping[str, _Source]) -> None:
 
 def _draw_good(job: Job, wishes: Mapping[str, sets.Wish], sources: Mapping[str, _Source]) -> dict[str, list[int]]:
     """Draw, decode what was drawn, and, where bad images may be left out, draw again without them."""
+    skip_bad = job.parameters["skip_bad"]
     while True:
         usable = {name: source.usable() for name, source in sources.items()}
         drawn = sets.draw(wishes, usable, job.parameters["seed"])
+        ids_of = _by_source(drawn, wishes)
+        if not skip_bad:
+            coco.require_clean([f for name, source in sources.items() for f in source.findings_on(ids_of[name])])
         found: list[coco.Finding] = []
         for name, source in sources.items():
-            ids = {id_ for role, ids in drawn.items() if wishes[role].source == name for id_ in ids}
-            todo = [source.truth.pictures[id_] for id_ in sorted(ids - source.sha256.keys())]
+            todo = [source.truth.pictures[id_] for id_ in sorted(ids_of[name] - source.sha256.keys())]
             hashes, findings = coco.check_pictures(todo, source.folder, job.progress)
             source.sha256.update(hashes)
             source.bad.update(picture.id for picture in todo if picture.id not in hashes)
@@ -119,8 +126,16 @@ def _draw_good(job: Job, wishes: Mapping[str, sets.Wish], sources: Mapping[str, 
             found.extend(findings)
         if not found:
             return drawn
-        if not job.parameters["skip_bad"]:
+        if not skip_bad:
             coco.require_clean(found)
+
+
+def _by_source(drawn: Mapping[str, list[int]], wishes: Mapping[str, sets.Wish]) -> dict[str, set[int]]:
+    """All ids drawn from each source, by whichever set."""
+    ids_of: dict[str, set[int]] = {wish.source: set() for wish in wishes.values()}
+    for role, ids in drawn.items():
+        ids_of[wishes[role].source].update(ids)
+    return ids_of
 
 
 def _dataset(source: _Source, ids: list[int]) -> dict[str, Any]:
@@ -178,12 +193,12 @@ def _members(source: _Source, ids: Sequence[int]) -> Iterator[tuple[str, bytes]]
         yield shards.member_name(id_, picture.file_name), content
 
 
-def _account(source: _Source) -> dict[str, Any]:
+def _account(source: _Source, ids: Set[int]) -> dict[str, Any]:
     """What was found in a source, what was left out, and what was altered."""
     return {
         "annotations_sha256": source.annotations_sha256,
         "images": len(source.truth.pictures),
-        "left_out": [finding.as_json() for finding in source.findings],
+        "left_out": [finding.as_json() for finding in source.findings_on(ids)],
         "boxes_clipped_to_the_frame": source.truth.clipped,
         "annotation_ids_raised_by": _shift(source),
     }
