@@ -1,0 +1,477 @@
+"""Every kind of bad input we know of, as a person would meet it: a command, and the sentence it ends with.
+
+``test_bad_input.py`` runs them all; ``docs/reference/errors.md`` is written from the sentences they gave
+(``make docs``), so the page cannot say what the program does not.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import json
+import os
+import pickle
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import zipfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+
+from edgejoule.records import Label
+from edgejoule_trainer.data.generate import CATEGORIES, generate
+from edgejoule_trainer.detectors import create
+from edgejoule_trainer.weights import write_weights
+
+PAGE = Path(__file__).parents[2] / "docs/reference/errors.md"
+SPEC: dict[str, Any] = {
+    "name": "small",
+    "models": [{"detector": "nanodet_m", "weights": "weights.safetensors"}],
+    "precisions": ["fp32"],
+    "data": {
+        "sources": {
+            "train": {"images": "data/train", "annotations": "data/annotations/train.json"},
+            "val": {"images": "data/val", "annotations": "data/annotations/val.json"},
+        },
+        "sets": {
+            "calibration": {"source": "train", "count": 4},
+            "tuning": {"source": "train", "count": 2},
+            "evaluation": {"source": "val"},
+        },
+        "shards": 1,
+    },
+    "protocol": {"preset": "quick", "warmup_iterations": 1, "iterations": 2, "trials": 1},
+}
+
+
+class Workspace:
+    """A folder with a sound spec, a small data set and weights, to be spoilt by a case."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.spec = copy.deepcopy(SPEC)
+        self.before: list[str] = []
+
+    def path(self, name: str) -> Path:
+        return self.folder / name
+
+    def annotations(self, change: Callable[[dict[str, Any]], object], split: str = "val") -> None:
+        """Change the parsed annotation file of a split."""
+        path = self.path(f"data/annotations/{split}.json")
+        content = json.loads(path.read_text())
+        change(content)
+        path.write_text(json.dumps(content))
+
+    def image(self, index: int = 0) -> Path:
+        """One of the validation images."""
+        return sorted(self.path("data/val").iterdir())[index]
+
+    def run(self, *options: str) -> list[str]:
+        """Write the spec; the command that runs it."""
+        self.path("spec.yaml").write_text(yaml.safe_dump(self.spec, sort_keys=False))
+        return self.run_file(*options)
+
+    def run_file(self, *options: str) -> list[str]:
+        return ["run", "spec.yaml", "--out", "out", *options]
+
+    def check(self) -> list[str]:
+        return ["data", "check", "data/annotations/val.json", "data/val"]
+
+
+@dataclass(frozen=True)
+class Case:
+    group: str
+    title: str
+    arrange: Callable[[Workspace], list[str]]
+    says: str
+
+
+CASES: list[Case] = []
+
+
+def case(group: str, title: str, says: str) -> Callable[[Callable[[Workspace], list[str]]], None]:
+    """Register a case; ``says`` is a pattern that the sentence must hold."""
+
+    def register(arrange: Callable[[Workspace], list[str]]) -> None:
+        CASES.append(Case(group, title, arrange, says))
+
+    return register
+
+
+def make_template(folder: Path) -> None:
+    """What every workspace is a copy of."""
+    generate(folder / "data", {"train": 8, "val": 4}, seed=3)
+    torch.manual_seed(0)
+    labels = [Label(**category) for category in CATEGORIES]
+    write_weights(folder / "weights.safetensors", create("nanodet_m", labels, (64, 64)))
+
+
+def run(workspace: Workspace, arguments: list[str]) -> subprocess.CompletedProcess[str]:
+    """Run ``edgejoule`` in the workspace as a person without a terminal would."""
+    environment = {**os.environ, "COLUMNS": "400", "OMP_NUM_THREADS": "1"}
+    environment.pop("EDGEJOULE_STORE", None)
+    command = [*workspace.before, str(Path(sys.executable).with_name("edgejoule")), *arguments]
+    return subprocess.run(
+        command, cwd=workspace.folder, env=environment, capture_output=True, text=True, timeout=100, check=False
+    )
+
+
+def sentence(workspace: Workspace, output: str, says: str) -> str:
+    """The line of ``output`` that says it, with the workspace's own path taken out."""
+    lines = [line.strip() for line in output.replace(f"{workspace.folder.resolve()}/", "").splitlines()]
+    return next((line for line in lines if re.search(says, line)), "")
+
+
+# --- spec ----------------------------------------------------------------------------------------
+
+
+def _text(workspace: Workspace, content: str | bytes) -> list[str]:
+    workspace.path("spec.yaml").write_bytes(content if isinstance(content, bytes) else content.encode())
+    return workspace.run_file()
+
+
+case("Spec", "no such file", r"spec\.yaml.*no such file|no file.*spec\.yaml")(lambda w: w.run_file())
+case("Spec", "binary garbage", r"spec\.yaml")(lambda w: _text(w, bytes(range(256)) * 4))
+case("Spec", "broken YAML", r"spec\.yaml.*line 2|spec\.yaml:[23]")(lambda w: _text(w, "name: x\nmodels: [\n"))
+case("Spec", "an empty file", r"mapping")(lambda w: _text(w, ""))
+case("Spec", "a list", r"mapping")(lambda w: _text(w, "- a\n- b\n"))
+
+
+@case("Spec", "a folder", r"spec\.yaml.*(folder|directory)")
+def _(w: Workspace) -> list[str]:
+    w.path("spec.yaml").mkdir()
+    return w.run_file()
+
+
+@case("Spec", "aliases that multiply (a billion laughs)", r"alias")
+def _(w: Workspace) -> list[str]:
+    lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x]"]
+    lines += [f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]" for i in range(1, 12)]
+    return _text(w, "\n".join(lines))
+
+
+def _changed(path: str, value: object) -> Callable[[Workspace], list[str]]:
+    """The sound spec with one value changed; ``path`` is dotted."""
+
+    def arrange(w: Workspace) -> list[str]:
+        *parents, last = [int(part) if part.isdigit() else part for part in path.split(".")]
+        place: Any = w.spec
+        for part in parents:
+            place = place[part]
+        place[last] = value
+        return w.run()
+
+    return arrange
+
+
+case("Spec", "a misspelt key", r"unknown key 'precision'.*'precisions'")(_changed("precision", ["fp32"]))
+case("Spec", "an unknown precision", r"int4.*fp32")(_changed("precisions", ["int4"]))
+case("Spec", "a precision named twice", r"'fp32' is there 2 times")(_changed("precisions", ["fp32", "fp32"]))
+case("Spec", "an unknown device", r"no device 'tpu'")(_changed("devices", ["tpu"]))
+case("Spec", "an unknown detector", r"no detector 'nanodet_x'.*nanodet_m")(_changed("models.0.detector", "nanodet_x"))
+case("Spec", "no models", r"models")(_changed("models", []))
+case("Spec", "an input size the detector cannot have", r"input.*multiple of 32")(_changed("models.0.input", 100))
+case("Spec", "a weights file that is not there", r"no file.*none\.pth")(_changed("models.0.weights", "none.pth"))
+case("Spec", "an images folder that is not there", r"no folder.*none")(_changed("data.sources.val.images", "none"))
+case("Spec", "an unset environment variable", r"NOT_SET_ANYWHERE is not set")(
+    _changed("data.sources.val.images", "${NOT_SET_ANYWHERE}/val")
+)
+case("Spec", "an unknown preset", r"no preset 'fast'")(_changed("protocol", "fast"))
+case("Spec", "a negative number of iterations", r"iterations.*-5")(
+    _changed("protocol", {"preset": "quick", "iterations": -5})
+)
+case("Spec", "a number that is a word", r"seed.*'many'")(_changed("seed", "many"))
+case("Spec", "a set of an unknown source", r"no source 'vall'.*'val'")(
+    _changed("data.sets.evaluation", {"source": "vall"})
+)
+case("Spec", "no evaluation set", r"no evaluation set")(_changed("data.sets", {"train": {"source": "train"}}))
+
+
+@case("Spec", "INT8 without a calibration set", r"int8-ptq needs a calibration set")
+def _(w: Workspace) -> list[str]:
+    w.spec["precisions"] = ["int8-ptq"]
+    del w.spec["data"]["sets"]["calibration"]
+    return w.run()
+
+
+@case("Spec", "training without a train set", r"train set")
+def _(w: Workspace) -> list[str]:
+    w.spec["models"][0]["train"] = {"iterations": 1}
+    return w.run()
+
+
+case("Spec", "a malformed --set", r"--set.*key\.subkey=value")(lambda w: w.run("--set", "protocol.trials"))
+
+# --- data ----------------------------------------------------------------------------------------
+
+
+def _annotation(change: Callable[[dict[str, Any]], object]) -> Callable[[Workspace], list[str]]:
+    def arrange(w: Workspace) -> list[str]:
+        w.annotations(change)
+        return w.check()
+
+    return arrange
+
+
+def _annotation_text(text: str) -> Callable[[Workspace], list[str]]:
+    def arrange(w: Workspace) -> list[str]:
+        w.path("data/annotations/val.json").write_text(text)
+        return w.check()
+
+    return arrange
+
+
+case("Data", "annotations that are no JSON", r"val\.json")(_annotation_text("{'images': []"))
+case("Data", "annotations nested a million deep", r"val\.json")(_annotation_text("[" * 1_000_000))
+case("Data", "annotations without images", r"images")(_annotation_text('{"annotations": [], "categories": []}'))
+case("Data", "a box beyond the frame", r"(outside|beyond|frame)")(
+    _annotation(lambda c: c["annotations"][0].update(bbox=[300, 200, 500, 500]))
+)
+case("Data", "a box without an area", r"(area|width|height)")(
+    _annotation(lambda c: c["annotations"][0].update(bbox=[10, 10, 0, 5]))
+)
+case("Data", "a box that is not a number", r"(finite|NaN|nan|number)")(
+    _annotation(lambda c: c["annotations"][0].update(bbox=[float("nan"), 1, 5, 5]))
+)
+case("Data", "two images of one id", r"duplicate|twice|more than once|2 images")(
+    _annotation(lambda c: c["images"][1].update(id=c["images"][0]["id"]))
+)
+case("Data", "two annotations of one id", r"duplicate|twice|more than once|2 annotations")(
+    _annotation(lambda c: c["annotations"][1].update(id=c["annotations"][0]["id"]))
+)
+case("Data", "an unknown category", r"categor.*77|77.*categor")(
+    _annotation(lambda c: c["annotations"][0].update(category_id=77))
+)
+case("Data", "an annotation of an unknown image", r"image.*424242|424242.*image")(
+    _annotation(lambda c: c["annotations"][0].update(image_id=424242))
+)
+case("Data", "a size that is not the file's", r"11x11|11.*11")(
+    _annotation(lambda c: c["images"][0].update(width=11, height=11))
+)
+case("Data", "a file name that leaves the folder", r"\.\./")(
+    _annotation(lambda c: c["images"][0].update(file_name="../../secret.jpg"))
+)
+
+
+@case("Data", "a missing image", r"(missing|no such|not there|no file)")
+def _(w: Workspace) -> list[str]:
+    w.image().unlink()
+    return w.check()
+
+
+@case("Data", "a truncated JPEG", r"(truncated|cut|damaged|incomplete|ends)")
+def _(w: Workspace) -> list[str]:
+    w.image().write_bytes(w.image().read_bytes()[:2000])
+    return w.check()
+
+
+@case("Data", "an image that is a text", r"(not an image|damaged|cannot be decoded|unknown format)")
+def _(w: Workspace) -> list[str]:
+    w.image().write_text("hello")
+    return w.check()
+
+
+@case("Data", "bad images in a run", r"(truncated|cut|damaged|incomplete|ends)")
+def _(w: Workspace) -> list[str]:
+    w.image().write_bytes(w.image().read_bytes()[:2000])
+    return w.run()
+
+
+@case("Data", "calibration images that are evaluation images too", r"(overlap|both|share)")
+def _(w: Workspace) -> list[str]:
+    shutil.copy(w.image(), w.path("data/train") / json.loads(w.path("data/annotations/train.json").read_text())["images"][0]["file_name"])
+    train, val = (json.loads(w.path(f"data/annotations/{split}.json").read_text()) for split in ("train", "val"))
+    size = {key: val["images"][0][key] for key in ("width", "height")}
+    first = train["images"][0]["id"]
+
+    def same_picture(content: dict[str, Any]) -> None:
+        content["images"][0].update(size)
+        content["annotations"] = [a for a in content["annotations"] if a["image_id"] != first]
+
+    w.annotations(same_picture, "train")
+    w.spec["data"]["sets"]["calibration"]["count"] = 6
+    return w.run()
+
+
+@case("Data", "more images asked for than there are", r"500")
+def _(w: Workspace) -> list[str]:
+    w.spec["data"]["sets"]["calibration"]["count"] = 500
+    return w.run()
+
+
+# --- weights -------------------------------------------------------------------------------------
+
+
+def _official(change: Callable[[dict[str, torch.Tensor]], object]) -> Callable[[Workspace], list[str]]:
+    def arrange(w: Workspace) -> list[str]:
+        detector = create("nanodet_m", [Label(id=i, name=str(i)) for i in range(1, 81)])
+        state = {name.removeprefix("network."): tensor for name, tensor in detector.state_dict().items()}
+        change(state)
+        torch.save({"state_dict": state}, w.path("w.pth"))
+        return ["weights", "import", "nanodet_m", "w.pth"]
+
+    return arrange
+
+
+LATERAL = "fpn.lateral_convs.0.conv.bias"
+case("Weights", "a tensor is missing", r"missing network\.fpn")(_official(lambda s: s.pop(LATERAL)))
+case("Weights", "a tensor too many", r"left over network\.extra")(_official(lambda s: s.update(extra=torch.zeros(1))))
+case("Weights", "a tensor of another shape", r"7, not 96")(_official(lambda s: s.update({LATERAL: torch.zeros(7)})))
+case("Weights", "NaN in a tensor", r"NaN")(_official(lambda s: s.update({LATERAL: torch.full((96,), torch.nan)})))
+case("Weights", "of another detector", r"not a\s+NanoDet-m")(_official(lambda s: s.clear() or s.update(a=torch.zeros(1))))
+
+
+def _weights_bytes(content: bytes) -> Callable[[Workspace], list[str]]:
+    def arrange(w: Workspace) -> list[str]:
+        w.path("w.pth").write_bytes(content)
+        return ["weights", "import", "nanodet_m", "w.pth"]
+
+    return arrange
+
+
+class _Payload:
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.system, ("touch was-run",)
+
+
+case("Weights", "an empty file", r"w\.pth has 0 bytes")(_weights_bytes(b""))
+case("Weights", "a text file", r"w\.pth")(_weights_bytes(b"these are not weights"))
+case("Weights", "a pickle that runs code", r"could run code")(_weights_bytes(pickle.dumps(_Payload(), 2)))
+
+
+@case("Weights", "a truncated file", r"damaged")
+def _(w: Workspace) -> list[str]:
+    arguments = _official(lambda s: None)(w)
+    w.path("w.pth").write_bytes(w.path("w.pth").read_bytes()[:100_000])
+    return arguments
+
+
+@case("Weights", "a zip bomb", r"unpacks to")
+def _(w: Workspace) -> list[str]:
+    with zipfile.ZipFile(w.path("w.pth"), "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("archive/data.pkl", b"\0" * (64 << 20))
+    return ["weights", "import", "nanodet_m", "w.pth"]
+
+
+@case("Weights", "weights that do not fit, in a run", r"not written by Edgejoule|damaged")
+def _(w: Workspace) -> list[str]:
+    w.path("weights.safetensors").write_bytes(b"\x02\0\0\0\0\0\0\0{}")
+    return w.run()
+
+
+# --- folders, disks, stores ----------------------------------------------------------------------
+
+
+def _without_root_powers(w: Workspace) -> None:
+    """Root reads and writes everything; take just that power away."""
+    if os.geteuid() == 0:
+        caps = "-dac_override,-dac_read_search"
+        w.before = ["setpriv", f"--bounding-set={caps}", f"--inh-caps={caps}"]
+
+
+@case("Folders", "an output folder that cannot be written", r"permission denied")
+def _(w: Workspace) -> list[str]:
+    w.path("closed").mkdir(mode=0o555)
+    _without_root_powers(w)
+    w.run()
+    return ["run", "spec.yaml", "--out", "closed/out"]
+
+
+@case("Folders", "an annotation file that cannot be read", r"permission denied|cannot be read")
+def _(w: Workspace) -> list[str]:
+    w.path("data/annotations/val.json").chmod(0)
+    _without_root_powers(w)
+    return w.run()
+
+
+@case("Folders", "an images folder that cannot be read", r"permission denied|cannot be read")
+def _(w: Workspace) -> list[str]:
+    w.path("data/val").chmod(0)
+    _without_root_powers(w)
+    return w.run()
+
+
+@case("Folders", "a store that is a file", r"store.*(file|folder)")
+def _(w: Workspace) -> list[str]:
+    w.path("store").write_text("")
+    return w.run("--store", "store")
+
+
+@case("Folders", "a full disk", r"(full|no space)")
+def _(w: Workspace) -> list[str]:
+    w.path("full").mkdir()
+    w.run()
+    inside = 'mount -t tmpfs -o size=200k none full && exec "$@"'
+    w.before = ["unshare", "--mount", "--map-root-user", "sh", "-c", inside, "sh"]
+    return w.run_file("--store", "full/store")
+
+
+@case("Results", "a run that is not there", r"no store|no run")
+def _(w: Workspace) -> list[str]:
+    return ["status", "yesterday"]
+
+
+@case("Results", "results that are no JSON", r"results\.json")
+def _(w: Workspace) -> list[str]:
+    w.path("results.json").write_text("almost")
+    return ["report", "results.json"]
+
+
+@case("Results", "results of something else", r"results\.json")
+def _(w: Workspace) -> list[str]:
+    w.path("results.json").write_text('{"rows": []}')
+    return ["report", "results.json"]
+
+
+# --- the page ------------------------------------------------------------------------------------
+
+
+def page(told: dict[str, str]) -> str:
+    """docs/reference/errors.md, from each case's title and sentence."""
+    lines = [
+        "# Errors",
+        "",
+        "What Edgejoule says when something is wrong with what it is given. Written by `make docs` from",
+        "`tests/integration/bad_input.py`, which makes each mistake and checks that the command ends with this",
+        "sentence, a non-zero exit code and no traceback.",
+    ]
+    for group in dict.fromkeys(case.group for case in CASES):
+        lines += ["", f"## {group}", "", "| mistake | what is said |", "|---|---|"]
+        lines += [f"| {case.title} | {_cell(told[case.title])} |" for case in CASES if case.group == group]
+    return "\n".join(lines) + "\n"
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|").replace("<", "&lt;")
+
+
+def outcome(case: Case, template: Path, folder: Path) -> tuple[subprocess.CompletedProcess[str], str]:
+    """Make the mistake in a fresh workspace; what came of it, and the sentence."""
+    shutil.copytree(template, folder, dirs_exist_ok=True)
+    workspace = Workspace(folder)
+    arguments = case.arrange(workspace)
+    result = run(workspace, arguments)
+    return result, sentence(workspace, result.stdout + result.stderr, case.says)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Write docs/reference/errors.md from the sentences the program gives.")
+    parser.parse_args()
+    told = {}
+    with tempfile.TemporaryDirectory() as name:
+        template = Path(name) / "template"
+        make_template(template)
+        for index, each in enumerate(CASES):
+            _, told[each.title] = outcome(each, template, Path(name) / str(index))
+    PAGE.write_text(page(told), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
