@@ -2,6 +2,7 @@
 
 import copy
 import io
+import json
 import tarfile
 
 import cv2
@@ -74,3 +75,66 @@ def pretend(tmp_path):
         return str(tmp_path / "root")
 
     return write
+
+
+def toy_onnx(manifest, quantized=False, largest_weight=40):
+    """A small detector under the engine contract, as a ModelProto: three convolutions, 96 boxes, two classes.
+
+    ``largest_weight``: of the int8 weights; near 127 the 16-bit sums of x86 kernels without VNNI saturate.
+    """
+    onnx = pytest.importorskip("onnx")
+    helper, random = onnx.helper, np.random.RandomState(3)
+    nodes, constants = [], {}
+
+    def constant(name, value):
+        constants[name] = np.asarray(value)
+        return name
+
+    def add(kind, inputs, output, **attributes):
+        nodes.append(helper.make_node(kind, inputs, [output], name=f"{kind}/{output}", **attributes))
+        return output
+
+    def quantize(tensor, scale, zero, **attributes):
+        names = [constant(tensor + ".scale", np.float32(scale)), constant(tensor + ".zero", zero)]
+        integer = add("QuantizeLinear", [tensor, *names], tensor + ".q", **attributes)
+        return add("DequantizeLinear", [integer, *names], tensor + ".dq", **attributes)
+
+    def convolve(tensor, output, shape, stride, groups=1):
+        integers = np.clip(np.rint(random.standard_normal(shape) * largest_weight), -largest_weight, largest_weight)
+        weight = constant(output + ".weight", (integers / 400).astype(np.float32))
+        bias = constant(output + ".bias", random.standard_normal(shape[0]).astype(np.float32))
+        if quantized:
+            tensor = quantize(tensor, 1 / 40, np.int8(0))
+            weight = quantize(weight, np.full(shape[0], 1 / 400), np.zeros(shape[0], np.int8), axis=0)
+        pads = [shape[2] // 2] * 4
+        return add("Conv", [tensor, weight, bias], output, strides=[stride] * 2, pads=pads, group=groups)
+
+    x = add("Mul", ["image", constant("unit", np.float32(1 / 80))], "normal")
+    x = add("Relu", [convolve(x, "first", (8, 3, 3, 3), 2)], "active")
+    x = convolve(x, "depthwise", (8, 1, 3, 3), 2, groups=8)
+    x = convolve(x, "head", (6, 8, 1, 1), 1)
+    x = add("Reshape", [x, constant("flat", np.array([1, 6, 96]))], "rows")
+    x = add("Sigmoid", [add("Transpose", [x], "columns", perm=[0, 2, 1])], "fractions")
+    axis = constant("last", np.array([2]))
+    for name, begin, end in (("boxes", 0, 4), ("scores", 4, 6)):
+        bounds = [constant(name + ".begin", np.array([begin])), constant(name + ".end", np.array([end]))]
+        add("Slice", [x, *bounds, axis], name)
+    graph = helper.make_graph(
+        nodes,
+        "toy",
+        [helper.make_tensor_value_info("image", onnx.TensorProto.FLOAT, [1, 3, 32, 48])],
+        [
+            helper.make_tensor_value_info("boxes", onnx.TensorProto.FLOAT, [1, 96, 4]),
+            helper.make_tensor_value_info("scores", onnx.TensorProto.FLOAT, [1, 96, 2]),
+        ],
+        [onnx.numpy_helper.from_array(value, name) for name, value in constants.items()],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
+    model.metadata_props.add(key="edgejoule", value=json.dumps(manifest))
+    return model
+
+
+@pytest.fixture
+def toy(manifest):
+    """Makes a toy detector (see ``toy_onnx``)."""
+    return lambda **options: toy_onnx(manifest, **options)

@@ -75,4 +75,6 @@ def check_same(before: Mapping[str, Any], after: Mapping[str, Any], when: str) -
         if before.get(key) != after.get(key)
     ]
     if changed:
-        raise ConditionsChangedError(f"the host changed {when}: {', '.join(changed)}; the trial is void, run it again")
+        raise ConditionsChangedError(
+            f"the host changed {when}: {', '.join(changed)}; what was measured is void, run it again"
+        )

@@ -7,6 +7,7 @@ QUEUE = "device"
 EXCLUSIVE = True  # the candidates are timed
 OUTPUTS = ("engine", "record")
 SOURCES = (
+    "edgejoule_agent.benchmark",
     "edgejoule_agent.build",
     "edgejoule_agent.candidates",
     "edgejoule_agent.contract",
@@ -15,6 +16,7 @@ SOURCES = (
     "edgejoule_agent.engines.openvino_engine",
     "edgejoule_agent.host",
     "edgejoule_agent.isolate",
+    "edgejoule_agent.limits",
     "edgejoule_agent.macs",
     "edgejoule_agent.preprocess",
     "edgejoule_agent.rewrite_u8",

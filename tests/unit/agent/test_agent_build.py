@@ -1,0 +1,130 @@
+import json
+
+import numpy as np
+import pytest
+
+from edgejoule_agent import host
+from edgejoule_agent.build import Result, build, choose, signal_to_error_db
+from edgejoule_agent.candidates import Candidate, as_it_is
+from edgejoule_agent.engines import load, onnxruntime_engine, open_engine, openvino_engine
+from edgejoule_agent.errors import EngineError, ModelError, UnsupportedError
+from edgejoule_agent.preprocess import decode, prepare
+from edgejoule_agent.shards import ShardReader
+
+onnx = pytest.importorskip("onnx")
+pytest.importorskip("onnxruntime")
+
+
+def silent(done, total, unit):
+    pass
+
+
+def save(model, path):
+    path.write_bytes(model.SerializeToString())
+    return path
+
+
+def reference(model, image):
+    with open_engine("onnxruntime", model.SerializeToString(), onnxruntime_engine.UNOPTIMIZED, 1) as engine:
+        return [part.copy() for part in engine.infer(image)]
+
+
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+def test_build_takes_the_fastest_engine_that_is_right(tmp_path, toy, shard, manifest, precision):
+    pytest.importorskip("openvino")
+    # weights at the edge: where 16-bit sums can saturate, some candidate is wrong here and must be refused
+    model = toy(quantized=precision == "int8", largest_weight=127)
+    onnx_path, engine_path = save(model, tmp_path / "m.onnx"), tmp_path / "engine"
+    record = json.loads(json.dumps(build(onnx_path, precision, 1, [shard], engine_path, silent)))
+
+    assert record["ran_as"] == {"fp32": "fp32", "int8": "int8+fp32"}[precision]
+    assert record["size_bytes"] == engine_path.stat().st_size
+    assert record["model"] == manifest
+    assert {candidate["runtime"].split(",")[0] for candidate in record["candidates"]} == {"onnxruntime", "openvino"}
+    right = [candidate for candidate in record["candidates"] if candidate["correct"]]
+    assert right
+    assert all(candidate["latency_ms"] > 0 and "dB from the reference" in candidate["reason"] for candidate in right)
+    assert record["chosen_because"].startswith(tuple(candidate["runtime"] for candidate in right))
+    if precision == "int8":
+        assert 0 < record["int8_share"] <= 1
+    else:
+        assert record["int8_share"] is None
+
+    with ShardReader(shard) as reader:
+        image = prepare(decode(reader.read(reader.ids[0])), manifest)[0]
+    with load(engine_path, record, threads=1) as engine:
+        for wanted, found in zip(reference(model, image), engine.infer(image)):
+            assert wanted.shape == found.shape
+            assert signal_to_error_db(wanted, found) > 35
+
+
+def test_build_checks_on_seeded_images_when_there_is_no_shard(tmp_path, toy):
+    record = build(save(toy(), tmp_path / "m.onnx"), "fp32", 1, [], tmp_path / "engine", silent)
+    assert any(candidate["correct"] for candidate in record["candidates"])
+
+
+@pytest.mark.parametrize(
+    ("quantized", "precision", "match"),
+    [(False, "int8", "quantize it first"), (True, "fp32", "give the float one")],
+)
+def test_build_refuses_a_graph_that_does_not_fit_the_precision(tmp_path, toy, quantized, precision, match):
+    path = save(toy(quantized=quantized), tmp_path / "m.onnx")
+    with pytest.raises(ModelError, match=match):
+        build(path, precision, 1, [], tmp_path / "engine", silent)
+
+
+def test_build_says_what_the_runtimes_answer_when_fp16_is_not_here(tmp_path, toy):
+    pytest.importorskip("openvino")
+    if "FP16" in openvino_engine.capabilities():
+        pytest.skip("this processor computes in float16")
+    with pytest.raises(UnsupportedError, match=r"OpenVINO reports FP32.*, and ONNX Runtime .*float"):
+        build(save(toy(), tmp_path / "m.onnx"), "fp16", 1, [], tmp_path / "engine", silent)
+
+
+def test_build_refuses_a_model_whose_outputs_are_not_numbers(tmp_path, toy):
+    model = toy()
+    for tensor in model.graph.initializer:
+        if tensor.name == "head.bias":
+            tensor.CopyFrom(onnx.numpy_helper.from_array(np.full(6, np.nan, np.float32), tensor.name))
+    with pytest.raises(ModelError, match="hold NaN or infinity on ordinary images"):
+        build(save(model, tmp_path / "m.onnx"), "fp32", 1, [], tmp_path / "engine", silent)
+
+
+def result(name, correct=True, share=1.0):
+    return Result(Candidate(name, name, {}, as_it_is), "", 1, correct, f"{name} told", True, share)
+
+
+def test_choose_takes_the_fastest_correct_and_names_the_others():
+    results = [result("a"), result("b"), result("c", correct=False)]
+    chosen, because = choose(results, {"a": 3.0, "b": 2.0, "c": 1.0}, "fp32")
+    assert chosen.candidate.name == "b"
+    assert because == "b takes 2.00 ms; a takes 3.00 ms; c is out: c told"
+
+
+def test_choose_prefers_what_really_runs_in_int8():
+    results = [result("a", share=0.02), result("b", share=0.9)]
+    chosen, because = choose(results, {"a": 1.0, "b": 2.0}, "int8")
+    assert chosen.candidate.name == "b"
+    assert because == "b takes 2.00 ms; a takes 1.00 ms but runs 2% of its MACs in INT8"
+    assert choose(results[:1], {"a": 1.0}, "int8")[0].candidate.name == "a"
+
+
+def test_choose_refuses_when_nothing_is_right_or_nothing_is_int8():
+    with pytest.raises(EngineError, match="no runtime gives right numbers at fp32: a: a told"):
+        choose([result("a", correct=False)], {}, "fp32")
+    with pytest.raises(UnsupportedError, match="no runtime here runs any of this graph in INT8"):
+        choose([result("a", share=0.0)], {"a": 1.0}, "int8")
+
+
+def test_load_refuses_an_engine_of_another_hardware_class_naming_both(tmp_path):
+    other = dict(host.hardware_class("onnxruntime"), processor="Another CPU", runtime_version="0.1")
+    with pytest.raises(EngineError, match=r"built for .* Another CPU .* with onnxruntime 0\.1, but this host is"):
+        load(tmp_path / "engine", {"hardware": other, "options": {}}, threads=1)
+
+
+def test_open_engine_says_in_one_line_when_the_bytes_are_no_model():
+    for runtime in ("onnxruntime", "openvino"):
+        pytest.importorskip(runtime)
+        with pytest.raises(EngineError, match="does not take this model") as told:
+            open_engine(runtime, b"no model", {}, 1)
+        assert "\n" not in str(told.value)

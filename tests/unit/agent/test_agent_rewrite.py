@@ -1,0 +1,79 @@
+import numpy as np
+import pytest
+
+from edgejoule_agent.engines import onnxruntime_engine, open_engine
+from edgejoule_agent.errors import ModelError
+from edgejoule_agent.macs import macs_by_node
+from edgejoule_agent.rewrite_u8 import halve_weights, rewrite_u8
+
+onnx = pytest.importorskip("onnx")
+pytest.importorskip("onnxruntime")
+
+
+def outputs(model):
+    """Boxes and scores of two seeded images, node by node in float32."""
+    images = np.random.RandomState(5).randint(0, 256, (2, 1, 3, 32, 48)).astype(np.float32)
+    with open_engine("onnxruntime", model.SerializeToString(), onnxruntime_engine.UNOPTIMIZED, 1) as engine:
+        return np.concatenate([np.concatenate([part.copy() for part in engine.infer(image)], 2) for image in images])
+
+
+def count(model, kind):
+    return sum(node.op_type == kind for node in model.graph.node)
+
+
+def test_rewrite_u8_changes_no_bit_of_the_outputs(toy):
+    model = toy(quantized=True, largest_weight=127)
+    rewritten = rewrite_u8(model)
+    onnx.checker.check_model(rewritten)
+    assert np.array_equal(outputs(model), outputs(rewritten))
+    assert (count(model, "QuantizeLinear"), count(rewritten, "QuantizeLinear")) == (6, 3)  # weights' are computed
+    kinds = {tensor.name: tensor.data_type for tensor in rewritten.graph.initializer}
+    for node in rewritten.graph.node:
+        if node.op_type == "QuantizeLinear":
+            assert kinds[node.input[2]] == onnx.TensorProto.UINT8
+    assert rewritten.metadata_props[0].key == "edgejoule"
+
+
+def test_rewrite_u8_leaves_the_model_it_is_given(toy):
+    model = toy(quantized=True)
+    before = model.SerializeToString()
+    halve_weights(rewrite_u8(model))
+    assert model.SerializeToString() == before
+
+
+def test_halve_weights_keeps_the_sums_and_bounds_the_weights(toy):
+    model = toy(quantized=True, largest_weight=127)
+    halved = halve_weights(rewrite_u8(model))
+    onnx.checker.check_model(halved)
+    assert np.abs(outputs(model) - outputs(halved)).max() < 1e-5
+    assert count(halved, "Conv") == 5  # the depthwise one stays whole
+    for tensor in halved.graph.initializer:
+        value = onnx.numpy_helper.to_array(tensor)
+        if value.dtype == np.int8 and value.ndim == 4 and value.shape[1] > 1:
+            assert np.abs(value.astype(int)).max() <= 64
+    assert sum(macs_by_node(halved).values()) > 1.5 * sum(macs_by_node(model).values())
+
+
+def test_rewrite_u8_refuses_a_zero_point_that_is_not_zero(toy):
+    model = toy(quantized=True)
+    for tensor in model.graph.initializer:
+        if tensor.name == "normal.zero":
+            tensor.CopyFrom(onnx.numpy_helper.from_array(np.int8(3), tensor.name))
+    with pytest.raises(ModelError, match="zero point 3 is not 0"):
+        rewrite_u8(model)
+
+
+def test_rewrite_u8_refuses_int8_that_feeds_arithmetic(toy):
+    model = toy(quantized=True)
+    model.graph.node.append(onnx.helper.make_node("MaxPool", ["normal.q"], ["pooled"], kernel_shape=[2, 2]))
+    with pytest.raises(ModelError, match="its int8 output feeds MaxPool"):
+        rewrite_u8(model)
+
+
+def test_macs_by_node_counts_each_convolution(toy):
+    found = macs_by_node(toy())
+    assert found == {
+        "Conv/first": 8 * 3 * 9 * 16 * 24,
+        "Conv/depthwise": 8 * 9 * 8 * 12,
+        "Conv/head": 6 * 8 * 8 * 12,
+    }
