@@ -1,53 +1,52 @@
-"""Parameters and multiply-accumulates, by the paper's Eq. 1.
+"""What a network costs on paper: trainable parameters and multiply-accumulates.
 
-Eq. 1 counts FLOPs of a convolution as 2 (K K Cin) Cout Hout Wout; a grouped one sees Cin / groups. One
-multiply-accumulate (MAC) is two FLOPs: published tables mix them, so every name here says which it is.
+The paper's Eq. 1 counts FLOPs, two per multiply-accumulate (MAC); everything here counts MACs and says so.
+Additions of biases, normalization, activations and resizing are left out, as in the paper.
 """
 
 from __future__ import annotations
+
+import copy
 
 import torch
 from torch import Tensor, nn
 
 
-def count_parameters(model: nn.Module) -> int:
-    """Trainable parameters, batch norm's scales and shifts included, running statistics not."""
-    return sum(parameter.numel() for parameter in model.parameters())
+def count_parameters(module: nn.Module) -> int:
+    """Trainable numbers in ``module``: weights, biases, batch norm's scale and shift; not its running statistics."""
+    return sum(parameter.numel() for parameter in module.parameters())
 
 
-def layer_macs(layer: nn.Conv2d | nn.Linear, output: Tensor) -> int:
-    """Multiply-accumulates of one layer for one image (half of Eq. 1's FLOPs).
+def conv_macs(
+    kernel: tuple[int, int], in_channels: int, out_channels: int, groups: int, output: tuple[int, int]
+) -> int:
+    """MACs of a convolution for one image: half of the paper's Eq. 1, with the groups that Eq. 1 leaves out.
 
-    >>> layer_macs(nn.Conv2d(4, 8, 3, padding=1), torch.empty(1, 8, 10, 10))  # 3*3*4 * 8 * 10*10
-    28800
+    Args:
+        kernel, output: (height, width) in cells.
+
+    >>> conv_macs((3, 3), in_channels=3, out_channels=24, groups=1, output=(160, 160))
+    16588800
     """
-    return layer.weight[0].numel() * output[0].numel()
-
-
-def macs_by_layer(network: nn.Module, input_shape: tuple[int, ...]) -> dict[str, int]:
-    """Multiply-accumulates of each convolution and linear layer, by module name, for one image."""
-    counted: dict[str, int] = {}
-
-    def watch(name: str, layer: nn.Conv2d | nn.Linear) -> torch.utils.hooks.RemovableHandle:
-        def add(_module: nn.Module, _inputs: object, output: Tensor) -> None:
-            counted[name] = counted.get(name, 0) + layer_macs(layer, output)
-
-        return layer.register_forward_hook(add)
-
-    handles = [
-        watch(name, module) for name, module in network.named_modules() if isinstance(module, nn.Conv2d | nn.Linear)
-    ]
-    training = network.training
-    try:
-        with torch.no_grad():
-            network.eval()(torch.zeros(input_shape))
-    finally:
-        network.train(training)
-        for handle in handles:
-            handle.remove()
-    return counted
+    return kernel[0] * kernel[1] * (in_channels // groups) * out_channels * output[0] * output[1]
 
 
 def count_macs(network: nn.Module, input_shape: tuple[int, ...]) -> int:
-    """Multiply-accumulates of one inference; ``input_shape`` is (1, channels, height, width)."""
-    return sum(macs_by_layer(network, input_shape).values())
+    """MACs of ``network`` for an input of that shape (batch first), summed over ``Conv2d`` and ``Linear`` layers."""
+    total = 0
+
+    def add(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        nonlocal total
+        if isinstance(module, nn.Conv2d):
+            kernel = (module.kernel_size[0], module.kernel_size[1])
+            cells = (output.shape[2], output.shape[3])
+            total += len(output) * conv_macs(kernel, module.in_channels, module.out_channels, module.groups, cells)
+        elif isinstance(module, nn.Linear):
+            total += module.in_features * output.numel()
+
+    probe = copy.deepcopy(network).eval()
+    for module in probe.modules():
+        module.register_forward_hook(add)
+    with torch.no_grad():
+        probe(torch.zeros(input_shape))
+    return total

@@ -1,0 +1,117 @@
+"""A network that computes in float what its 8-bit form will: quantized and restored at once (the paper's Eq. 4).
+
+The gradient passes straight through what is not clipped (Eq. 5), so the same network can be fine-tuned.
+Scales are buffers: they are saved with the weights and do not change by running.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, fx, nn
+
+from edgejoule_trainer.quantize.placement import Placement, is_weighted
+
+LOWEST, HIGHEST = -128, 127
+
+
+class ActivationQuantizer(nn.Module):
+    """One scale for a whole tensor."""
+
+    scale: Tensor
+    zero_point: Tensor
+
+    def __init__(self, scale: float) -> None:
+        super().__init__()
+        self.register_buffer("scale", torch.tensor(scale))
+        self.register_buffer("zero_point", torch.tensor(0, dtype=torch.int32))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.fake_quantize_per_tensor_affine(x, self.scale, self.zero_point, LOWEST, HIGHEST)
+
+
+class WeightQuantizer(nn.Module):
+    """One scale for each output channel, the first axis of the weight."""
+
+    scale: Tensor
+    zero_point: Tensor
+
+    def __init__(self, weight: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("scale", weight_scales(weight))
+        self.register_buffer("zero_point", torch.zeros(len(weight), dtype=torch.int32))
+
+    def forward(self, weight: Tensor) -> Tensor:
+        return torch.fake_quantize_per_channel_affine(weight, self.scale, self.zero_point, 0, LOWEST, HIGHEST)
+
+
+def weight_scales(weight: Tensor) -> Tensor:
+    """Largest magnitude of each output channel / 127; float32[channels]."""
+    largest = weight.detach().abs().flatten(1).amax(dim=1)
+    return torch.where(largest > 0, largest, torch.ones_like(largest)) / HIGHEST
+
+
+class QuantizedConv2d(nn.Module):
+    """A convolution with 8-bit weights; its bias stays in float, as int32 accumulators take it."""
+
+    def __init__(self, conv: nn.Conv2d) -> None:
+        super().__init__()
+        self.conv = conv
+        self.weight_quantizer = WeightQuantizer(conv.weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv._conv_forward(x, self.weight_quantizer(self.conv.weight), self.conv.bias)
+
+
+class QuantizedLinear(nn.Module):
+    """A linear layer with 8-bit weights and a float bias."""
+
+    def __init__(self, linear: nn.Linear) -> None:
+        super().__init__()
+        self.linear = linear
+        self.weight_quantizer = WeightQuantizer(linear.weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.linear(x, self.weight_quantizer(self.linear.weight), self.linear.bias)
+
+
+def insert_quantizers(network: fx.GraphModule, placement: Placement, scales: Mapping[str, float]) -> fx.GraphModule:
+    """A copy of ``network`` (batch norm folded) with quantizers where ``placement`` says.
+
+    Args:
+        scales: the scale of each name in ``placement.scales``.
+    """
+    quantized = copy.deepcopy(network)
+    modules = dict(quantized.named_modules())
+    weighted = {str(node.target) for node in quantized.graph.nodes if is_weighted(node, modules)}
+    quantizers = {name: ActivationQuantizer(scales[name]) for name in placement.scales}
+    quantized.add_module("quantizers", nn.ModuleDict(quantizers))
+    for node in list(quantized.graph.nodes):
+        if node.name in placement.scale_of:
+            _insert_after(node, f"quantizers.{placement.scale_of[node.name]}")
+    for name in weighted:
+        layer = modules[name]
+        wrapper = QuantizedConv2d(layer) if isinstance(layer, nn.Conv2d) else QuantizedLinear(layer)
+        quantized.set_submodule(name, wrapper)
+    quantized.recompile()
+    return quantized
+
+
+def weight_errors(network: nn.Module) -> dict[str, float]:
+    """Mean squared quantization error of each quantized layer's weights (the paper's Eq. 8-9)."""
+    errors = {}
+    for name, layer in network.named_modules():
+        if isinstance(layer, QuantizedConv2d | QuantizedLinear):
+            weight = (layer.conv if isinstance(layer, QuantizedConv2d) else layer.linear).weight.detach()
+            errors[name] = float((weight - layer.weight_quantizer(weight)).square().mean())
+    return errors
+
+
+def _insert_after(node: fx.Node, quantizer: str) -> None:
+    """Let every reader of ``node`` but the network's output read its quantized form."""
+    with node.graph.inserting_after(node):
+        inserted = node.graph.call_module(quantizer, (node,))
+    node.replace_all_uses_with(inserted, delete_user_cb=lambda user: user is not inserted and user.op != "output")

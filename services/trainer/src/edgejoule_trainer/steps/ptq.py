@@ -1,0 +1,71 @@
+"""Step ``ptq``: weights become an 8-bit ONNX graph (QuantizeLinear and DequantizeLinear, opset 13).
+
+Inputs: ``weights``; ``calibration`` and ``tuning`` (annotations, for the order of the images) with their shards
+``calibration-images-*`` and ``tuning-images-*``. Outputs: ``onnx``, ``record``. Parameter: ``threads`` (1).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edgejoule.job import Job
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+VERSION = 1
+QUEUE = "train"
+EXCLUSIVE = False
+OUTPUTS = ("onnx", "record")
+SOURCES = (
+    "edgejoule_trainer.quantize",
+    "edgejoule_trainer.export",
+    "edgejoule_trainer.counting",
+    "edgejoule_trainer.detectors",
+    "edgejoule_trainer.weights",
+    "edgejoule_agent.preprocess",
+    "edgejoule_agent.shards",
+)
+
+
+def run(job: Job) -> None:
+    """Calibrate, choose the calibrator on the tuning images, export."""
+    import torch
+
+    from edgejoule.canonical import hash_json
+    from edgejoule_trainer.export import export_onnx
+    from edgejoule_trainer.quantize.lint import OPSET
+    from edgejoule_trainer.quantize.ptq import quantize_detector
+    from edgejoule_trainer.weights import read_weights
+
+    torch.set_num_threads(int(job.parameters.get("threads", 1)))
+    detector = read_weights(job.inputs["weights"])
+    manifest = detector.manifest().model_dump(mode="json")
+    ids = {role: [image["id"] for image in job.read_json(role)["images"]] for role in ("calibration", "tuning")}
+    offsets = {"calibration": 0, "tuning": len(ids["calibration"])}
+    total = sum(map(len, ids.values()))
+
+    quantized = quantize_detector(
+        detector,
+        _images(job.inputs_named("calibration-images"), manifest),
+        _images(job.inputs_named("tuning-images"), manifest),
+        lambda phase, images: job.progress(offsets[phase] + images, total, f"images, {phase}"),
+    )
+    export_onnx(quantized.detector, job.output("onnx"))
+    sets = {role: {"images": len(found), "ids_sha256": hash_json(found)} for role, found in ids.items()}
+    job.write_json("record", {"detector": detector.name, "opset": OPSET, "sets": sets, **quantized.record})
+
+
+def _images(shards: list[Path], manifest: Mapping[str, Any]) -> Iterator[Tensor]:
+    """The images of shards, in order, as the network's input float32[1,3,H,W], RGB 0-255."""
+    import torch
+
+    from edgejoule_agent.preprocess import decode, prepare
+    from edgejoule_agent.shards import ShardReader
+
+    for path in shards:
+        with ShardReader(path) as shard:
+            for _, content in shard:
+                yield torch.from_numpy(prepare(decode(content), manifest)[0])
