@@ -129,11 +129,17 @@ def fail_with(error):
         (UnsupportedError("no INT8 here"), "no INT8 here\n"),
         (type("AgentError", (Exception,), {"outcome": "oom", "transient": False})("too big"), "too big\n"),
         (PermissionError(13, "Permission denied", "/some/file"), "/some/file: permission denied\n"),
+        (OSError(28, "No space left on device"), "the output: no space left on device\n"),
     ],
 )
 def test_expected_error_is_its_sentence(call, monkeypatch, error, said):
     monkeypatch.setattr(cli, "make_app", fail_with(error))
     assert call("run") == (1, "", said)
+
+
+def test_interrupt_exits_with_130(call, monkeypatch):
+    monkeypatch.setattr(cli, "make_app", fail_with(KeyboardInterrupt()))
+    assert call("run") == (130, "", "")
 
 
 def test_fault_of_ours_leaves_a_log_and_no_traceback(call, monkeypatch, tmp_path):

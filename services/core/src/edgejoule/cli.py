@@ -277,6 +277,8 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     called = next((word for word in words if not word.startswith("-")), None)
     try:
         make_app(lambda name: name == called)(args=words, prog_name="edgejoule")
+    except KeyboardInterrupt:
+        sys.exit(130)
     except Exception as error:  # noqa: BLE001 - the rim of the program
         print(_last_words(error), file=sys.stderr)  # noqa: T201
         sys.exit(1)
@@ -287,8 +289,9 @@ def _last_words(error: Exception) -> str:
     """One sentence (for a spec, one per problem); for a fault of ours, where its traceback went."""
     if isinstance(error, EdgejouleError) or hasattr(error, "outcome"):
         return str(error)
-    if isinstance(error, OSError) and error.filename is not None and error.strerror:
-        return f"{os.fsdecode(error.filename)}: {error.strerror.lower()}"
+    if isinstance(error, OSError) and error.strerror:
+        where = "the output" if error.filename is None else os.fsdecode(error.filename)
+        return f"{where}: {error.strerror.lower()}"
     descriptor, path = tempfile.mkstemp(prefix="edgejoule-crash-", suffix=".log")
     with os.fdopen(descriptor, "w", encoding="utf-8") as log:
         log.write(f"edgejoule {__version__}, Python {sys.version}, arguments {sys.argv[1:]}\n")

@@ -48,7 +48,9 @@ def _expand(text: str, environment: Mapping[str, str]) -> str:
         name, default = match.groups()
         found = environment.get(name) or default
         if found is None:
-            raise ValueError(f"environment variable {name} is not set; export it, or write ${{{name}:-default}}")
+            raise ValueError(
+                f"environment variable {name} is not set or empty; export it, or write ${{{name}:-default}}"
+            )
         return found
 
     return _VARIABLE.sub(value, text)
