@@ -3,7 +3,7 @@ import pytest
 
 from edgejoule_agent import host
 from edgejoule_agent.benchmark import benchmark, check_same
-from edgejoule_agent.errors import ConditionsChangedError
+from edgejoule_agent.errors import ConditionsChangedError, ShardError
 from edgejoule_agent.measure import memory_peak_mb, summarize
 
 PROTOCOL = {"name": "quick", "warmup_iterations": 3, "iterations": 20}
@@ -42,6 +42,12 @@ def test_benchmark_measures_one_trial_and_saves_every_latency(tmp_path, built, s
     for field in ("power_w", "energy_mj", "idle_power_w", "temperature_c"):
         assert (found[field] is None) == (field in found["absent"])
     assert told[-1] == (3, 3, "images through all stages")
+
+
+def test_benchmark_names_the_shard_when_it_is_empty(tmp_path, built, tar):
+    engine, record = built
+    with pytest.raises(ShardError, match="empty.tar: holds no image"):
+        benchmark(engine, record, tar(tmp_path / "empty.tar", []), tmp_path / "samples", parameters(), silent)
 
 
 def test_benchmark_refuses_a_host_that_is_not_the_planned_one(tmp_path, built, shard):

@@ -176,6 +176,8 @@ def _write_inputs(path: str, manifest: Mapping[str, Any], shards: List[Any], noi
 def _real_images(manifest: Mapping[str, Any], shards: List[Any]) -> List[Any]:
     images: List[Any] = []
     for shard in shards:
+        if len(images) == CHECK_IMAGES:
+            break
         with ShardReader(shard) as reader:
             for image_id in reader.ids[: CHECK_IMAGES - len(images)]:
                 images.append(prepare(decode(reader.read(image_id)), manifest)[0])

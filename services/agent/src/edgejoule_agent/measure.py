@@ -13,6 +13,7 @@ import numpy as np
 
 from edgejoule_agent import contention, sensors
 from edgejoule_agent.engines import Engine, load
+from edgejoule_agent.errors import ShardError
 from edgejoule_agent.isolate import Progress
 from edgejoule_agent.postprocess import detect
 from edgejoule_agent.preprocess import decode, prepare
@@ -33,6 +34,8 @@ def trial(request: Mapping[str, Any], progress: Progress) -> Dict[str, Any]:
     record = request["engine_record"]
     with ShardReader(request["shard"]) as reader:
         images = [decode(reader.read(image_id)) for image_id in reader.ids[: request["stage_images"]]]
+    if not images:
+        raise ShardError(f"{request['shard']}: holds no image; give the evaluation set at least one per shard")
     first = prepare(images[0], record["model"])[0]
 
     rapl = sensors.find_rapl()
