@@ -71,9 +71,8 @@ def test_environment_is_put_into_paths(folder):
 
 def test_unset_variable_is_named(folder):
     text = GOOD.replace("nanodet.pth", "${WEIGHTS}/nanodet.pth")
-    assert problems(folder, text) == [
-        "spec.yaml:4: weights: environment variable WEIGHTS is not set or empty; export it, or write ${WEIGHTS:-default}"
-    ]
+    said = "environment variable WEIGHTS is not set or empty; export it, or write ${WEIGHTS:-default}"
+    assert problems(folder, text) == [f"spec.yaml:4: weights: {said}"]
 
 
 @pytest.mark.parametrize(
