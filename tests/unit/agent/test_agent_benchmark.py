@@ -46,7 +46,7 @@ def test_benchmark_measures_one_trial_and_saves_every_latency(tmp_path, built, s
 
 def test_benchmark_names_the_shard_when_it_is_empty(tmp_path, built, tar):
     engine, record = built
-    with pytest.raises(ShardError, match="empty.tar: holds no image"):
+    with pytest.raises(ShardError, match=r"empty\.tar: holds no image"):
         benchmark(engine, record, tar(tmp_path / "empty.tar", []), tmp_path / "samples", parameters(), silent)
 
 
