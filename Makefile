@@ -41,7 +41,7 @@ demo: setup ## From weights and images to a judged result, in at most six minute
 	@$(BIN)/edgejoule run examples/demo.yaml --out runs/demo
 
 .PHONY: test
-test: setup ## The fast tests: unit, contract and doctests
+test: setup ## The fast tests: unit, contract, integration, doctests
 	@$(BIN)/pytest -q -n $(PYTEST_WORKERS)
 
 .PHONY: test-py36
@@ -72,8 +72,9 @@ lint: setup ## Style, format and types
 check: lint test test-py36 ## All that CI checks, but the demo
 
 .PHONY: docs
-docs: schemas ## Write the generated pages: docs/reference/cli.md, spec.md, schemas
+docs: schemas ## Write the generated pages: cli, spec, schemas, and errors by making each one (minutes)
 	@$(BIN)/python -m edgejoule.reference
+	@$(BIN)/python tests/integration/bad_input.py
 
 .PHONY: schemas
 schemas: setup ## Write the JSON Schema files of the records

@@ -286,7 +286,10 @@ def _(w: Workspace) -> list[str]:
 
 @case("Data", "calibration images that are evaluation images too", r"(overlap|both|share)")
 def _(w: Workspace) -> list[str]:
-    shutil.copy(w.image(), w.path("data/train") / json.loads(w.path("data/annotations/train.json").read_text())["images"][0]["file_name"])
+    shutil.copy(
+        w.image(),
+        w.path("data/train") / json.loads(w.path("data/annotations/train.json").read_text())["images"][0]["file_name"],
+    )
     train, val = (json.loads(w.path(f"data/annotations/{split}.json").read_text()) for split in ("train", "val"))
     size = {key: val["images"][0][key] for key in ("width", "height")}
     first = train["images"][0]["id"]
@@ -325,7 +328,9 @@ case("Weights", "a tensor is missing", r"missing network\.fpn")(_official(lambda
 case("Weights", "a tensor too many", r"left over network\.extra")(_official(lambda s: s.update(extra=torch.zeros(1))))
 case("Weights", "a tensor of another shape", r"7, not 96")(_official(lambda s: s.update({LATERAL: torch.zeros(7)})))
 case("Weights", "NaN in a tensor", r"NaN")(_official(lambda s: s.update({LATERAL: torch.full((96,), torch.nan)})))
-case("Weights", "of another detector", r"not a\s+NanoDet-m")(_official(lambda s: s.clear() or s.update(a=torch.zeros(1))))
+case("Weights", "of another detector", r"not a\s+NanoDet-m")(
+    _official(lambda s: s.clear() or s.update(a=torch.zeros(1)))
+)
 
 
 def _weights_bytes(content: bytes) -> Callable[[Workspace], list[str]]:

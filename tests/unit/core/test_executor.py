@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from edgejoule.errors import DataError, SpecError, StepError, StoreError
 from edgejoule.executor import RunOutcome, run_plan
 from edgejoule.kinds import Kinds

@@ -6,9 +6,10 @@ import io
 from pathlib import Path
 
 import pytest
+from rich.console import Console
+
 from edgejoule.progress import Display, LiveDisplay, PlainDisplay, Work, display_on, remaining_s
 from edgejoule.reconcile import StepOutcome
-from rich.console import Console
 
 KEY = "0" * 64
 

@@ -9,11 +9,12 @@ import time
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
 from edgejoule.canonical import hash_json
 from edgejoule.errors import DataError, StoreError
 from edgejoule.sources import HashCache
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 
 @pytest.fixture

@@ -12,10 +12,11 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from edgejoule.errors import CorruptBlobError, CorruptManifestError, StepError, StoreError
-from edgejoule.store import Attempt, Blob, FolderStore, Made, Manifest, settled_failure
 from hypothesis import given
 from hypothesis import strategies as st
+
+from edgejoule.errors import CorruptBlobError, CorruptManifestError, StepError, StoreError
+from edgejoule.store import Attempt, Blob, FolderStore, Made, Manifest, settled_failure
 
 KEY = hashlib.sha256(b"key").hexdigest()
 NOBODY = 65534

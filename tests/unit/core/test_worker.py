@@ -11,6 +11,7 @@ from importlib.metadata import entry_points
 from pathlib import Path
 
 import pytest
+
 from edgejoule.errors import StepError
 from edgejoule.kinds import GROUP, PACKAGES, Kinds
 from edgejoule.locks import file_lock, host_lock

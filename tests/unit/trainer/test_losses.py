@@ -45,7 +45,9 @@ def test_distribution_focal_loss_equals_equation_5(logits, target):
     probability = np.exp(logits) / np.exp(logits).sum()
     left = int(target)
     expected = -((left + 1 - target) * np.log(probability[left]) + (target - left) * np.log(probability[left + 1]))
-    got = distribution_focal_loss(torch.tensor([logits], dtype=torch.float64), torch.tensor([target], dtype=torch.float64))
+    got = distribution_focal_loss(
+        torch.tensor([logits], dtype=torch.float64), torch.tensor([target], dtype=torch.float64)
+    )
     assert got.item() == pytest.approx(expected, abs=1e-9)
 
 

@@ -85,7 +85,9 @@ def load_batch(iteration: int, data: TrainingImages, detector: Detector, recipe:
     for position, index in enumerate(batch_indices(iteration, len(data), recipe)):
         image, boxes, labels = data[index]
         rng = np.random.default_rng([recipe.seed, 2, iteration, position])
-        view, placed, keep = augment(image, boxes, detector.input_size, recipe.augmentation, rng, detector.resize.fill_rgb)
+        view, placed, keep = augment(
+            image, boxes, detector.input_size, recipe.augmentation, rng, detector.resize.fill_rgb
+        )
         views.append(view)
         targets.append(Target(torch.from_numpy(placed[keep]), torch.from_numpy(labels[keep])))
     return torch.from_numpy(np.stack(views)), targets

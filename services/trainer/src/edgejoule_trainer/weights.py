@@ -99,7 +99,9 @@ def load_tensors(detector: Detector, tensors: Mapping[str, Tensor], path: Path) 
     detector.load_state_dict({name: tensors[name].to(wanted[name].dtype) for name in wanted})
 
 
-def import_weights(path: Path, detector_name: str, input_size: tuple[int, int] | None = None) -> tuple[Detector, Report]:
+def import_weights(
+    path: Path, detector_name: str, input_size: tuple[int, int] | None = None
+) -> tuple[Detector, Report]:
     """A detector with the weights of an official file or of one of ours.
 
     Raises:

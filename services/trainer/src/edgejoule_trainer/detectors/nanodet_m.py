@@ -156,15 +156,11 @@ class GflHead(nn.Module):
 
     def __init__(self, width: int, classes: int) -> None:
         super().__init__()
-        self.cls_convs = nn.ModuleList(
-            nn.Sequential(SeparableConv(width), SeparableConv(width)) for _ in STRIDES
-        )
+        self.cls_convs = nn.ModuleList(nn.Sequential(SeparableConv(width), SeparableConv(width)) for _ in STRIDES)
         self.gfl_cls = nn.ModuleList(nn.Conv2d(width, classes + 4 * BINS, 1) for _ in STRIDES)
 
     def forward(self, maps: tuple[Tensor, Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
-        fine, middle, coarse = (
-            out(convs(x)) for out, convs, x in zip(self.gfl_cls, self.cls_convs, maps, strict=True)
-        )
+        fine, middle, coarse = (out(convs(x)) for out, convs, x in zip(self.gfl_cls, self.cls_convs, maps, strict=True))
         return fine, middle, coarse
 
 
