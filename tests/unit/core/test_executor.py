@@ -20,7 +20,7 @@ from edgejoule.executor import RunOutcome, run_plan
 from edgejoule.kinds import Kinds
 from edgejoule.plan import Cell, Plan, Ref, Source, Step, step_key
 from edgejoule.progress import Display
-from edgejoule.reconcile import Ready, StepOutcome, ranks, survey
+from edgejoule.reconcile import Ready, StepOutcome, survey
 from edgejoule.store import FolderStore, Made, Manifest
 
 TOYS = Path(__file__).parent / "toys"
@@ -120,26 +120,12 @@ def test_run_reports_each_cell_as_soon_as_its_steps_are_done(store: FolderStore)
         done.append((cell.model, set(outcomes)))
         assert "last" not in events(store, "started")
 
-    steps = [toy("a1"), toy("b1"), toy("a2", "a1"), toy("b2", "b1"), toy("last", "a2", "b2")]
+    steps = [toy("b1"), toy("b2", "b1"), toy("a1"), toy("a2", "a1"), toy("last", "a2", "b2")]
     cells = (cell("b", "b1", "b2"), cell("a", "a1", "a2"))
     run(plan_of(*steps, cells=cells), store, workers=1, on_cell=on_cell)
 
     assert done == [("b", {"b1", "b2"}), ("a", {"a1", "a2"})]
     assert events(store, "started") == ["b1", "b2", "a1", "a2", "last"]
-
-
-def test_ranks_put_the_whole_way_to_the_first_cell_before_the_second() -> None:
-    steps = [
-        toy("data"),
-        toy("a1", "data"),
-        toy("b1", "data"),
-        toy("a2", "a1"),
-        toy("b2", "b1"),
-        toy("z", "a2", "b2"),
-    ]
-    line = ranks(plan_of(*steps, cells=(cell("b", "b2"), cell("a", "a2"))))
-
-    assert sorted(line, key=line.__getitem__) == ["data", "b1", "b2", "a1", "a2", "z"]
 
 
 def test_run_takes_files_and_folders_from_outside(store: FolderStore, tmp_path: Path) -> None:

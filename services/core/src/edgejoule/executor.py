@@ -31,7 +31,6 @@ from edgejoule.reconcile import (
     committed,
     makers,
     put_outcome_files,
-    ranks,
     recorded,
     resolve,
 )
@@ -136,7 +135,7 @@ class _Run:
         self._on_cell = on_cell
         self._retry = retry
         self._run = run
-        self._ranks = ranks(plan)
+        self._line = {step: place for place, step in enumerate(plan.steps)}
         self._open_cells = list(plan.cells)
         self._outcomes: dict[str, StepOutcome] = {}
         self._ready: dict[str, Ready] = {}
@@ -209,7 +208,7 @@ class _Run:
     def _start_what_fits(self) -> None:
         """Start ready steps strictly in line; one that does not fit holds the line, so that none starves."""
         free = self._threads - sum(self._threads_of(self._plan.steps[id]) for id in self._running)
-        for id in sorted(self._ready.keys() - self._running.keys(), key=self._ranks.__getitem__):
+        for id in sorted(self._ready.keys() - self._running.keys(), key=self._line.__getitem__):
             step = self._plan.steps[id]
             free -= self._threads_of(step)
             if free < 0:

@@ -124,7 +124,7 @@ class _Builder:
     # --- per model ---
 
     def prepare(self, model: Model) -> None:
-        """Weights, imported and trained as asked, and the ONNX files made of them."""
+        """Weights, imported and trained as asked."""
         size = {"height": model.input, "width": model.input} if model.input else None
         if model.weights is not None:
             parameters = {"detector": model.detector, "input": size}
@@ -141,23 +141,30 @@ class _Builder:
                 "threads": model.train.threads,
             }
             self.add(f"train/{model.name}", "train", training, {**start, **self.role("train")})
-        weights = self.weights_of(model)
-        self.add(f"export/{model.name}", "export", {}, {"weights": weights})
-        if any(VARIANTS[variant][2] == "ptq" for variant in self.spec.precisions):
-            choice = {"calibrators": list(self.spec.quantization.calibrators), "seed": self.spec.random_seed}
-            inputs = {"weights": weights, **self.role("calibration"), **self.role("tuning")}
-            self.add(f"ptq/{model.name}", "ptq", choice, inputs)
 
-    def weights_of(self, model: Model) -> Ref:
-        return Ref(f"{'import-weights' if model.train is None else 'train'}/{model.name}", "weights")
+    def make_onnx(self, cell: Cell) -> None:
+        """The graph of a cell, made just before its first engine, so that it holds up no other cell."""
+        maker = VARIANTS[cell.variant][2]
+        step = f"{maker}/{cell.model}"
+        weights = {"weights": Ref(self.weights_step(cell.model), "weights")}
+        if maker == "export":
+            self.add(step, "export", {}, weights)
+        else:
+            choice = self.spec.quantization.model_dump(mode="json")
+            self.add(step, "ptq", choice, {**weights, **self.role("calibration"), **self.role("tuning")})
+
+    def weights_step(self, model: str) -> str:
+        """The last step that changes the weights of a model."""
+        return next(step for step in (f"train/{model}", f"import-weights/{model}") if step in self.steps)
 
     # --- per cell ---
 
     def cell(self, model: Model, variant: str, device: str) -> Cell:
         weights, _, maker = VARIANTS[variant]
         name = f"{model.name}/{variant}/{device}"
-        prepared = [f"{kind}/{model.name}" for kind in ("import-weights", "train", maker)]
+        prepared = [f"{kind}/{model.name}" for kind in ("import-weights", "train")]
         own = [
+            f"{maker}/{model.name}",
             f"build/{name}",
             *(f"benchmark/{name}/{trial}" for trial in range(self.spec.protocol.trials)),
             *(f"predict/{name}/{shard:03d}" for shard in range(self.spec.data.shards)),
@@ -176,6 +183,7 @@ class _Builder:
         }
 
     def build(self, cell: Cell) -> None:
+        self.make_onnx(cell)
         parameters = {
             "precision": VARIANTS[cell.variant][1],
             "threads": self.spec.threads,

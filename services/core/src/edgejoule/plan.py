@@ -68,7 +68,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Plan:
-    """Steps by id, in an order in which every step comes after those it reads."""
+    """Steps by id, each after those it reads; of several that are ready, the first in this order is started first."""
 
     steps: Mapping[str, Step]
     cells: tuple[Cell, ...]

@@ -224,7 +224,8 @@ def bar(console: Console, title: str) -> Iterator[OnProgress]:
         yield on_progress
     finally:
         bars.remove_task(task)
-        bars.stop()
+        if bars.live.is_started:
+            bars.stop()
 
 
 def _bars(console: Console) -> Progress:

@@ -66,14 +66,15 @@ def check(plan: Plan, kinds: Kinds) -> None:
 
 def resolve(step: Step, version: int, outcomes: Mapping[str, StepOutcome]) -> Ready | StepOutcome | None:
     """What follows for a step from how those upstream ended: ready, ended with them, or None while it must wait."""
+    if any(ref.step not in outcomes for ref in step.upstream()):
+        return None  # also when one has failed: which failure counts must not depend on which came first
     hashes: dict[str, str] = {}
-    waiting = False
     for name, source in step.inputs.items():
         if isinstance(source, Source):
             hashes[name] = source.sha256
-        elif (upstream := outcomes.get(source.step)) is None:
-            waiting = True
-        elif not upstream.ok and not source.tolerant:
+            continue
+        upstream = outcomes[source.step]
+        if not upstream.ok and not source.tolerant:
             return StepOutcome(step.id, upstream.outcome, upstream.reason, upstream.origin)
         elif not upstream.ok:
             hashes[name] = hash_json(outcome_file(upstream))
@@ -82,7 +83,7 @@ def resolve(step: Step, version: int, outcomes: Mapping[str, StepOutcome]) -> Re
             return StepOutcome(step.id, "failed", reason, step.id)
         else:
             hashes[name] = blob.sha256
-    return None if waiting else Ready(step_key(step.kind, version, step.parameters, hashes), hashes)
+    return Ready(step_key(step.kind, version, step.parameters, hashes), hashes)
 
 
 def outcome_file(outcome: StepOutcome) -> dict[str, str | None]:
@@ -144,24 +145,6 @@ def survey(plan: Plan, store: Store, kinds: Kinds) -> dict[str, StepOutcome | Re
             outcomes[step.id] = state
         found[step.id] = state
     return found
-
-
-def ranks(plan: Plan) -> dict[str, int]:
-    """Step id to its place in line: what the first cell needs first, then the second's, then what no cell needs."""
-    line: dict[str, None] = {}
-
-    def join(step: str) -> None:
-        if step not in line:
-            for ref in plan.steps[step].upstream():
-                join(ref.step)
-            line[step] = None
-
-    for cell in plan.cells:
-        for step in cell.steps:
-            join(step)
-    for step in plan.steps:
-        join(step)
-    return {step: place for place, step in enumerate(line)}
 
 
 def makers(outcomes: Mapping[str, StepOutcome], sha256: str) -> list[StepOutcome]:

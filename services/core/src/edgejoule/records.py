@@ -148,7 +148,9 @@ class Contention(Record):
     other_cpu_share: float = Field(description="CPU time of other processes / all CPU time available, 0-1")
     load1_before: float
     load1_after: float
-    pressure_some_us: int | None = Field(description="growth of the CPU pressure-stall total; null where the kernel has none")
+    pressure_some_us: int | None = Field(
+        description="growth of the CPU pressure-stall total; null where the kernel has none"
+    )
 
 
 class BenchmarkRecord(Measured):
@@ -306,6 +308,37 @@ class Difference(Record):
     verdict: str
 
 
+class Interval(Record):
+    """Where a figure would lie had other images been drawn: a bootstrap over images, percentile type."""
+
+    low: float
+    high: float
+    level: float
+
+
+class Evidence(Record):
+    """What lies behind one row: enough to draw its plots and to repeat it; empty or null where nothing was measured."""
+
+    ap_interval: Interval | None = None
+    ap50_interval: Interval | None = None
+    images: int | None = Field(None, description="evaluation images scored")
+    scorer: str | None = None
+    score_floor: float | None = Field(None, description="detections below are not scored")
+    latency_curve_ms: list[float] = Field(
+        default_factory=list, description="0th, 1st, ..., 100th percentile of the pooled samples"
+    )
+    trial_means_ms: list[float] = Field(default_factory=list)
+    warmup_iterations: int | None = None
+    iterations: int | None = Field(None, description="timed inferences per trial")
+    threads: int | None = None
+    other_cpu_share: float | None = Field(None, description="greatest of the trials: CPU time of other processes, 0-1")
+    hardware: HardwareClass | None = None
+    environment: dict[str, Any] = Field(default_factory=dict, description="probe of the device at the first trial")
+    options: dict[str, str] = Field(default_factory=dict, description="runtime options that were set")
+    candidates: list[Candidate] = Field(default_factory=list)
+    chosen_because: str | None = None
+
+
 class Results(Record):
     """The file ``results.json``."""
 
@@ -315,5 +348,6 @@ class Results(Record):
     spec: dict[str, Any]
     rows: list[Row]
     differences: list[Difference]
+    evidence: dict[str, Evidence] = Field(default_factory=dict, description="model/variant/device -> what is behind it")
     data: dict[str, Any] = Field(description="per set: images, boxes, left out and why")
     notes: list[str]

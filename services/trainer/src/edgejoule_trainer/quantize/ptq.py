@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -70,12 +70,14 @@ def quantize_detector(
     detector: Detector,
     calibration: Iterable[Tensor],
     tuning: Iterable[Tensor],
+    calibrators: Sequence[str] = tuple(CALIBRATORS),
     progress: Callable[[str, int], None] = lambda phase, images: None,
 ) -> Quantized:
     """An 8-bit form of ``detector``, whose own weights stay as they are.
 
     Args:
         calibration, tuning: images as the engine contract has them, float32[1,3,H,W], RGB 0-255; each read once.
+        calibrators: names of those to try.
         progress: called after each image with the phase (``calibration``, ``tuning``) and how many are done in it.
 
     Raises:
@@ -90,9 +92,9 @@ def quantize_detector(
             progress("calibration", count)
 
     statistics = collect_statistics(network, placement, normalized())
-    scales = {name: {t: choose(statistics[t]) for t in placement.scales} for name, choose in CALIBRATORS.items()}
+    scales = {name: {t: CALIBRATORS[name](statistics[t]) for t in placement.scales} for name in calibrators}
     candidates = {
-        name: with_network(detector, insert_quantizers(network, placement, scales[name])) for name in CALIBRATORS
+        name: with_network(detector, insert_quantizers(network, placement, scales[name])) for name in calibrators
     }
     found = _compare(detector, candidates, tuning, progress)
     best = min(found, key=lambda name: found[name].total)

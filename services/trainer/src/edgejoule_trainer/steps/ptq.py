@@ -1,7 +1,7 @@
 """Step ``ptq``: weights become an 8-bit ONNX graph (QuantizeLinear and DequantizeLinear, opset 13).
 
 Inputs: ``weights``; ``calibration`` and ``tuning`` (annotations, for the order of the images) with their shards
-``calibration-images-*`` and ``tuning-images-*``. Outputs: ``onnx``, ``record``. Parameter: ``threads`` (1).
+``calibration-images-*`` and ``tuning-images-*``. Outputs: ``onnx``, ``record``. Parameters: ``calibrators`` (those to try), ``threads``.
 """
 
 from __future__ import annotations
@@ -40,20 +40,21 @@ def run(job: Job) -> None:
     from edgejoule_trainer.quantize.ptq import quantize_detector
     from edgejoule_trainer.weights import read_weights
 
-    torch.set_num_threads(int(job.parameters.get("threads", 1)))
+    torch.set_num_threads(job.parameters["threads"])
     detector = read_weights(job.inputs["weights"])
-    manifest = detector.manifest().model_dump(mode="json")
+    manifest = detector.manifest()
+    layout = manifest.model_dump(mode="json")
     ids = {role: [image["id"] for image in job.read_json(role)["images"]] for role in ("calibration", "tuning")}
     offsets = {"calibration": 0, "tuning": len(ids["calibration"])}
     total = sum(map(len, ids.values()))
 
     quantized = quantize_detector(
         detector,
-        _images(job.inputs_named("calibration-images"), manifest),
-        _images(job.inputs_named("tuning-images"), manifest),
+        _images(job.inputs_named("calibration-images"), layout),
+        _images(job.inputs_named("tuning-images"), layout),
         lambda phase, images: job.progress(offsets[phase] + images, total, f"images, {phase}"),
     )
-    export_onnx(quantized.detector, job.output("onnx"))
+    export_onnx(quantized.detector, job.output("onnx"), manifest)
     sets = {role: {"images": len(found), "ids_sha256": hash_json(found)} for role, found in ids.items()}
     job.write_json("record", {"detector": detector.name, "opset": OPSET, "sets": sets, **quantized.record})
 
