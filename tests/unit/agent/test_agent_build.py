@@ -37,7 +37,7 @@ def test_build_takes_the_fastest_engine_that_is_right(tmp_path, toy, shard, mani
     onnx_path, engine_path = save(model, tmp_path / "m.onnx"), tmp_path / "engine"
     record = json.loads(json.dumps(build(onnx_path, precision, 1, [shard], engine_path, silent)))
 
-    assert record["ran_as"] == {"fp32": "fp32", "int8": "int8+fp32"}[precision]
+    assert record["ran_as"] in {"fp32": ["fp32"], "int8": ["int8+fp32", "int8w7+fp32"]}[precision]
     assert record["size_bytes"] == engine_path.stat().st_size
     assert record["model"] == manifest
     assert {candidate["runtime"].split(",")[0] for candidate in record["candidates"]} == {"onnxruntime", "openvino"}
@@ -55,7 +55,7 @@ def test_build_takes_the_fastest_engine_that_is_right(tmp_path, toy, shard, mani
     with load(engine_path, record, threads=1) as engine:
         for wanted, found in zip(reference(model, image), engine.infer(image)):
             assert wanted.shape == found.shape
-            assert signal_to_error_db(wanted, found) > 35
+            assert signal_to_error_db(wanted, found) > (35 if record["ran_as"] != "int8w7+fp32" else 20)
 
 
 def test_build_checks_on_seeded_images_when_there_is_no_shard(tmp_path, toy):
@@ -91,7 +91,7 @@ def test_build_refuses_a_model_whose_outputs_are_not_numbers(tmp_path, toy):
 
 
 def result(name, correct=True, share=1.0):
-    return Result(Candidate(name, name, {}, as_it_is), "", 1, correct, f"{name} told", True, share)
+    return Result(Candidate(name, name, {}, as_it_is, "int8+fp32"), "", 1, correct, f"{name} told", True, share)
 
 
 def test_choose_takes_the_fastest_correct_and_names_the_others():

@@ -4,7 +4,7 @@ import pytest
 from edgejoule_agent.engines import onnxruntime_engine, open_engine
 from edgejoule_agent.errors import ModelError
 from edgejoule_agent.macs import macs_by_node
-from edgejoule_agent.rewrite_u8 import halve_weights, rewrite_u8
+from edgejoule_agent.rewrite_u8 import halve_weights, narrow_weights, rewrite_u8
 
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
@@ -52,6 +52,24 @@ def test_halve_weights_keeps_the_sums_and_bounds_the_weights(toy):
         if value.dtype == np.int8 and value.ndim == 4 and value.shape[1] > 1:
             assert np.abs(value.astype(int)).max() <= 64
     assert sum(macs_by_node(halved).values()) > 1.5 * sum(macs_by_node(model).values())
+
+
+def test_narrow_weights_rounds_the_float_weights_to_seven_bits(toy):
+    model = toy(quantized=True, largest_weight=127)
+    narrowed = narrow_weights(model)
+    onnx.checker.check_model(narrowed)
+    given = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
+    stored = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in rewrite_u8(narrowed).graph.initializer}
+    weights = {name: value for name, value in stored.items() if value.dtype == np.int8 and value.ndim == 4}
+    assert sorted(value.shape[1] for value in weights.values()) == [1, 3, 8]
+    for name, value in weights.items():
+        original = given[name.replace(".q", "")]
+        if value.shape[1] == 1:  # depthwise: not summed over neighbours, so all 8 bits
+            assert np.array_equal(value, np.rint(original * 400))
+        else:
+            step = 127 / 63 / 400
+            assert np.array_equal(value, np.clip(np.rint(original / np.float32(step)), -64, 63))
+    assert np.abs(outputs(model) - outputs(narrowed)).max() < 0.1
 
 
 def test_rewrite_u8_refuses_a_zero_point_that_is_not_zero(toy):

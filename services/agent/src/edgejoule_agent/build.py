@@ -13,7 +13,7 @@ from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Tuple
 import numpy as np
 
 from edgejoule_agent import host
-from edgejoule_agent.candidates import Candidate, candidates
+from edgejoule_agent.candidates import Candidate, as_it_is, candidates
 from edgejoule_agent.contract import read_model
 from edgejoule_agent.engines import onnxruntime_engine, openvino_engine
 from edgejoule_agent.errors import EngineError, ModelError, UnsupportedError
@@ -64,8 +64,7 @@ def build(
     _check_precision(model, precision, onnx_path)
     with tempfile.TemporaryDirectory() as folder:
         count = _write_inputs(os.path.join(folder, "inputs.npy"), manifest, shards, NOISE[precision])
-        reference, floor = _reference(model, folder, count, progress)
-        results = _try_all(model, precision, threads, folder, count, (reference, floor), progress)
+        results = _try_all(model, precision, threads, folder, count, progress)
         latencies = _race([result for result in results if result.ran], threads, folder, progress)
         chosen, because = choose(results, latencies, precision)
         with open(chosen.path, "rb") as source, open(str(engine_path), "wb") as target:
@@ -75,7 +74,7 @@ def build(
         absent["int8_share"] = f"precision {precision} has no INT8"
     return {
         "precision": precision,
-        "ran_as": "int8+fp32" if precision == "int8" else precision,
+        "ran_as": chosen.candidate.ran_as,
         "hardware": host.hardware_class(chosen.candidate.runtime),
         "options": chosen.candidate.options,
         "size_bytes": chosen.size_bytes,
@@ -195,7 +194,7 @@ def _seeded_images(manifest: Mapping[str, Any]) -> List[Any]:
 
 def _reference(model: Any, folder: str, count: int, progress: Progress) -> Tuple[Any, Dict[str, float]]:
     """The reference's outputs on the clean images, and its signal-to-noise ratios under input noise (the floor)."""
-    oracle = Candidate("reference", "onnxruntime", onnxruntime_engine.UNOPTIMIZED, lambda graph: graph)
+    oracle = Candidate("reference", "onnxruntime", onnxruntime_engine.UNOPTIMIZED, as_it_is, "fp32")
     outputs = _run(oracle, model, folder, 2 * count, 1, progress)[0]
     clean = {name: values[:count] for name, values in outputs.items()}
     for name, values in clean.items():
@@ -205,12 +204,20 @@ def _reference(model: Any, folder: str, count: int, progress: Progress) -> Tuple
 
 
 def _try_all(
-    model: Any, precision: str, threads: int, folder: str, count: int, oracle: Tuple[Any, Any], progress: Progress
+    model: Any, precision: str, threads: int, folder: str, count: int, progress: Progress
 ) -> List[Result]:
     results = []
+    as_given = _reference(model, folder, count, progress)
     for ways in candidates(precision):
         for way in ways:
-            result = _try(way, model, precision, threads, folder, count, oracle, progress)
+            if way.change is None:
+                result = _try(way, model, precision, threads, folder, count, as_given, progress)
+            else:
+                changed = way.change(model)
+                oracle = _reference(changed, folder, count, progress)
+                result = _try(way, changed, precision, threads, folder, count, oracle, progress)
+                cost = signal_to_error_db(as_given[0]["scores"], oracle[0]["scores"])
+                result = result._replace(reason="{}; the change itself: scores {:.1f} dB".format(result.reason, cost))
             results.append(result)
             if result.correct or not result.ran:
                 break

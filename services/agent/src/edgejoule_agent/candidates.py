@@ -7,7 +7,7 @@ model is one candidate that failed.
 import importlib
 import statistics
 import time
-from typing import Any, Callable, Dict, List, Mapping, NamedTuple
+from typing import Any, Callable, Dict, List, Mapping, NamedTuple, Optional
 
 import numpy as np
 
@@ -22,12 +22,18 @@ RACE_INFERENCES = 3
 
 
 class Candidate(NamedTuple):
-    """One way to run a model: a runtime, its options, and what is done to the graph first."""
+    """One way to run a model: a runtime, its options, and what is done to the graph first.
+
+    ``rewrite`` puts the graph in another form of the same arithmetic; ``change`` before it changes the arithmetic,
+    so such a candidate is held to the reference of the changed graph, and ``ran_as`` says what it is.
+    """
 
     name: str
     runtime: str
     options: Dict[str, str]
     rewrite: Callable[[Any], Any]
+    ran_as: str
+    change: Optional[Callable[[Any], Any]] = None
 
 
 def as_it_is(model: Any) -> Any:
@@ -43,21 +49,22 @@ def u8_halves(model: Any) -> Any:
 def candidates(precision: str) -> List[List[Candidate]]:
     """Per runtime, the ways to run ``precision``, quickest first; one is tried when those before gave wrong numbers."""
     full, half = openvino_engine.FULL_PRECISION, openvino_engine.HALF_PRECISION
-    u8, exact = rewrite_u8.rewrite_u8, onnxruntime_engine.EXACT_U8
+    u8, narrow, exact = rewrite_u8.rewrite_u8, rewrite_u8.narrow_weights, onnxruntime_engine.EXACT_U8
     return {
         "fp32": [
-            [Candidate("onnxruntime", "onnxruntime", {}, as_it_is)],
-            [Candidate("openvino", "openvino", full, as_it_is)],
+            [Candidate("onnxruntime", "onnxruntime", {}, as_it_is, "fp32")],
+            [Candidate("openvino", "openvino", full, as_it_is, "fp32")],
         ],
-        "fp16": [[Candidate("openvino", "openvino", half, as_it_is)]],
+        "fp16": [[Candidate("openvino", "openvino", half, as_it_is, "fp16")]],
         "int8": [
             [
-                Candidate("onnxruntime, u8 activations", "onnxruntime", {}, u8),
-                Candidate("onnxruntime, u8 activations and weights", "onnxruntime", exact, u8),
+                Candidate("onnxruntime, u8 activations", "onnxruntime", {}, u8, "int8+fp32"),
+                Candidate("onnxruntime, u8 activations and weights", "onnxruntime", exact, u8, "int8+fp32"),
             ],
             [
-                Candidate("openvino, u8 activations", "openvino", full, u8),
-                Candidate("openvino, u8 activations, weights in halves", "openvino", full, u8_halves),
+                Candidate("openvino, u8 activations", "openvino", full, u8, "int8+fp32"),
+                Candidate("openvino, u8 activations, 7-bit weights", "openvino", full, u8, "int8w7+fp32", narrow),
+                Candidate("openvino, u8 activations, weights in halves", "openvino", full, u8_halves, "int8+fp32"),
             ],
         ],
     }[precision]

@@ -66,6 +66,39 @@ def rewrite_u8(model: Any) -> Any:
     return rewritten
 
 
+def narrow_weights(model: Any) -> Any:
+    """A copy of a Q/DQ ModelProto (opset >= 13) whose convolutions have weights of 7 bits, -64..63.
+
+    Not the same arithmetic: half as many steps. But u8 times such a weight cannot saturate the 16-bit sums of
+    x86 without VNNI (see ``halve_weights``), at no cost in speed. The steps are made anew from the
+    float weights, whose range stays. Depthwise convolutions are not summed over neighbours and keep 8 bits.
+    """
+    onnx = require("onnx", "onnxruntime")
+    narrowed = onnx.ModelProto()
+    narrowed.CopyFrom(model)
+    graph = narrowed.graph
+    constants = _constants(onnx, graph)
+    makers = {output: node for node in graph.node for output in node.output}
+    for convolution in [node for node in graph.node if node.op_type == "Conv"]:
+        dequantizer = makers.get(convolution.input[1])
+        quantizer = makers.get(dequantizer.input[0]) if dequantizer is not None else None
+        if quantizer is None or quantizer.op_type != "QuantizeLinear" or quantizer.input[0] not in constants:
+            continue
+        weight = constants[quantizer.input[0]]
+        if weight.shape[1] == 1:
+            continue
+        scale = constants[quantizer.input[1]] * np.float32(127.0 / 63.0)
+        steps = scale.reshape([-1] + [1] * (weight.ndim - 1)) if scale.ndim else scale
+        values = np.clip(weight, -64 * steps, 63 * steps).astype(np.float32)
+        for place, value in ((0, values), (1, scale)):
+            name = "{}/7_bits/{}".format(quantizer.name, place)
+            graph.initializer.append(onnx.numpy_helper.from_array(value, name))
+            quantizer.input[place] = name
+        dequantizer.input[1] = quantizer.input[1]
+    _drop_unread(graph)
+    return narrowed
+
+
 def halve_weights(model: Any) -> Any:
     """A copy of a graph from ``rewrite_u8`` that no 16-bit intermediate can saturate.
 
