@@ -52,6 +52,7 @@ def run(job: Job) -> None:
         detector,
         _images(job.inputs_named("calibration-images"), layout),
         _images(job.inputs_named("tuning-images"), layout),
+        job.parameters["calibrators"],
         lambda phase, images: job.progress(offsets[phase] + images, total, f"images, {phase}"),
     )
     export_onnx(quantized.detector, job.output("onnx"), manifest)
