@@ -15,15 +15,20 @@ import onnxslim
 import torch
 
 from edgejoule.canonical import canonical_json
+from edgejoule.records import ModelManifest
 from edgejoule_trainer.detectors import Detector
 from edgejoule_trainer.quantize.lint import INPUT, METADATA_KEY, OPSET, OUTPUTS, check
 
 
-def export_onnx(detector: Detector, path: Path) -> onnx.ModelProto:
+def export_onnx(detector: Detector, path: Path, manifest: ModelManifest | None = None) -> onnx.ModelProto:
     """Write ``detector`` to ``path``: input ``image``, outputs ``boxes`` and ``scores``; equal weights, equal bytes.
 
     A quantized network becomes QuantizeLinear and DequantizeLinear pairs, in front of float weights too: TensorRT 8.2
     wants a convolution's weights to be initializers and quantizes them itself when it builds.
+
+    Args:
+        manifest: what goes into the metadata, when not ``detector.manifest()``: a quantized detector has its batch
+            norm folded, so its parameters and operations are those of the float one.
 
     Raises:
         ModelError: the graph would not run on a board as it should; see ``quantize.lint``.
@@ -44,7 +49,8 @@ def export_onnx(detector: Detector, path: Path) -> onnx.ModelProto:
         )
     model = onnxslim.slim(onnx.load_from_string(buffer.getvalue()))
     del model.metadata_props[:]
-    model.metadata_props.add(key=METADATA_KEY, value=canonical_json(detector.manifest().model_dump(mode="json")))
+    manifest = manifest or detector.manifest()
+    model.metadata_props.add(key=METADATA_KEY, value=canonical_json(manifest.model_dump(mode="json")))
     onnx.checker.check_model(model)
     check(model)
     path.write_bytes(model.SerializeToString(deterministic=True))

@@ -24,7 +24,10 @@ from torch import fx, nn
 WEIGHTED = (nn.Conv2d, nn.Linear)
 _MOVING_MODULES = (nn.MaxPool2d, nn.Identity, nn.Dropout, nn.ChannelShuffle, nn.Flatten)
 _MOVING_METHODS = frozenset(
-    "view reshape transpose permute flatten unflatten squeeze unsqueeze contiguous chunk split".split()
+    {
+        *("view", "reshape", "transpose", "permute", "flatten", "unflatten", "squeeze", "unsqueeze", "contiguous"),
+        *("chunk", "split"),
+    }
 )
 _MOVING_FUNCTIONS = frozenset(
     {

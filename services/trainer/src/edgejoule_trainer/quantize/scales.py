@@ -31,7 +31,7 @@ class Histogram:
 
     def __init__(self) -> None:
         self.counts: NDArray[np.float64] = np.zeros(BINS)
-        self.upper = 2.0**-126
+        self.upper = 2.0**-100
         self.maximum = 0.0
 
     @property
@@ -56,9 +56,9 @@ class Histogram:
         ).numpy()
 
     def _grow_beyond(self, value: float) -> None:
-        upper = 2.0 ** math.frexp(value)[1]  # the smallest power of two above value
-        if upper <= self.upper:
+        if value < self.upper:
             return
+        upper = 2.0 ** math.frexp(value)[1]  # the smallest power of two above value
         merged = np.zeros_like(self.counts)
         factor = int(min(upper / self.upper, BINS))
         merged[: BINS // factor] = self.counts.reshape(-1, factor).sum(axis=1)
@@ -84,6 +84,8 @@ def choose_scale_mse(histogram: Histogram) -> float:
 
     Every 16th bin edge up to the maximum is tried; the values of a bin are taken at its centre.
     """
+    if not histogram.maximum:
+        return choose_scale_minmax(histogram)
     thresholds = _thresholds(histogram)
     errors = [mean_squared_error(histogram, threshold / (LEVELS - 1)) for threshold in thresholds]
     return _scale(float(thresholds[np.argmin(errors)]))

@@ -1,7 +1,8 @@
 """Step ``ptq``: weights become an 8-bit ONNX graph (QuantizeLinear and DequantizeLinear, opset 13).
 
 Inputs: ``weights``; ``calibration`` and ``tuning`` (annotations, for the order of the images) with their shards
-``calibration-images-*`` and ``tuning-images-*``. Outputs: ``onnx``, ``record``. Parameters: ``calibrators`` (those to try), ``threads``.
+``calibration-images-*`` and ``tuning-images-*``. Outputs: ``onnx``, ``record``.
+Parameters: ``calibrators`` (names of those to try), ``threads``.
 """
 
 from __future__ import annotations
