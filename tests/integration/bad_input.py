@@ -22,13 +22,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import onnx
 import torch
 import yaml
 
 from edgejoule.records import Label
 from edgejoule_trainer.data.generate import CATEGORIES, generate
 from edgejoule_trainer.detectors import create
-from edgejoule_trainer.weights import write_weights
+from edgejoule_trainer.export import export_onnx
+from edgejoule_trainer.weights import read_weights, write_weights
 
 PAGE = Path(__file__).parents[2] / "docs/reference/errors.md"
 SPEC: dict[str, Any] = {
@@ -123,9 +125,11 @@ def run(workspace: Workspace, arguments: list[str]) -> subprocess.CompletedProce
     )
 
 
-def sentence(workspace: Workspace, output: str, says: str) -> str:
-    """The line of ``output`` that says it, with the workspace's own path taken out."""
-    lines = [line.strip() for line in output.replace(f"{workspace.folder.resolve()}/", "").splitlines()]
+def sentence(workspace: Workspace, result: subprocess.CompletedProcess[str], says: str) -> str:
+    """The line that says it, without a table's borders, the workspace's own path and the log's."""
+    told = (result.stderr + result.stdout).replace(f"{workspace.folder.resolve()}/", "")
+    lines = [" ".join(re.sub(r"\(log: .*\)|[│•]", " ", line).split()) for line in told.splitlines()]
+    lines = [re.sub(r"^failed [0-9.:]+ s? ?", "", line) for line in lines]
     return next((line for line in lines if re.search(says, line)), "")
 
 
@@ -176,7 +180,7 @@ case("Spec", "an unknown precision", r"int4.*fp32")(_changed("precisions", ["int
 case("Spec", "a precision named twice", r"'fp32' is there 2 times")(_changed("precisions", ["fp32", "fp32"]))
 case("Spec", "an unknown device", r"no device 'tpu'")(_changed("devices", ["tpu"]))
 case("Spec", "an unknown detector", r"no detector 'nanodet_x'.*nanodet_m")(_changed("models.0.detector", "nanodet_x"))
-case("Spec", "no models", r"models")(_changed("models", []))
+case("Spec", "no models", r"models: is empty")(_changed("models", []))
 case("Spec", "an input size the detector cannot have", r"input.*multiple of 32")(_changed("models.0.input", 100))
 case("Spec", "a weights file that is not there", r"no file.*none\.pth")(_changed("models.0.weights", "none.pth"))
 case("Spec", "an images folder that is not there", r"no folder.*none")(_changed("data.sources.val.images", "none"))
@@ -230,8 +234,10 @@ def _annotation_text(text: str) -> Callable[[Workspace], list[str]]:
 
 case("Data", "annotations that are no JSON", r"val\.json")(_annotation_text("{'images': []"))
 case("Data", "annotations nested a million deep", r"val\.json")(_annotation_text("[" * 1_000_000))
-case("Data", "annotations without images", r"images")(_annotation_text('{"annotations": [], "categories": []}'))
-case("Data", "a box beyond the frame", r"(outside|beyond|frame)")(
+case("Data", "annotations without categories", r"'categories' is empty")(
+    _annotation_text('{"images": [], "annotations": [], "categories": []}')
+)
+case("Data", "a box beyond the frame", r"pixels outside the")(
     _annotation(lambda c: c["annotations"][0].update(bbox=[300, 200, 500, 500]))
 )
 case("Data", "a box without an area", r"(area|width|height)")(
@@ -240,10 +246,8 @@ case("Data", "a box without an area", r"(area|width|height)")(
 case("Data", "a box that is not a number", r"(finite|NaN|nan|number)")(
     _annotation(lambda c: c["annotations"][0].update(bbox=[float("nan"), 1, 5, 5]))
 )
-case("Data", "two images of one id", r"duplicate|twice|more than once|2 images")(
-    _annotation(lambda c: c["images"][1].update(id=c["images"][0]["id"]))
-)
-case("Data", "two annotations of one id", r"duplicate|twice|more than once|2 annotations")(
+case("Data", "two images of one id", r"twice")(_annotation(lambda c: c["images"][1].update(id=c["images"][0]["id"])))
+case("Data", "two annotations of one id", r"twice")(
     _annotation(lambda c: c["annotations"][1].update(id=c["annotations"][0]["id"]))
 )
 case("Data", "an unknown category", r"categor.*77|77.*categor")(
@@ -252,39 +256,37 @@ case("Data", "an unknown category", r"categor.*77|77.*categor")(
 case("Data", "an annotation of an unknown image", r"image.*424242|424242.*image")(
     _annotation(lambda c: c["annotations"][0].update(image_id=424242))
 )
-case("Data", "a size that is not the file's", r"11x11|11.*11")(
-    _annotation(lambda c: c["images"][0].update(width=11, height=11))
-)
+case("Data", "a size that is not the file's", r"999")(_annotation(lambda c: c["images"][0].update(width=999)))
 case("Data", "a file name that leaves the folder", r"\.\./")(
     _annotation(lambda c: c["images"][0].update(file_name="../../secret.jpg"))
 )
 
 
-@case("Data", "a missing image", r"(missing|no such|not there|no file)")
+@case("Data", "a missing image", r"is not in the folder")
 def _(w: Workspace) -> list[str]:
     w.image().unlink()
     return w.check()
 
 
-@case("Data", "a truncated JPEG", r"(truncated|cut|damaged|incomplete|ends)")
+@case("Data", "a truncated JPEG", r"truncated JPEG")
 def _(w: Workspace) -> list[str]:
     w.image().write_bytes(w.image().read_bytes()[:2000])
     return w.check()
 
 
-@case("Data", "an image that is a text", r"(not an image|damaged|cannot be decoded|unknown format)")
+@case("Data", "an image that is a text", r"neither a JPEG nor a PNG")
 def _(w: Workspace) -> list[str]:
     w.image().write_text("hello")
     return w.check()
 
 
-@case("Data", "bad images in a run", r"(truncated|cut|damaged|incomplete|ends)")
+@case("Data", "bad images in a run", r"truncated JPEG")
 def _(w: Workspace) -> list[str]:
     w.image().write_bytes(w.image().read_bytes()[:2000])
     return w.run()
 
 
-@case("Data", "calibration images that are evaluation images too", r"(overlap|both|share)")
+@case("Data", "calibration images that are evaluation images too", r"must be disjoint")
 def _(w: Workspace) -> list[str]:
     shutil.copy(
         w.image(),
@@ -371,6 +373,53 @@ def _(w: Workspace) -> list[str]:
     return w.run()
 
 
+# --- ONNX ----------------------------------------------------------------------------------------
+
+
+def _onnx(change: Callable[[onnx.ModelProto], object]) -> Callable[[Workspace], list[str]]:
+    def arrange(w: Workspace) -> list[str]:
+        detector = read_weights(w.path("weights.safetensors"))
+        export_onnx(detector, w.path("m.onnx"), detector.manifest())
+        model = onnx.load(w.path("m.onnx"))
+        change(model)
+        w.path("m.onnx").write_bytes(model.SerializeToString())
+        return ["model", "check", "m.onnx"]
+
+    return arrange
+
+
+def _onnx_bytes(content: bytes) -> Callable[[Workspace], list[str]]:
+    def arrange(w: Workspace) -> list[str]:
+        w.path("m.onnx").write_bytes(content)
+        return ["model", "check", "m.onnx"]
+
+    return arrange
+
+
+def _other_operator(model: onnx.ModelProto) -> None:
+    node = next(node for node in model.graph.node if node.op_type == "LeakyRelu")
+    del node.attribute[:]
+    node.op_type = "HardSwish"
+    model.opset_import[0].version = 14
+
+
+case("ONNX", "no such file", r"m\.onnx.*[Nn]o such file")(lambda w: ["model", "check", "m.onnx"])
+case("ONNX", "a text file", r"m\.onnx: not a valid ONNX")(_onnx_bytes(b"this is not a graph"))
+case("ONNX", "without Edgejoule's metadata", r"m\.onnx.*(metadata|manifest)")(
+    _onnx(lambda m: m.ClearField("metadata_props"))
+)
+case("ONNX", "an output of another name", r"boxes")(
+    _onnx(
+        lambda m: (
+            setattr(m.graph.output[0], "name", "rectangles"),
+            m.graph.node.append(onnx.helper.make_node("Identity", ["boxes"], ["rectangles"])),
+        )
+    )
+)
+case("ONNX", "an operator that TensorRT 8.2 lacks", r"HardSwish.*not an operator of TensorRT 8\.2")(
+    _onnx(_other_operator)
+)
+
 # --- folders, disks, stores ----------------------------------------------------------------------
 
 
@@ -381,7 +430,7 @@ def _without_root_powers(w: Workspace) -> None:
         w.before = ["setpriv", f"--bounding-set={caps}", f"--inh-caps={caps}"]
 
 
-@case("Folders", "an output folder that cannot be written", r"permission denied")
+@case("Folders", "an output folder that cannot be written", r"no permission")
 def _(w: Workspace) -> list[str]:
     w.path("closed").mkdir(mode=0o555)
     _without_root_powers(w)
@@ -389,14 +438,14 @@ def _(w: Workspace) -> list[str]:
     return ["run", "spec.yaml", "--out", "closed/out"]
 
 
-@case("Folders", "an annotation file that cannot be read", r"permission denied|cannot be read")
+@case("Folders", "an annotation file that cannot be read", r"Permission denied")
 def _(w: Workspace) -> list[str]:
     w.path("data/annotations/val.json").chmod(0)
     _without_root_powers(w)
     return w.run()
 
 
-@case("Folders", "an images folder that cannot be read", r"permission denied|cannot be read")
+@case("Folders", "an images folder that cannot be read", r"Permission denied")
 def _(w: Workspace) -> list[str]:
     w.path("data/val").chmod(0)
     _without_root_powers(w)
@@ -449,7 +498,9 @@ def page(told: dict[str, str]) -> str:
     ]
     for group in dict.fromkeys(case.group for case in CASES):
         lines += ["", f"## {group}", "", "| mistake | what is said |", "|---|---|"]
-        lines += [f"| {case.title} | {_cell(told[case.title])} |" for case in CASES if case.group == group]
+        lines += [
+            f"| {case.title} | {_cell(told[f'{case.group}: {case.title}'])} |" for case in CASES if case.group == group
+        ]
     return "\n".join(lines) + "\n"
 
 
@@ -463,7 +514,7 @@ def outcome(case: Case, template: Path, folder: Path) -> tuple[subprocess.Comple
     workspace = Workspace(folder)
     arguments = case.arrange(workspace)
     result = run(workspace, arguments)
-    return result, sentence(workspace, result.stdout + result.stderr, case.says)
+    return result, sentence(workspace, result, case.says)
 
 
 def main() -> None:
@@ -474,7 +525,7 @@ def main() -> None:
         template = Path(name) / "template"
         make_template(template)
         for index, each in enumerate(CASES):
-            _, told[each.title] = outcome(each, template, Path(name) / str(index))
+            _, told[f"{each.group}: {each.title}"] = outcome(each, template, Path(name) / str(index))
     PAGE.write_text(page(told), encoding="utf-8")
 
 

@@ -31,4 +31,4 @@ def test_mistake_ends_in_one_sentence(case, template, tmp_path):
 
 
 def test_there_are_at_least_forty_kinds():
-    assert len({case.title for case in bad_input.CASES}) == len(bad_input.CASES) >= 40
+    assert len({(case.group, case.title) for case in bad_input.CASES}) == len(bad_input.CASES) >= 40

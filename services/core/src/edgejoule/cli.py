@@ -31,6 +31,7 @@ GROUP = "edgejoule.commands"
 
 COMMANDS = {
     "data": ("edgejoule-trainer", "Fetch, generate and check data sets."),
+    "model": ("edgejoule-trainer", "Check ONNX files."),
     "weights": ("edgejoule-trainer", "Import and check weights files."),
     "report": ("edgejoule-analyst", "Make a report from results."),
 }

@@ -370,6 +370,8 @@ def _sentence(detail: ErrorDetails) -> tuple[Location, str]:
             return location, f"{said} is none of {', '.join(allowed)}{_nearest(str(detail['input']), allowed)}"
         case "string_pattern_mismatch":
             return location, f"{key}: {said} must be letters, digits, '.', '_' or '-', 64 at most"
+        case "too_short":
+            return location, f"{key}: is empty; name at least one"
         case "model_type" | "model_attributes_type" | "dict_type":
             return location, f"{key}: must be a mapping (key: value), not {said}"
         case _:
