@@ -6,12 +6,13 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from edgejoule.errors import DataError
-from edgejoule_analyst.average_precision import RECALL_POINTS, ApCurves, Matches, recall_points_reached
 from hypothesis import given
 from hypothesis import strategies as st
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
+
+from edgejoule.errors import DataError
+from edgejoule_analyst.average_precision import RECALL_POINTS, ApCurves, Matches, recall_points_reached
 
 CATEGORIES = (3, 7, 11)
 

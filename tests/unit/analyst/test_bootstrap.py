@@ -1,5 +1,7 @@
 import numpy as np
 import pytest
+from scipy import stats
+
 from edgejoule_analyst.bootstrap import (
     BATCH,
     NO_EVIDENCE,
@@ -9,7 +11,6 @@ from edgejoule_analyst.bootstrap import (
     resamples,
     verdict,
 )
-from scipy import stats
 
 
 def mean_under(values: np.ndarray):

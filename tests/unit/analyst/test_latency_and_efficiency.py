@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+
 from edgejoule.errors import DataError
 from edgejoule_analyst.efficiency import energy_per_inference_mj, map_per_joule
 from edgejoule_analyst.latency import frames_per_second, load_samples_ms, pool, quantile_curve_ms

@@ -1,7 +1,8 @@
 import numpy as np
-from edgejoule_analyst.pareto import front
 from hypothesis import given
 from hypothesis import strategies as st
+
+from edgejoule_analyst.pareto import front
 
 few_values = st.integers(0, 4)
 candidates = st.lists(st.tuples(few_values, few_values, few_values), min_size=1, max_size=12)

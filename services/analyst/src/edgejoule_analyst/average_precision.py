@@ -20,17 +20,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from edgejoule.errors import DataError
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
+
+from edgejoule.errors import DataError
 
 FloatArray = NDArray[np.float64]
 BoolArray = NDArray[np.bool_]
 
 RECALL_STEP = 0.01
 RECALL_POINTS = 101
-COLUMNS_PER_BLOCK = 128
-"""Resamples worked on at once: a block of a category's running counts stays in the processor's cache."""
+ROWS_PER_BLOCK = 128
+"""Resamples worked on at once: the running counts of a category stay in the processor's cache."""
 
 
 @dataclass(frozen=True)
@@ -115,21 +116,21 @@ class ApCurves:
         The mean over T is COCO's AP, column 0 its AP50.
         """
         blocks = [
-            self._block(np.ascontiguousarray(weights[start : start + COLUMNS_PER_BLOCK].T, dtype=np.float64))
-            for start in range(0, len(weights), COLUMNS_PER_BLOCK)
+            self._block(weights[start : start + ROWS_PER_BLOCK].astype(np.float64))
+            for start in range(0, len(weights), ROWS_PER_BLOCK)
         ]
         return np.concatenate(blocks)
 
     def _block(self, weights: FloatArray) -> FloatArray:
-        """``weights``: [I, B], the resamples side by side."""
-        total = np.zeros((self._thresholds, weights.shape[1]))
-        present = np.zeros(weights.shape[1])
+        by_image = np.ascontiguousarray(weights.T)  # what a sparse product wants, made once
+        total = np.zeros((len(weights), self._thresholds))
+        present = np.zeros((len(weights), 1))
         for curves in self._categories:
-            ground_truths = self._ground_truths[curves.category] @ weights
-            total += curves.average_precision(weights, ground_truths)
+            ground_truths = weights @ self._ground_truths[curves.category][:, None]
+            total += curves.average_precision(weights, by_image, np.maximum(ground_truths, 1))
             present += ground_truths > 0
         with np.errstate(invalid="ignore"):
-            mean: FloatArray = (total / present).T
+            mean: FloatArray = total / present
         return mean
 
 
@@ -150,25 +151,24 @@ class _CategoryCurves:
         ignored = matches.ignored[:, order[:last]]
 
         self._event_image = images[events]
-        self._hit = hit[:, events]
-        self._seen = _counts(segment, images[:last], len(events), len(matches.image_ids))
+        self._hit = [np.flatnonzero(of_iou) for of_iou in hit[:, events]]
+        shape = (len(events), len(matches.image_ids))
+        self._seen = _counts(segment, images[:last], shape)
         self._ignored = [
-            _counts(segment[row], images[:last][row], len(events), len(matches.image_ids)) if row.any() else None
-            for row in ignored
+            _counts(segment[of_iou], images[:last][of_iou], shape) if of_iou.any() else None for of_iou in ignored
         ]
 
-    def average_precision(self, weights: FloatArray, ground_truths: FloatArray) -> FloatArray:
-        """AP, [T, B], under ``weights`` [I, B]; 0 where ``ground_truths`` [B] is 0."""
-        result = np.zeros((len(self._hit), weights.shape[1]))
-        seen = np.cumsum(self._seen @ weights, axis=0)
-        event_weight = weights[self._event_image]
-        present = np.maximum(ground_truths, 1)
+    def average_precision(self, weights: FloatArray, by_image: FloatArray, ground_truths: FloatArray) -> FloatArray:
+        """AP, [B, T], under ``weights`` [B, I], also given as ``by_image`` [I, B]; ``ground_truths`` [B, 1] >= 1."""
+        result = np.zeros((len(weights), len(self._hit)))
+        seen = _running_sum(self._seen, by_image)
+        event_weight = weights[:, self._event_image]
         for threshold, (hit, ignored) in enumerate(zip(self._hit, self._ignored, strict=True)):
-            if not hit.any():
+            if not len(hit):
                 continue
-            counted = seen[hit] if ignored is None else (seen - np.cumsum(ignored @ weights, axis=0))[hit]
-            true = np.cumsum(event_weight[hit], axis=0)
-            result[threshold] = interpolated_average(true, counted, present)
+            counted = seen if ignored is None else seen - _running_sum(ignored, by_image)
+            true = np.cumsum(event_weight.take(hit, axis=1), axis=1)
+            result[:, threshold] = interpolated_average(true, counted.take(hit, axis=1), ground_truths)
         return result
 
 
@@ -176,17 +176,18 @@ def interpolated_average(true: FloatArray, counted: FloatArray, ground_truths: F
     """The mean of the interpolated precision at COCO's 101 recall thresholds, [B].
 
     Args:
-        true: [K, B], true positives up to and with each one, by falling score.
-        counted: [K, B], detections that count up to there.
-        ground_truths: [B], at least 1.
+        true: [B, K], true positives up to and with each one, by falling score.
+        counted: [B, K], detections that count up to there.
+        ground_truths: [B, 1], at least 1.
 
-    >>> interpolated_average(np.array([[1.0], [2.0]]), np.array([[1.0], [4.0]]), np.array([2.0])).round(4)
+    >>> interpolated_average(np.array([[1.0, 2.0]]), np.array([[1.0, 4.0]]), np.array([[2.0]])).round(4)
     array([0.7525])
     """
     precision = true / np.maximum(counted, 1)
-    envelope = np.maximum.accumulate(precision[::-1], axis=0)[::-1]
+    envelope = np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1]
     reached = recall_points_reached(true / ground_truths)
-    total: FloatArray = envelope[0] * reached[0] + np.einsum("kb,kb->b", envelope[1:], np.diff(reached, axis=0))
+    total: FloatArray = envelope[:, 0] * reached[:, 0]
+    total += np.einsum("bk,bk->b", envelope[:, 1:], np.diff(reached, axis=1))
     return total / RECALL_POINTS
 
 
@@ -198,12 +199,20 @@ def recall_points_reached(recall: FloatArray) -> FloatArray:
     >>> recall_points_reached(np.array([0.0, 0.005, 0.01, 1.0]))
     array([  0.,   1.,   2., 101.])
     """
-    below = np.floor(recall * (RECALL_POINTS - 1))
-    below += (below + 1) * RECALL_STEP <= recall
-    below -= below * RECALL_STEP > recall
-    return (below + 1) * (recall > 0)
+    above = np.floor(recall * (RECALL_POINTS - 1))
+    above += 1
+    above += above * RECALL_STEP <= recall
+    above -= (above - 1) * RECALL_STEP > recall
+    above *= recall > 0
+    return above
 
 
-def _counts(segment: NDArray[np.int64], image: NDArray[np.int32], segments: int, images: int) -> csr_array:
+def _counts(segment: NDArray[np.int64], image: NDArray[np.int32], shape: tuple[int, int]) -> csr_array:
     """Detections per segment and image, [segments, images]."""
-    return csr_array((np.ones(len(segment)), (segment, image)), shape=(segments, images))
+    return csr_array((np.ones(len(segment)), (segment, image)), shape=shape)
+
+
+def _running_sum(counts: csr_array, by_image: FloatArray) -> FloatArray:
+    """Weighted detections up to the end of each segment, [B, segments]."""
+    per_segment = np.ascontiguousarray((counts @ by_image).T)
+    return np.cumsum(per_segment, axis=1, out=per_segment)

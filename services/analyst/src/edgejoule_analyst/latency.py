@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
+
 from edgejoule.errors import DataError
 from edgejoule.records import Latency
-from numpy.typing import NDArray
 
 FloatArray = NDArray[np.float64]
 

@@ -1,0 +1,63 @@
+"""``edgejoule report``: the table and the report again, from results.json alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from pydantic import ValidationError
+
+from edgejoule.errors import DataError
+from edgejoule.records import Results
+
+app = typer.Typer(
+    help="Show the results of a run again, or write their report.",
+    invoke_without_command=True,
+    context_settings={"allow_interspersed_args": True},
+    rich_markup_mode=None,
+)
+
+RESULTS_FILE = "results.json"
+
+
+@app.callback(invoke_without_command=True)
+def report(
+    path: Annotated[Path, typer.Argument(metavar="RESULTS", help="A results.json, or the folder of a run.")],
+    html: Annotated[Path | None, typer.Option("--html", help="Write the report to this file.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print results.json in place of the table.")] = False,
+) -> None:
+    """Show the results of a run again, or write their report."""
+    from rich.console import Console
+
+    from edgejoule_analyst.report import render_report
+    from edgejoule_analyst.table import WIDTH, render_table
+
+    results = read_results(path)
+    if html is not None:
+        html.write_text(render_report(results), encoding="utf-8")
+    if as_json:
+        typer.echo(results.model_dump_json())
+        return
+    console = Console()
+    console.width = max(console.width, WIDTH)
+    console.print(render_table(results.model_dump(mode="json")))
+    if html is not None:
+        typer.echo(f"Report: {html}")
+
+
+def read_results(path: Path) -> Results:
+    """The results in a file, or in ``results.json`` of a run's folder.
+
+    Raises:
+        DataError: there is none, or it is not of the published schema.
+    """
+    file = path / RESULTS_FILE if path.is_dir() else path
+    try:
+        return Results.model_validate_json(file.read_bytes())
+    except FileNotFoundError as error:
+        raise DataError(f"there is no {file}; give a results.json or the folder that edgejoule run wrote") from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"])) or "the file"
+        raise DataError(f"{file} is no results file of this version: {where}: {first['msg']}") from error

@@ -1,0 +1,100 @@
+"""Every cell's AP with its interval, and its difference from the same model in FP32 on the same device."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from edgejoule.errors import DataError
+from edgejoule.records import Difference
+from edgejoule_analyst.average_precision import ApCurves, FloatArray, Matches
+from edgejoule_analyst.bootstrap import LEVEL, Estimate, distribution, percentile_interval, verdict
+from edgejoule_analyst.measurements import Cell
+
+Metric = Literal["ap", "ap50"]
+METRICS: tuple[Metric, ...] = ("ap", "ap50")
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """AP and AP50 of one cell: on the images as they are, and under each resample."""
+
+    matches: Matches
+    values: Mapping[Metric, float]
+    draws: Mapping[Metric, FloatArray]
+
+    def interval(self, metric: Metric) -> Estimate:
+        return percentile_interval(self.values[metric], self.draws[metric])
+
+
+def measure(matches: Matches, *, count: int, seed: int, progress: Callable[[int], None]) -> Accuracy:
+    """AP and AP50 with their bootstrap distributions over images.
+
+    Raises:
+        DataError: no image has a ground truth that counts, so there is no AP.
+    """
+    if not matches.gt_count.any():
+        raise DataError("the evaluation set has no object that counts, so no AP can be had; give it annotated images")
+    curves = ApCurves(matches)
+    images = len(matches.image_ids)
+    whole = _metrics(curves.at(np.ones((1, images), np.int64)))
+    draws = _metrics(distribution(curves.at, images, count=count, seed=seed, progress=progress))
+    return Accuracy(matches, {metric: float(values[0]) for metric, values in whole.items()}, draws)
+
+
+def differences(cells: Sequence[Cell], measured: Mapping[str, Accuracy]) -> list[Difference]:
+    """Each cell's AP and AP50 less those of its FP32 reference, where both were scored.
+
+    Args:
+        measured: by cell name, drawn with one seed and count; that pairs them.
+
+    Raises:
+        DataError: a cell and its reference were scored on different images.
+    """
+    found = []
+    for cell in cells:
+        reference = reference_of(cell, cells)
+        if reference is None or cell.name not in measured or reference.name not in measured:
+            continue
+        row, against = measured[cell.name], measured[reference.name]
+        if not row.matches.same_images(against.matches):
+            raise DataError(
+                f"{cell.name} and {reference.name} were scored on different images and cannot be compared;"
+                " score both on one evaluation set"
+            )
+        found += [_difference(metric, cell.name, row, reference.name, against) for metric in METRICS]
+    return found
+
+
+def reference_of(cell: Cell, cells: Sequence[Cell]) -> Cell | None:
+    """The cell that ``cell`` is held against: base weights in FP32, same model and device; none for that one itself."""
+    for other in cells:
+        same = (other.model, other.device) == (cell.model, cell.device)
+        if same and (other.weights, other.precision) == ("base", "fp32"):
+            return None if other is cell else other
+    return None
+
+
+def _difference(metric: Metric, row_name: str, row: Accuracy, against_name: str, against: Accuracy) -> Difference:
+    draws = row.draws[metric] - against.draws[metric]
+    estimate = percentile_interval(row.values[metric] - against.values[metric], draws)
+    return Difference(
+        metric=metric,
+        row=row_name,
+        against=against_name,
+        difference=estimate.value,
+        low=estimate.low,
+        high=estimate.high,
+        level=LEVEL,
+        resamples=len(draws),
+        images=len(row.matches.image_ids),
+        verdict=verdict(estimate),
+    )
+
+
+def _metrics(ap_by_iou: FloatArray) -> dict[Metric, FloatArray]:
+    """AP and AP50 from AP per IoU threshold, [B, T]."""
+    return {"ap": ap_by_iou.mean(axis=1), "ap50": ap_by_iou[:, 0]}

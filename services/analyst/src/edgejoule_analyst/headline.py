@@ -1,0 +1,93 @@
+"""What quantization did to a model: accuracy, speed and size against its FP32, with intervals, in plain words."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from edgejoule.records import Difference, Results, Row
+from edgejoule_analyst.bootstrap import NO_EVIDENCE
+from edgejoule_analyst.words import factor, interval, row_name, signed_points, variant_name
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """How many times as fast, or as small; ``low`` and ``high`` from the least and greatest trial means."""
+
+    value: float
+    low: float
+    high: float
+
+    @property
+    def settled(self) -> bool:
+        """Whether every pair of trials agrees on the direction."""
+        return self.low > 1 or self.high < 1
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One row beside its FP32 reference."""
+
+    row: Row
+    against: Row
+    ap: Difference
+    speed: Ratio | None
+    size: float | None
+    """Bytes of the reference / bytes of the row."""
+
+    @property
+    def sentence(self) -> str:
+        """All of it in plain words."""
+        variants = f"{variant_name(self.row.variant)} against {variant_name(self.against.variant)}"
+        parts = [accuracy_in_words(self.ap), speed_in_words(self.speed), size_in_words(self.size)]
+        return f"{self.row.model} on {self.row.device}, {variants}: {'; '.join(parts)}."
+
+
+def comparisons(results: Results) -> list[Comparison]:
+    """Each row that has a difference to its FP32 reference, in the order of the rows."""
+    rows = {row_name(row): row for row in results.rows}
+    return [
+        Comparison(
+            row=rows[difference.row],
+            against=rows[difference.against],
+            ap=difference,
+            speed=_speed(results, difference),
+            size=_size(rows[difference.row], rows[difference.against]),
+        )
+        for difference in results.differences
+        if difference.metric == "ap"
+    ]
+
+
+def accuracy_in_words(difference: Difference) -> str:
+    if difference.verdict == NO_EVIDENCE:
+        return f"{NO_EVIDENCE} in AP ({signed_points(difference.difference)} points, {interval(difference)})"
+    by = 100 * abs(difference.difference)
+    return f"AP is {difference.verdict} by {by:.2f} points ({interval(difference)})"
+
+
+def speed_in_words(speed: Ratio | None) -> str:
+    if speed is None:
+        return "speed was not compared"
+    between = f"{factor(speed.low)} to {factor(speed.high)} between trials"
+    if not speed.settled:
+        return f"no clear difference in speed ({factor(speed.value)}; {between})"
+    return f"{factor(speed.value)} as fast ({between})"
+
+
+def size_in_words(size: float | None) -> str:
+    if size is None:
+        return "size was not compared"
+    return f"{factor(size)} smaller" if size >= 1 else f"{factor(1 / size)} larger"
+
+
+def _speed(results: Results, difference: Difference) -> Ratio | None:
+    row = results.evidence[difference.row].trial_means_ms
+    against = results.evidence[difference.against].trial_means_ms
+    if not row or not against:
+        return None
+    value = (sum(against) / len(against)) / (sum(row) / len(row))
+    return Ratio(value, min(against) / max(row), max(against) / min(row))
+
+
+def _size(row: Row, against: Row) -> float | None:
+    return None if row.size_mb is None or against.size_mb is None else against.size_mb / row.size_mb

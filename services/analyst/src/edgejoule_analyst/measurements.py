@@ -1,0 +1,146 @@
+"""What the steps of one cell left behind, read from its input files.
+
+Any input may be, in place of the record or blob, an *outcome file*: the JSON of how the step that should have
+made it ended. So an unsupported or failed cell is read like any other.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import ValidationError
+
+from edgejoule.canonical import hash_file
+from edgejoule.errors import DataError
+from edgejoule.records import BenchmarkRecord, EngineRecord, Hashes, Record, ScoreRecord
+from edgejoule_analyst.average_precision import Matches
+from edgejoule_analyst.latency import FloatArray, load_samples_ms
+
+R = TypeVar("R", bound=Record)
+
+OUTCOME_KEYS = {"outcome", "reason", "step"}
+OUTCOME_BYTES = 1 << 20
+"""An outcome file is smaller; a blob that merely begins like JSON is not parsed whole."""
+
+
+class Cell(Record):
+    """One row to come, as the plan has it."""
+
+    name: str
+    model: str
+    detector: str
+    weights: str
+    variant: str
+    precision: str
+    device: str
+    protocol: str
+    comparable: bool
+
+
+@dataclass(frozen=True)
+class Ended:
+    """A step that left no result: how it ended, and why."""
+
+    outcome: str
+    reason: str
+    step: str
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One trial's record and its samples, in milliseconds."""
+
+    record: BenchmarkRecord
+    samples_ms: FloatArray
+
+
+@dataclass(frozen=True)
+class Measurements:
+    """All that is known of one cell."""
+
+    weights: Ended | None
+    onnx: Ended | None
+    build: EngineRecord | Ended
+    score: ScoreRecord | Ended
+    matches: Matches | None
+    trials: list[Trial | Ended]
+    hashes: Hashes
+
+    def endings(self) -> list[Ended]:
+        """Steps without result, the most upstream first."""
+        parts = (self.weights, self.onnx, self.build, *self.trials, self.score)
+        return [part for part in parts if isinstance(part, Ended)]
+
+
+def read_cell(index: int, inputs: Mapping[str, Path], quantized: bool) -> Measurements:
+    """The measurements of the cell whose inputs are called ``build-<index>``, ``score-<index>``, ...
+
+    Args:
+        quantized: whether the calibration set had a part in it, so that its hash belongs to the row.
+
+    Raises:
+        DataError: a file is neither what it should be nor an outcome file.
+    """
+    score = _record(inputs[f"score-{index}"], ScoreRecord)
+    return Measurements(
+        weights=read_ending(inputs[f"weights-{index}"]),
+        onnx=read_ending(inputs[f"onnx-{index}"]),
+        build=_record(inputs[f"build-{index}"], EngineRecord),
+        score=score,
+        matches=None if isinstance(score, Ended) else Matches.load(inputs[f"matches-{index}"]),
+        trials=_trials(index, inputs),
+        hashes=Hashes(
+            weights=_hash(inputs, f"weights-{index}"),
+            onnx=_hash(inputs, f"onnx-{index}"),
+            engine=_hash(inputs, f"engine-{index}"),
+            data=_hash(inputs, "evaluation"),
+            calibration=_hash(inputs, "calibration") if quantized else None,
+        ),
+    )
+
+
+def read_ending(path: Path) -> Ended | None:
+    """What an outcome file says; ``None`` when the file is something else."""
+    if path.stat().st_size > OUTCOME_BYTES:
+        return None
+    content = path.read_bytes()
+    if not content.startswith(b"{"):
+        return None
+    try:
+        value: Any = json.loads(content)
+    except ValueError:  # a blob whose first byte happens to be a brace
+        return None
+    return Ended(**value) if value.keys() == OUTCOME_KEYS else None
+
+
+def _trials(index: int, inputs: Mapping[str, Path]) -> list[Trial | Ended]:
+    prefix = f"benchmark-{index}-"
+    numbers = sorted(int(name.removeprefix(prefix)) for name in inputs if name.startswith(prefix))
+    trials: list[Trial | Ended] = []
+    for number in numbers:
+        record = _record(inputs[f"{prefix}{number}"], BenchmarkRecord)
+        if isinstance(record, Ended):
+            trials.append(record)
+        else:
+            trials.append(Trial(record, load_samples_ms(inputs[f"samples-{index}-{number}"])))
+    return trials
+
+
+def _record(path: Path, kind: type[R]) -> R | Ended:
+    if ending := read_ending(path):
+        return ending
+    try:
+        return kind.model_validate_json(path.read_bytes())
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"])) or "the file"
+        raise DataError(f"{path} is no {kind.__name__}: {where}: {first['msg']}; run the step again") from error
+
+
+def _hash(inputs: Mapping[str, Path], name: str) -> str | None:
+    path = inputs.get(name)
+    return None if path is None or read_ending(path) else hash_file(path)

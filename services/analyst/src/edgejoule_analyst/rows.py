@@ -1,0 +1,239 @@
+"""Rows of results.json from measurements: every value measured, or null with its reason."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, get_args
+
+from edgejoule.records import EngineRecord, Evidence, Interval, Row, ScoreRecord, Status
+from edgejoule_analyst import efficiency, latency
+from edgejoule_analyst.bootstrap import Estimate
+from edgejoule_analyst.comparison import Metric
+from edgejoule_analyst.measurements import Cell, Ended, Measurements, Trial
+from edgejoule_analyst.pareto import front
+
+BYTES_PER_MB = 1e6
+ACCURACY = ("ap", "ap50", "ap75", "ap_small", "ap_medium", "ap_large", "ar100")
+FROM_SCORE = (*ACCURACY, "operating_point", "fidelity", "accuracy_from")
+FROM_BUILD = ("ran_as", "runtime", "size_mb", "params_m", "gmacs", "int8_share")
+FROM_TRIALS = (
+    "latency_ms",
+    "fps",
+    "stages_ms",
+    "power_w",
+    "energy_mj",
+    "memory_peak_mb",
+    "throttled",
+    "contended",
+)
+AP_TOLERANCE = 1e-4
+"""Scorers may order equal scores differently; a matching gone wrong differs by more."""
+ENERGY_TOLERANCE = 0.25
+"""Power is a mean over a whole trial, pauses between inferences included, so the two need not agree closely."""
+NO_OBJECTS = "the evaluation set has no object of this size"
+
+
+class _Values:
+    """A row's values in the making, with a reason for each null."""
+
+    def __init__(self) -> None:
+        self.values: dict[str, Any] = {}
+        self.absent: dict[str, str] = {}
+
+    def put(self, name: str, value: Any, why_not: str) -> None:
+        """``value``, or null with ``why_not``."""
+        self.values[name] = value
+        if value is None:
+            self.absent[name] = why_not
+
+    def leave_out(self, names: Iterable[str], why: str) -> None:
+        for name in names:
+            self.put(name, None, why)
+
+
+def make_row(cell: Cell, measured: Measurements, recomputed: Mapping[Metric, Estimate] | None) -> Row:
+    """The row of one cell; ``pareto`` is still to be decided, by ``with_pareto``.
+
+    Args:
+        recomputed: accuracy from the matches, which must be the scorer's; ``None`` where nothing was scored.
+    """
+    row = _Values()
+    _put_build(row, measured.build)
+    _put_score(row, measured.score)
+    trials = [trial for trial in measured.trials if isinstance(trial, Trial)]
+    _put_trials(row, trials, measured.endings())
+    _put_efficiency(row)
+    row.put("pareto", None, "only rows with status ok are compared")
+    status, reason = judge(measured)
+    simulated = _is_simulated(measured)
+    return Row.model_validate(
+        {
+            **cell.model_dump(exclude={"name"}),
+            **row.values,
+            "absent": row.absent,
+            "status": status,
+            "reason": reason,
+            "simulated": simulated,
+            "hashes": measured.hashes,
+            "flags": [*find_flags(trials, simulated), *_contradictions(row.values, recomputed)],
+        }
+    )
+
+
+def judge(measured: Measurements) -> tuple[str, str | None]:
+    """Status and reason of a row: those of its most upstream step without result, else ``throttled`` or ``ok``."""
+    if endings := measured.endings():
+        first = endings[0]
+        return (first.outcome if first.outcome in get_args(Status) else "failed"), first.reason
+    throttled = [t.record.trial for t in measured.trials if isinstance(t, Trial) and t.record.throttled == "yes"]
+    if throttled:
+        return "throttled", f"the device throttled in trial {', '.join(map(str, throttled))}; cool it and measure again"
+    return "ok", None
+
+
+def find_flags(trials: Sequence[Trial], simulated: bool) -> list[str]:
+    """What speaks against taking a row's figures at face value, in words."""
+    flags = []
+    if simulated:
+        flags.append("simulated: these figures come from no real device")
+    if still := [t.record.trial for t in trials if t.samples_ms.size > 1 and t.samples_ms.std() == 0]:
+        flags.append(f"latency does not vary at all in trial {', '.join(map(str, still))}: no real clock measures that")
+    if crowded := [t.record.contention.other_cpu_share for t in trials if t.record.contention.contended]:
+        of_how_many = f"{len(crowded)} of {len(trials)} trials"
+        flags.append(f"contended: other processes ran in {of_how_many}, with up to {max(crowded):.0%} of all CPU time")
+    if any(t.record.throttled == "unknown" for t in trials):
+        flags.append("whether the device throttled is unknown: it does not say")
+    return flags
+
+
+def _contradictions(values: Mapping[str, Any], recomputed: Mapping[Metric, Estimate] | None) -> Iterator[str]:
+    """Where two ways to one figure part."""
+    for metric, ours in (recomputed or {}).items():
+        if abs(ours.value - values[metric]) > AP_TOLERANCE:
+            yield f"{metric} is {values[metric]:.6f} to the scorer and {ours.value:.6f} computed from its matches"
+    power_w, energy_mj = values["power_w"], values["energy_mj"]
+    if power_w is not None and energy_mj is not None:
+        product_mj = efficiency.energy_per_inference_mj(power_w, values["latency_ms"].mean)
+        if abs(energy_mj - product_mj) > ENERGY_TOLERANCE * product_mj:
+            yield f"energy of {energy_mj:.1f} mJ is far from power times latency, {product_mj:.1f} mJ"
+
+
+def with_pareto(rows: Sequence[Row]) -> list[Row]:
+    """The rows, each ok one told whether it is on the front of AP against mean latency within its device."""
+    decided = list(rows)
+    for device in {row.device for row in rows}:
+        candidates = [i for i, row in enumerate(rows) if row.device == device and row.status == "ok"]
+        if not candidates:
+            continue
+        found = [(row.ap, row.latency_ms) for row in (rows[i] for i in candidates)]
+        ap = [value for value, _ in found if value is not None]
+        mean_ms = [value.mean for _, value in found if value is not None]
+        for i, on_front in zip(candidates, front(maximise=[ap], minimise=[mean_ms]), strict=True):
+            values = decided[i].model_dump()
+            values["absent"].pop("pareto")
+            decided[i] = Row.model_validate({**values, "pareto": bool(on_front)})
+    return decided
+
+
+def make_evidence(measured: Measurements, accuracy: Mapping[Metric, Estimate] | None) -> Evidence:
+    """What lies behind a row, for plots and for whoever wants to repeat it."""
+    trials = [trial for trial in measured.trials if isinstance(trial, Trial)]
+    values: dict[str, Any] = {
+        f"{metric}_interval": _interval(estimate) for metric, estimate in (accuracy or {}).items()
+    }
+    if isinstance(measured.score, ScoreRecord):
+        score = measured.score
+        values |= {
+            "images": score.images,
+            "scorer": score.scorer,
+            "score_floor": score.score_floor,
+        }
+    if isinstance(measured.build, EngineRecord):
+        build = measured.build
+        values |= {
+            "hardware": build.hardware,
+            "options": build.options,
+            "candidates": build.candidates,
+            "chosen_because": build.chosen_because,
+        }
+    if trials:
+        first = trials[0].record
+        values |= {
+            "latency_curve_ms": latency.quantile_curve_ms([trial.samples_ms for trial in trials]),
+            "trial_means_ms": [float(trial.samples_ms.mean()) for trial in trials],
+            "warmup_iterations": first.warmup_iterations,
+            "iterations": first.iterations,
+            "threads": first.threads,
+            "other_cpu_share": max(trial.record.contention.other_cpu_share for trial in trials),
+            "environment": first.environment,
+        }
+    return Evidence.model_validate(values)
+
+
+def _put_build(row: _Values, build: EngineRecord | Ended) -> None:
+    if isinstance(build, Ended):
+        row.leave_out(FROM_BUILD, f"no engine was built: {build.reason}")
+        return
+    row.put("ran_as", build.ran_as, "")
+    row.put("runtime", build.hardware.runtime, "")
+    row.put("size_mb", build.size_bytes / BYTES_PER_MB, "")
+    row.put("params_m", build.model.params_m, "")
+    row.put("gmacs", build.model.gmacs, "")
+    row.put("int8_share", build.int8_share, build.absent.get("int8_share", ""))
+
+
+def _put_score(row: _Values, score: ScoreRecord | Ended) -> None:
+    if isinstance(score, Ended):
+        row.leave_out(FROM_SCORE, f"nothing was scored: {score.reason}")
+        return
+    for name in ACCURACY:
+        row.put(name, getattr(score.accuracy, name), NO_OBJECTS)
+    row.put("operating_point", score.operating_point, "")
+    row.put("fidelity", score.fidelity, score.absent.get("fidelity", ""))
+    row.put("accuracy_from", "same-engine", "")
+
+
+def _put_trials(row: _Values, trials: Sequence[Trial], endings: Sequence[Ended]) -> None:
+    if not trials:
+        row.leave_out(FROM_TRIALS, f"nothing was timed: {endings[0].reason if endings else 'the plan has no trial'}")
+        return
+    pooled = latency.pool([trial.samples_ms for trial in trials])
+    records = [trial.record for trial in trials]
+    row.put("latency_ms", pooled, "")
+    row.put("fps", latency.frames_per_second(pooled.mean), "")
+    stages = [record.stages_ms for record in records if record.stages_ms is not None]
+    whole = len(stages) == len(records)
+    mean_stages = {name: _mean(of_trial[name] for of_trial in stages) for name in stages[0]} if whole else None
+    row.put("stages_ms", mean_stages, _first_reason(trials, "stages_ms"))
+    for name in ("power_w", "energy_mj"):
+        values = [value for record in records if (value := getattr(record, name)) is not None]
+        row.put(name, _mean(values) if len(values) == len(records) else None, _first_reason(trials, name))
+    row.put("memory_peak_mb", max(record.memory_peak_mb for record in records), "")
+    verdicts = {record.throttled for record in records}
+    row.put("throttled", next(verdict for verdict in ("yes", "unknown", "no") if verdict in verdicts), "")
+    row.put("contended", any(record.contention.contended for record in records), "")
+
+
+def _put_efficiency(row: _Values) -> None:
+    ap50, energy_mj = row.values["ap50"], row.values["energy_mj"]
+    known = ap50 is not None and energy_mj is not None
+    why = row.absent.get("energy_mj") or row.absent.get("ap50", "")
+    row.put("map_per_joule", efficiency.map_per_joule(ap50, energy_mj) if known else None, why)
+
+
+def _is_simulated(measured: Measurements) -> bool:
+    built = isinstance(measured.build, EngineRecord) and measured.build.simulated
+    return built or any(isinstance(trial, Trial) and trial.record.simulated for trial in measured.trials)
+
+
+def _first_reason(trials: Sequence[Trial], name: str) -> str:
+    return next((trial.record.absent[name] for trial in trials if name in trial.record.absent), "")
+
+
+def _interval(estimate: Estimate) -> Interval:
+    return Interval(low=estimate.low, high=estimate.high, level=estimate.level)
+
+
+def _mean(values: Iterable[float]) -> float:
+    numbers = list(values)
+    return sum(numbers) / len(numbers)

@@ -1,0 +1,100 @@
+"""Step ``analyze``: every cell's records and matches to ``results`` (results.json) and ``report`` (report.html).
+
+Parameters: ``cells`` (see ``measurements.Cell``), ``run``, ``spec``. Inputs: ``data`` (record of the import),
+``evaluation`` and ``calibration`` (the sets, for their hashes), and per cell index i ``weights-i``, ``onnx-i``,
+``engine-i``, ``build-i``, ``score-i``, ``matches-i``, ``benchmark-i-trial``, ``samples-i-trial``. Any may be an
+outcome file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+from edgejoule.job import Job
+
+if TYPE_CHECKING:
+    from edgejoule_analyst.measurements import Cell
+
+VERSION = 1
+QUEUE = "analyze"
+EXCLUSIVE = False
+OUTPUTS = ("results", "report")
+SOURCES = (
+    "edgejoule_analyst.average_precision",
+    "edgejoule_analyst.bootstrap",
+    "edgejoule_analyst.charts",
+    "edgejoule_analyst.comparison",
+    "edgejoule_analyst.efficiency",
+    "edgejoule_analyst.headline",
+    "edgejoule_analyst.latency",
+    "edgejoule_analyst.measurements",
+    "edgejoule_analyst.pareto",
+    "edgejoule_analyst.report",
+    "edgejoule_analyst.rows",
+    "edgejoule_analyst.words",
+)
+
+
+def run(job: Job) -> None:
+    """Judge all cells.
+
+    Raises:
+        DataError: an input is not what it should be, or compared cells were scored on different images.
+    """
+    from edgejoule import __version__
+    from edgejoule.records import Results
+    from edgejoule_analyst.bootstrap import RESAMPLES
+    from edgejoule_analyst.comparison import METRICS, differences, measure
+    from edgejoule_analyst.measurements import Cell, read_cell
+    from edgejoule_analyst.report import render_report
+    from edgejoule_analyst.rows import make_evidence, make_row, with_pareto
+
+    cells = [Cell.model_validate(cell) for cell in job.parameters["cells"]]
+    spec = job.parameters["spec"]
+    measured = {
+        cell.name: read_cell(index, job.inputs, quantized=cell.precision == "int8") for index, cell in enumerate(cells)
+    }
+    scored = {name: found.matches for name, found in measured.items() if found.matches is not None}
+    accuracy = {
+        name: measure(
+            matches, count=RESAMPLES, seed=spec["seed"], progress=_teller(job, number, len(scored) * RESAMPLES)
+        )
+        for number, (name, matches) in enumerate(scored.items())
+    }
+    intervals = {name: {metric: of_cell.interval(metric) for metric in METRICS} for name, of_cell in accuracy.items()}
+    rows = [make_row(cell, measured[cell.name], intervals.get(cell.name)) for cell in cells]
+    results = Results(
+        run=job.parameters["run"],
+        edgejoule_version=__version__,
+        spec=spec,
+        rows=with_pareto(rows),
+        differences=differences(cells, accuracy),
+        evidence={name: make_evidence(found, intervals.get(name)) for name, found in measured.items()},
+        data=job.read_json("data"),
+        notes=_notes(cells),
+    )
+    job.write_json("results", results.model_dump(mode="json"))
+    written = Results.model_validate_json(job.output("results").read_bytes())  # as a later reader will have it
+    job.output("report").write_text(render_report(written), encoding="utf-8")
+
+
+def _teller(job: Job, number: int, total: int) -> Callable[[int], None]:
+    from edgejoule_analyst.bootstrap import RESAMPLES
+
+    return lambda done: job.progress(number * RESAMPLES + done, total, "resamples")
+
+
+def _notes(cells: Sequence[Cell]) -> list[str]:
+    """What every reader of the figures should know, beside what each row says of itself."""
+    from edgejoule_analyst.bootstrap import LEVEL
+    from edgejoule_analyst.words import level
+
+    notes = [
+        f"Brackets are {level(LEVEL)} percentile bootstrap intervals over the evaluation images. They speak of the"
+        " choice of images only, not of training, calibration or build, and are not corrected for the number of"
+        " comparisons."
+    ]
+    if any(not cell.comparable for cell in cells):
+        notes.insert(0, "Measured by a protocol for looking, not for comparing: too few inferences and trials.")
+    return notes

@@ -1,0 +1,87 @@
+"""The rows of a run as a table for the terminal, 100 columns wide at most."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rich.box import SIMPLE_HEAD
+from rich.table import Table
+from rich.text import Text
+
+from edgejoule.records import Difference, Results, Row
+from edgejoule_analyst.headline import Comparison, comparisons
+from edgejoule_analyst.words import level, points, row_name, signed_points
+
+WIDTH = 100
+STYLES = {"ok": "green", "unsupported": "yellow", "throttled": "yellow", "unreachable": "yellow"}
+NOT_MEASURED = "–"
+
+
+def render_table(results: dict[str, Any]) -> Table:
+    """The parsed ``results.json`` as a table; what is no number says why.
+
+    Raises:
+        pydantic.ValidationError: ``results`` is not of the published schema.
+    """
+    parsed = Results.model_validate(results)
+    against = {row_name(comparison.row): comparison for comparison in comparisons(parsed)}
+    table = Table(title=_title(parsed), caption=_caption(parsed), box=SIMPLE_HEAD, pad_edge=False)
+    table.collapse_padding = True
+    table.show_edge = False
+    table.title_justify = table.caption_justify = "left"
+    table.caption_style = table.title_style = ""
+    table.min_width = table.width = WIDTH
+    table.add_column("Row", overflow="fold", ratio=1)
+    table.add_column("Status", no_wrap=True)
+    for heading in ("AP", "AP50", "Latency, ms", "FPS", "MB", "ΔAP to FP32"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    several_devices = len({row.device for row in parsed.rows}) > 1
+    for row in parsed.rows:
+        table.add_row(*_cells(row, against.get(row_name(row)), with_device=several_devices))
+    return table
+
+
+def _cells(row: Row, comparison: Comparison | None, with_device: bool) -> list[Text | str]:
+    latency = row.latency_ms
+    name = Text(f"{row.model}/{row.variant}" + (f"/{row.device}" if with_device else ""))
+    if row.pareto:
+        name.append(" ★", style="bold yellow")
+    return [
+        name,
+        Text(row.status, style=STYLES.get(row.status, "red")),
+        NOT_MEASURED if row.ap is None else points(row.ap),
+        NOT_MEASURED if row.ap50 is None else points(row.ap50),
+        NOT_MEASURED if latency is None else f"{latency.mean:.2f} ± {latency.std:.2f}",
+        NOT_MEASURED if row.fps is None else f"{row.fps:.0f}",
+        NOT_MEASURED if row.size_mb is None else f"{row.size_mb:.2f}",
+        NOT_MEASURED if comparison is None else _difference(comparison.ap),
+    ]
+
+
+def _difference(ap: Difference) -> str:
+    return f"{signed_points(ap.difference)} [{signed_points(ap.low)}, {signed_points(ap.high)}]"
+
+
+def _title(results: Results) -> str:
+    marks = []
+    if any(row.simulated for row in results.rows):
+        marks.append("SIMULATED")
+    if any(not row.comparable for row in results.rows):
+        marks.append("NOT COMPARABLE")
+    return f"{results.run}{' – ' if marks else ''}{', '.join(marks)}"
+
+
+def _caption(results: Results) -> Text:
+    """What the figures mean, the answer in words, and what each row without figures, or with doubts, has to say."""
+    interval = "; ".join(sorted({f"brackets: {level(d.level)} interval over images" for d in results.differences}))
+    caption = Text(style="not italic")
+    caption.append("AP in points of 100; latency: mean ± std of inferences; ★: on the Pareto front", style="dim")
+    caption.append(f"; {interval}" if interval else "", style="dim")
+    for comparison in comparisons(results):
+        caption.append(f"\n• {comparison.sentence}")
+    for row in results.rows:
+        if row.status != "ok":
+            caption.append(f"\n• {row_name(row)}: {row.status}: {row.reason}", style=STYLES.get(row.status, "red"))
+        for flag in row.flags:
+            caption.append(f"\n! {row_name(row)}: {flag}", style="yellow")
+    return caption

@@ -1,0 +1,90 @@
+"""Figures as people read them: accuracy in points of a hundred, a true minus sign, units beside every number."""
+
+from __future__ import annotations
+
+from edgejoule.records import Difference, Row
+
+VARIANTS = {
+    "fp32": "FP32",
+    "fp16": "FP16",
+    "int8-ptq": "INT8 (post-training)",
+    "int8-qat": "INT8 (quantization-aware)",
+}
+
+
+FIELDS = {
+    "int8_share": "share of compute in INT8",
+    "stages_ms": "time per stage",
+    "power_w": "power",
+    "energy_mj": "energy",
+    "map_per_joule": "mAP/J",
+    "memory_peak_mb": "peak memory",
+    "latency_ms": "latency",
+    "fps": "FPS",
+    "size_mb": "size",
+    "params_m": "parameters",
+    "gmacs": "MACs",
+    "ap": "AP",
+    "ap50": "AP50",
+    "ap75": "AP75",
+    "ar100": "AR100",
+}
+"""Fields of a row whose name alone reads badly."""
+
+
+def field_name(field: str) -> str:
+    """
+    >>> field_name("energy_mj"), field_name("ap_small")
+    ('energy', 'AP small')
+    """
+    return FIELDS.get(field, field.replace("ap_", "AP ").replace("_", " "))
+
+
+def variant_name(variant: str) -> str:
+    """A variant in words; what has none is called as the spec calls it."""
+    return VARIANTS.get(variant, variant)
+
+
+def row_name(row: Row) -> str:
+    """``model/variant/device``, as in ``Results.evidence`` and ``Difference.row``."""
+    return f"{row.model}/{row.variant}/{row.device}"
+
+
+def points(fraction: float) -> str:
+    """An accuracy in points of a hundred.
+
+    >>> points(0.2341)
+    '23.4'
+    """
+    return f"{100 * fraction:.1f}"
+
+
+def signed_points(fraction: float) -> str:
+    """A difference of accuracies in points.
+
+    >>> signed_points(-0.0041), signed_points(0.0)
+    ('−0.41', '0.00')
+    """
+    text = f"{100 * fraction:+.2f}"
+    return "0.00" if float(text) == 0 else text.replace("-", "−")
+
+
+def level(fraction: float) -> str:
+    """
+    >>> level(0.95)
+    '95 %'
+    """
+    return f"{100 * fraction:.0f} %"
+
+
+def interval(difference: Difference) -> str:
+    """Where a difference lies, in points: ``95 % interval −1.41 to −0.45``."""
+    return f"{level(difference.level)} interval {signed_points(difference.low)} to {signed_points(difference.high)}"
+
+
+def factor(ratio: float) -> str:
+    """
+    >>> factor(1.3111)
+    '1.31×'
+    """
+    return f"{ratio:.2f}×"

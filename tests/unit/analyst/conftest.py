@@ -1,0 +1,312 @@
+"""Synthetic cells, written as the input files of an ``analyze`` step and read back by its real code."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from edgejoule.job import Job
+from edgejoule.records import (
+    Accuracy,
+    BenchmarkRecord,
+    Candidate,
+    Contention,
+    EngineRecord,
+    Fidelity,
+    HardwareClass,
+    InputSize,
+    Label,
+    ModelManifest,
+    Nms,
+    OperatingPoint,
+    Resize,
+    Results,
+    ScoreRecord,
+)
+from edgejoule_analyst.average_precision import ApCurves, Matches
+from edgejoule_analyst.latency import pool
+from edgejoule_analyst.steps import analyze
+
+IMAGES, CATEGORIES, TRIALS = 80, 6, 3
+NO_POWER = "the host shows no RAPL counter (/sys/class/powercap is empty)"
+
+
+@dataclass
+class Synthetic:
+    """One cell to make up: its figures, or how it ended."""
+
+    model: str = "nanodet_m"
+    variant: str = "fp32"
+    precision: str = "fp32"
+    device: str = "host"
+    skill: float = 0.75
+    latency_ms: float = 9.0
+    size_mb: float = 3.9
+    ended: dict[str, tuple[str, str]] = field(default_factory=dict)
+    """Step kind to (outcome, reason): onnx, build, score, benchmark."""
+    contended: bool = False
+    throttled: str = "no"
+    power_w: float | None = None
+    simulated: bool = False
+    steady: bool = False
+    protocol: str = "standard"
+    energy_factor: float = 1.0
+    """Energy as measured over power times latency."""
+    ap_shift: float = 0.0
+    """How far the scorer's AP is from that of its matches."""
+
+    @property
+    def name(self) -> str:
+        return f"{self.model}/{self.variant}/{self.device}"
+
+
+FP32 = Synthetic()
+INT8 = Synthetic(variant="int8-ptq", precision="int8", skill=0.735, latency_ms=6.8, size_mb=1.1)
+FP16 = Synthetic(
+    variant="fp16",
+    precision="fp16",
+    ended={
+        "build": ("unsupported", "this CPU computes float16 in float32, so an fp16 engine would be fp32 in disguise")
+    },
+)
+FAILED = Synthetic(
+    model="nanodet_m_416",
+    variant="int8-ptq",
+    precision="int8",
+    ended={"onnx": ("failed", "calibration saw a NaN in layer head.cls.2; the weights have diverged, train again")},
+)
+
+
+def synthetic_matches(skill: float) -> Matches:
+    """Detections whose luck is drawn once, so that two engines differ only by ``skill``."""
+    random = np.random.default_rng(7)
+    gt_count = random.poisson(0.5, (IMAGES, CATEGORIES)).astype(np.int32)
+    image, category, luck, score = [], [], [], []
+    for i, c in zip(*np.nonzero(gt_count), strict=True):
+        for _ in range(gt_count[i, c]):
+            image.append(i), category.append(c), luck.append(random.random()), score.append(random.beta(5, 2))
+        for _ in range(random.poisson(1.5)):
+            image.append(i), category.append(c), luck.append(2.0), score.append(random.beta(2, 5))
+    order = np.lexsort((-np.array(score), image))
+    strictness = np.linspace(1.0, 0.15, 10)[:, None]
+    return Matches(
+        image_ids=np.arange(1, IMAGES + 1),
+        category_ids=np.arange(1, CATEGORIES + 1),
+        ious=np.linspace(0.5, 0.95, 10),
+        det_image=np.array(image, np.int32)[order],
+        det_category=np.array(category, np.int32)[order],
+        det_score=np.array(score, np.float32)[order],
+        tp=np.array(luck)[order] < skill * strictness,
+        ignored=np.zeros((10, len(image)), bool),
+        gt_count=gt_count,
+    )
+
+
+def manifest(detector: str) -> ModelManifest:
+    nms = Nms(score_floor=0.001, top_k=1000, iou=0.6, class_wise=True, limit=100)
+    return ModelManifest(
+        detector=detector,
+        labels=[Label(id=1, name="circle")],
+        input=InputSize(height=320, width=320),
+        resize=Resize(policy="stretch", interpolation="bilinear", alignment="half_pixel", fill_rgb=(0, 0, 0)),
+        clip="after_nms",
+        nms={"origin": nms, "common": nms},
+        params_m=0.95,
+        gmacs=0.36,
+    )
+
+
+def engine_record(cell: Synthetic) -> EngineRecord:
+    share = 0.97 if cell.precision == "int8" else None
+    absent = {"reformat_layers": "OpenVINO does not tell"}
+    if share is None:
+        absent["int8_share"] = "the engine is not INT8"
+    return EngineRecord(
+        precision=cell.precision,
+        ran_as="int8+fp32" if cell.precision == "int8" else cell.precision,
+        hardware=HardwareClass(
+            machine="x86_64",
+            processor="Example CPU (6/143/8)",
+            features=["avx2", "avx512_vnni"],
+            runtime="openvino",
+            runtime_version="2026.1",
+        ),
+        options={"INFERENCE_PRECISION_HINT": "f32"},
+        size_bytes=int(cell.size_mb * 1e6),
+        int8_share=share,
+        reformat_layers=None,
+        candidates=[
+            Candidate(runtime="openvino", correct=True, reason="", latency_ms=cell.latency_ms),
+            Candidate(runtime="onnxruntime", correct=True, reason="", latency_ms=cell.latency_ms * 1.2),
+        ],
+        chosen_because="openvino is correct and 1.20 times as fast as onnxruntime",
+        model=manifest(cell.model),
+        simulated=cell.simulated,
+        absent=absent,
+    )
+
+
+def score_record(cell: Synthetic, matches: Matches) -> ScoreRecord:
+    ap = ApCurves(matches).at(np.ones((1, IMAGES), np.int64))[0]
+    fidelity = (
+        None
+        if cell.variant == "fp32"
+        else Fidelity(ap=0.962, ap50=0.985, reference=f"{cell.model}/fp32/{cell.device}", confidence=0.3, boxes=412)
+    )
+    return ScoreRecord(
+        accuracy=Accuracy(
+            ap=ap.mean() + cell.ap_shift,
+            ap50=ap[0],
+            ap75=ap[5],
+            ap_small=ap.mean() / 2,
+            ap_medium=ap.mean(),
+            ap_large=None,
+            ar100=0.5,
+        ),
+        operating_point=OperatingPoint(
+            confidence=0.25, nms_iou=0.45, precision=0.71, recall=0.52, f1=0.6, ap50=0.49, detections=310
+        ),
+        fidelity=fidelity,
+        images=IMAGES,
+        detections=len(matches.det_score),
+        scorer="hotcoco",
+        score_floor=0.001,
+        ap_by_category={"circle": 0.5},
+        absent={} if fidelity else {"fidelity": "no reference: this is the FP32 engine itself, or the plan has none"},
+    )
+
+
+def samples_of(cell: Synthetic, trial: int) -> np.ndarray:
+    random = np.random.default_rng(trial)
+    if cell.steady:
+        return np.full(200, cell.latency_ms)
+    return cell.latency_ms * (1 + 0.01 * trial + random.gamma(1.2, 0.02, 200))
+
+
+def benchmark_record(cell: Synthetic, trial: int) -> BenchmarkRecord:
+    energy = None if cell.power_w is None else cell.power_w * cell.latency_ms * cell.energy_factor
+    absent = {"temperature_c": "no sensor"}
+    if energy is None:
+        absent |= dict.fromkeys(("power_w", "energy_mj", "idle_power_w"), NO_POWER)
+    return BenchmarkRecord(
+        device=cell.device,
+        trial=trial,
+        protocol=cell.protocol,
+        warmup_iterations=50,
+        iterations=200,
+        threads=1,
+        latency_ms=pool([samples_of(cell, trial)]),
+        stages_ms={"pre": 1.0, "infer": cell.latency_ms, "post": 0.5},
+        load_ms=80,
+        memory_peak_mb=210,
+        power_w=cell.power_w,
+        energy_mj=energy,
+        idle_power_w=None if energy is None else 1.2,
+        temperature_c=None,
+        throttled=cell.throttled,
+        contention=Contention(
+            contended=cell.contended,
+            other_cpu_share=0.31 if cell.contended else 0.01,
+            load1_before=0.4,
+            load1_after=0.9,
+            pressure_some_us=None,
+        ),
+        environment={"kernel": "6.1.0", "python": "3.11.7", "cpus": 2, "governor": None, "turbo": True},
+        simulated=cell.simulated,
+        absent=absent,
+    )
+
+
+def write_inputs(cells: list[Synthetic], folder: Path) -> tuple[dict[str, Any], dict[str, Path]]:
+    """Parameters and input files of an analyze step."""
+    inputs: dict[str, Path] = {}
+
+    def put(name: str, content: bytes) -> None:
+        inputs[name] = folder / name
+        inputs[name].write_bytes(content)
+
+    for index, cell in enumerate(cells):
+        ended = {
+            kind: json.dumps({"outcome": outcome, "reason": reason, "step": f"{kind}/{cell.name}"}).encode()
+            for kind, (outcome, reason) in cell.ended.items()
+        }
+        for upstream, downstream in (("onnx", "build"), ("build", "score"), ("build", "benchmark")):
+            if upstream in ended:
+                ended.setdefault(downstream, ended[upstream])
+        put(f"weights-{index}", b"\x10weights of " + cell.model.encode())
+        put(f"onnx-{index}", ended.get("onnx", b"\x08onnx of " + f"{cell.model} {cell.precision}".encode()))
+        put(f"engine-{index}", ended.get("build", b"engine of " + cell.name.encode()))
+        put(f"build-{index}", ended.get("build") or engine_record(cell).model_dump_json().encode())
+        matches = synthetic_matches(cell.skill)
+        put(f"score-{index}", ended.get("score") or score_record(cell, matches).model_dump_json().encode())
+        put(f"matches-{index}", ended.get("score", b""))
+        if "score" not in ended:
+            with open(inputs[f"matches-{index}"], "wb") as file:
+                np.savez(file, **vars(matches))
+        for trial in range(TRIALS):
+            put(
+                f"benchmark-{index}-{trial}",
+                ended.get("benchmark") or benchmark_record(cell, trial).model_dump_json().encode(),
+            )
+            put(f"samples-{index}-{trial}", ended.get("benchmark", b""))
+            if "benchmark" not in ended:
+                with open(inputs[f"samples-{index}-{trial}"], "wb") as file:
+                    np.savez(file, latency_ms=samples_of(cell, trial))
+    boxes = {"images": IMAGES, "boxes": 240, "crowd_boxes": 3, "categories": CATEGORIES}
+    sets = {"evaluation": {"source": "shapes", **boxes}, "calibration": {"source": "shapes", **boxes, "images": 64}}
+    left_out = [{"file": "000007.jpg", "id": 7, "problem": "truncated JPEG"}]
+    data = {"seed": 42, "skip_bad": True, "sets": sets, "sources": {"shapes": {"images": 400, "left_out": left_out}}}
+    put("data", json.dumps(data).encode())
+    put("evaluation", b'{"images":[]}')
+    put("calibration", b'{"images":[1]}')
+    described = [
+        {
+            "name": cell.name,
+            "model": cell.model,
+            "detector": "nanodet_m",
+            "weights": "base",
+            "variant": cell.variant,
+            "precision": cell.precision,
+            "device": cell.device,
+            "protocol": cell.protocol,
+            "comparable": cell.protocol != "quick",
+        }
+        for cell in cells
+    ]
+    protocol = {"name": cells[0].protocol, "warmup_iterations": 50, "iterations": 200, "trials": TRIALS}
+    return {"cells": described, "run": "synthetic", "spec": {"seed": 42, "protocol": protocol}}, inputs
+
+
+def analyzed(cells: list[Synthetic], folder: Path) -> tuple[Results, Path]:
+    """The results of a real analyze step on made-up cells, and the folder of its outputs."""
+    parameters, inputs = write_inputs(cells, folder)
+    outputs = folder / f"out-{hashlib.sha256(repr(cells).encode()).hexdigest()[:8]}"
+    outputs.mkdir(exist_ok=True)
+    analyze.run(Job(parameters, inputs, outputs, folder, lambda done, total, unit: None))
+    return Results.model_validate_json((outputs / "results").read_bytes()), outputs
+
+
+@pytest.fixture
+def cells() -> SimpleNamespace:
+    """The made-up cells by name; ``dataclasses.replace`` makes others of them."""
+    return SimpleNamespace(fp32=FP32, fp16=FP16, int8=INT8, failed=FAILED)
+
+
+@pytest.fixture
+def analyze_cells(tmp_path: Path) -> Callable[..., tuple[Results, Path]]:
+    """``analyze_cells(FP32, INT8, ...)``: results, and the folder with ``results`` and ``report``."""
+    return lambda *cells: analyzed(list(cells), tmp_path)
+
+
+@pytest.fixture(scope="session")
+def usual(tmp_path_factory: pytest.TempPathFactory) -> tuple[Results, Path]:
+    """FP32 and INT8 measured, FP16 unsupported, another model failed: what a report must be able to show."""
+    return analyzed([FP32, FP16, INT8, FAILED], tmp_path_factory.mktemp("usual"))

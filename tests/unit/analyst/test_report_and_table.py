@@ -1,0 +1,233 @@
+import io
+import json
+import re
+from dataclasses import replace
+from html.parser import HTMLParser
+
+import pytest
+import typer
+from rich.console import Console
+from typer.testing import CliRunner
+
+from edgejoule.errors import DataError
+from edgejoule.records import Results
+from edgejoule_analyst.commands import app, read_results
+from edgejoule_analyst.headline import Ratio, comparisons, size_in_words, speed_in_words
+from edgejoule_analyst.measurements import Cell, Ended, read_cell, read_ending
+from edgejoule_analyst.report import render_report
+from edgejoule_analyst.table import render_table
+
+VOID = {"meta", "br", "img", "link", "hr", "input"}
+
+
+class Page(HTMLParser):
+    """Every tag, id and reference of a page; fails when tags do not nest."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.tags: list[tuple[str, dict]] = []
+        self.feed(text)
+        assert self.open == []
+
+    def handle_starttag(self, tag, attrs) -> None:
+        self.tags.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag) -> None:
+        assert self.open.pop() == tag
+
+
+def shown(results: Results, width: int = 100) -> str:
+    console = Console(width=width, file=io.StringIO(), color_system=None)
+    console.print(render_table(results.model_dump(mode="json")))
+    return console.file.getvalue()
+
+
+# --- the report ---
+
+
+def test_report_is_well_formed_and_every_reference_inside_it_leads_somewhere(usual) -> None:
+    page = Page((usual[1] / "report").read_text(encoding="utf-8"))
+    ids = [attributes["id"] for _, attributes in page.tags if "id" in attributes]
+    assert len(ids) == len(set(ids))
+    wanted = [
+        name
+        for _, attributes in page.tags
+        for key in ("aria-labelledby", "href")
+        for name in attributes.get(key, "").replace("#", "").split()
+    ]
+    assert wanted
+    assert set(wanted) <= set(ids)
+
+
+def test_report_needs_no_network_and_no_script(usual) -> None:
+    text = (usual[1] / "report").read_text(encoding="utf-8")
+    assert not re.search(r"https?:|<script|<link|@import|url\(|src=", text)
+
+
+def test_every_plot_has_a_title_and_a_description(usual) -> None:
+    page = Page((usual[1] / "report").read_text(encoding="utf-8"))
+    plots = [attributes for tag, attributes in page.tags if tag == "svg" and attributes.get("role") == "img"]
+    assert len(plots) == 4
+    assert all(len(attributes["aria-labelledby"].split()) == 2 for attributes in plots)
+
+
+def test_report_says_the_answer_and_the_reasons(usual) -> None:
+    text = (usual[1] / "report").read_text(encoding="utf-8")
+    assert comparisons(usual[0])[0].sentence in text
+    for said in ("unsupported", "disguise", "failed", "diverged", "RAPL", "not measured", "truncated JPEG"):
+        assert said in text
+
+
+def test_report_of_a_quick_simulated_run_carries_both_banners(cells, analyze_cells) -> None:
+    _, folder = analyze_cells(replace(cells.fp32, protocol="quick", simulated=True))
+    text = (folder / "report").read_text(encoding="utf-8")
+    assert "Not comparable." in text
+    assert "Simulated." in text
+
+
+def test_report_of_a_standard_run_carries_no_banner(cells, analyze_cells) -> None:
+    _, folder = analyze_cells(cells.fp32)
+    text = (folder / "report").read_text(encoding="utf-8")
+    assert "Not comparable." not in text
+    assert "Simulated." not in text
+
+
+def test_report_escapes_what_it_did_not_write(cells, analyze_cells) -> None:
+    results, folder = analyze_cells(replace(cells.fp16, ended={"build": ("failed", "<script>alert(1)</script>")}))
+    assert "<script" not in (folder / "report").read_text(encoding="utf-8")
+    assert "&lt;script&gt;" in render_report(results)
+
+
+def test_report_is_made_from_results_json_alone(usual) -> None:
+    results, folder = usual
+    again = Results.model_validate_json(results.model_dump_json())
+    assert render_report(again) == (folder / "report").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("missing", ["score", "benchmark"])
+def test_report_stands_rows_that_were_measured_in_part(cells, analyze_cells, missing) -> None:
+    partial = replace(cells.int8, ended={missing: ("failed", "a board fell off the table")})
+    _, folder = analyze_cells(cells.fp32, partial)
+    text = (folder / "report").read_text(encoding="utf-8")
+    Page(text)
+    assert "a board fell off the table" in text
+
+
+def test_report_stands_many_rows_and_two_devices(cells, analyze_cells) -> None:
+    many = [
+        replace(c, model=f"m{n}", device=d)
+        for n in range(4)
+        for d in ("host", "board")
+        for c in (cells.fp32, cells.int8)
+    ]
+    _, folder = analyze_cells(*many)
+    Page((folder / "report").read_text(encoding="utf-8"))
+
+
+# --- words ---
+
+
+@pytest.mark.parametrize(
+    ("speed", "said"),
+    [
+        (Ratio(1.3, 1.2, 1.4), "1.30× as fast (1.20× to 1.40× between trials)"),
+        (Ratio(0.8, 0.7, 0.9), "0.80× as fast (0.70× to 0.90× between trials)"),
+        (Ratio(1.1, 0.9, 1.3), "no clear difference in speed (1.10×; 0.90× to 1.30× between trials)"),
+        (None, "speed was not compared"),
+    ],
+)
+def test_speed_in_words_is_sure_only_when_all_trials_agree(speed, said) -> None:
+    assert speed_in_words(speed) == said
+
+
+@pytest.mark.parametrize(
+    ("size", "said"), [(3.5, "3.50× smaller"), (0.5, "2.00× larger"), (None, "size was not compared")]
+)
+def test_size_in_words_names_the_direction(size, said) -> None:
+    assert size_in_words(size) == said
+
+
+# --- the table ---
+
+
+def test_table_fits_100_columns(cells, analyze_cells) -> None:
+    results, _ = analyze_cells(
+        cells.fp32,
+        cells.int8,
+        replace(cells.int8, model="a_model_with_a_very_long_name_indeed", device="jetson-orin-nano-8gb-number-2"),
+    )
+    assert max(map(len, shown(results, width=160).splitlines())) <= 100
+
+
+def test_table_shows_status_reason_spread_and_interval(usual) -> None:
+    text = " ".join(shown(usual[0]).split())
+    for said in ("unsupported", "disguise", "diverged", "9.30 ± 0.20", "[−1.41, −0.45]", "★", "95 % interval"):
+        assert said in text
+
+
+def test_table_of_a_quick_run_is_marked(cells, analyze_cells) -> None:
+    assert "NOT COMPARABLE" in shown(analyze_cells(replace(cells.fp32, protocol="quick"))[0])
+
+
+# --- the command ---
+
+
+def edgejoule() -> typer.Typer:
+    main = typer.Typer()
+    main.add_typer(app, name="report")
+    main.command("other")(lambda: None)
+    return main
+
+
+def test_command_writes_the_report_again_from_a_runs_folder(usual, tmp_path) -> None:
+    (tmp_path / "results.json").write_text(usual[0].model_dump_json(), encoding="utf-8")
+    answer = CliRunner().invoke(edgejoule(), ["report", str(tmp_path), "--html", str(tmp_path / "again.html")])
+    assert answer.exit_code == 0
+    assert "nanodet_m/int8-ptq" in answer.output
+    assert (tmp_path / "again.html").read_text(encoding="utf-8") == (usual[1] / "report").read_text(encoding="utf-8")
+
+
+def test_command_answers_json(usual) -> None:
+    answer = CliRunner().invoke(edgejoule(), ["report", "--json", str(usual[1] / "results")])
+    assert answer.exit_code == 0
+    assert json.loads(answer.output) == json.loads((usual[1] / "results").read_bytes())
+
+
+@pytest.mark.parametrize(
+    ("content", "said"), [(None, "there is no"), ("{", "no results file"), ('{"format": 7}', "no results file")]
+)
+def test_command_says_what_is_wrong_with_its_file(tmp_path, content, said) -> None:
+    if content is not None:
+        (tmp_path / "results.json").write_text(content)
+    with pytest.raises(DataError, match=said):
+        read_results(tmp_path)
+
+
+# --- the inputs ---
+
+
+def test_outcome_file_is_told_from_blobs_that_begin_like_one(tmp_path) -> None:
+    path = tmp_path / "input"
+    path.write_text('{"outcome": "oom", "reason": "8 GB", "step": "build/x"}')
+    assert read_ending(path) == Ended("oom", "8 GB", "build/x")
+    for blob in (b"{\x00\xff binary", b'{"precision": "int8"}', b"PK\x03\x04"):
+        path.write_bytes(blob)
+        assert read_ending(path) is None
+
+
+def test_record_that_is_none_is_named_with_its_file(usual, tmp_path) -> None:
+    path = tmp_path / "record"
+    path.write_text('{"precision": "int3"}')
+    with pytest.raises(DataError, match=r"record is no ScoreRecord: accuracy: .*; run the step again"):
+        read_cell(0, {"score-0": path}, quantized=False)
+
+
+def test_cell_of_a_plan_reads_as_such() -> None:
+    with pytest.raises(ValueError, match="extra"):
+        Cell.model_validate({"name": "n", "extra": 1})

@@ -1,0 +1,145 @@
+from dataclasses import replace
+
+import pytest
+
+
+def row_of(results, variant="fp32", model="nanodet_m"):
+    return next(row for row in results.rows if (row.variant, row.model) == (variant, model))
+
+
+def test_ok_row_has_status_ok_and_no_reason(usual) -> None:
+    row = row_of(usual[0])
+    assert (row.status, row.reason) == ("ok", None)
+
+
+def test_row_pools_all_trials_and_derives_fps(usual) -> None:
+    row = row_of(usual[0])
+    assert (row.latency_ms.n, row.latency_ms.trials) == (600, 3)
+    assert row.fps == pytest.approx(1000 / row.latency_ms.mean)
+
+
+def test_row_tells_why_a_null_is_null(usual) -> None:
+    row = row_of(usual[0])
+    assert row.power_w is None
+    assert "RAPL" in row.absent["power_w"]
+    assert "RAPL" in row.absent["map_per_joule"]
+    assert "no object of this size" in row.absent["ap_large"]
+
+
+def test_unsupported_row_keeps_its_reason_and_explains_every_null(usual) -> None:
+    row = row_of(usual[0], "fp16")
+    assert row.status == "unsupported"
+    assert "disguise" in row.reason
+    assert row.latency_ms is None
+    assert "disguise" in row.absent["latency_ms"]
+    assert "disguise" in row.absent["ap"]
+
+
+def test_failed_row_takes_the_reason_of_its_most_upstream_step(usual) -> None:
+    row = row_of(usual[0], "int8-ptq", "nanodet_m_416")
+    assert row.status == "failed"
+    assert "diverged" in row.reason
+
+
+def test_hashes_name_what_was_made_and_only_quantized_rows_have_a_calibration_set(usual) -> None:
+    fp32, fp16, int8 = (row_of(usual[0], variant).hashes for variant in ("fp32", "fp16", "int8-ptq"))
+    assert fp32.weights == int8.weights
+    assert fp32.onnx != int8.onnx
+    assert fp16.engine is None
+    assert fp32.engine is not None
+    assert fp32.calibration is None
+    assert int8.calibration is not None
+    assert fp32.data == int8.data
+
+
+def test_row_keeps_its_latency_when_only_scoring_failed(cells, analyze_cells) -> None:
+    unscored = replace(cells.fp32, ended={"score": ("failed", "a shard is missing")})
+    row = row_of(analyze_cells(unscored)[0])
+    assert (row.status, row.reason) == ("failed", "a shard is missing")
+    assert row.latency_ms is not None
+    assert row.absent["ap"] == "nothing was scored: a shard is missing"
+    assert row.pareto is None
+
+
+def test_throttled_row_keeps_its_figures_and_says_which_trials(cells, analyze_cells) -> None:
+    row = row_of(analyze_cells(replace(cells.fp32, throttled="yes"))[0])
+    assert row.status == "throttled"
+    assert "trial 0, 1, 2" in row.reason
+    assert row.latency_ms is not None
+    assert row.pareto is None
+
+
+def test_outcome_of_an_unknown_kind_counts_as_failed(cells, analyze_cells) -> None:
+    row = row_of(analyze_cells(replace(cells.fp32, ended={"build": ("interrupted", "power cut")}))[0])
+    assert (row.status, row.reason) == ("failed", "power cut")
+
+
+def test_row_has_energy_and_efficiency_when_power_was_measured(cells, analyze_cells) -> None:
+    row = row_of(analyze_cells(replace(cells.fp32, power_w=2.0))[0])
+    assert row.energy_mj == pytest.approx(18.0)
+    assert row.map_per_joule == pytest.approx(100 * row.ap50 / 0.018)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"steady": True}, "latency does not vary"),
+        ({"contended": True}, "contended: other processes ran in 3 of 3 trials, with up to 31%"),
+        ({"throttled": "unknown"}, "whether the device throttled is unknown"),
+        ({"simulated": True}, "simulated"),
+        ({"power_w": 2.0, "energy_factor": 2.0}, "far from power times latency"),
+        ({"ap_shift": 0.01}, "to the scorer"),
+    ],
+)
+def test_flag_says_what_is_implausible(cells, analyze_cells, change, said) -> None:
+    flags = row_of(analyze_cells(replace(cells.fp32, **change))[0]).flags
+    assert len(flags) == 1
+    assert said in flags[0]
+
+
+def test_plain_row_has_no_flag(usual) -> None:
+    assert row_of(usual[0]).flags == []
+
+
+def test_pareto_looks_at_ok_rows_of_one_device_only(cells, analyze_cells) -> None:
+    slow = replace(cells.fp32, model="slow", latency_ms=20.0, skill=0.5)
+    elsewhere = replace(slow, device="board")
+    results, _ = analyze_cells(cells.fp32, slow, elsewhere, cells.fp16)
+    assert [row.pareto for row in results.rows] == [True, False, True, None]
+
+
+def test_difference_pairs_each_row_with_fp32_of_its_model_and_device(cells, analyze_cells) -> None:
+    other = replace(cells.fp32, model="other")
+    results, _ = analyze_cells(cells.fp32, cells.int8, other, cells.fp16)
+    assert {(d.row, d.against) for d in results.differences} == {("nanodet_m/int8-ptq/host", "nanodet_m/fp32/host")}
+    assert {d.metric for d in results.differences} == {"ap", "ap50"}
+    ap = next(d for d in results.differences if d.metric == "ap")
+    assert ap.difference == pytest.approx(row_of(results, "int8-ptq").ap - row_of(results).ap)
+    assert ap.low < ap.difference < ap.high < 0
+    assert ap.verdict == "lower"
+
+
+def test_equal_engines_show_no_evidence_of_a_difference(cells, analyze_cells) -> None:
+    same = replace(cells.int8, skill=cells.fp32.skill)
+    results, _ = analyze_cells(cells.fp32, same)
+    assert {d.verdict for d in results.differences} == {"no evidence of a difference"}
+
+
+def test_interval_of_ap_is_in_the_evidence(usual) -> None:
+    evidence = usual[0].evidence["nanodet_m/fp32/host"]
+    assert evidence.ap_interval.low < row_of(usual[0]).ap < evidence.ap_interval.high
+    assert len(evidence.latency_curve_ms) == 101
+    assert len(evidence.trial_means_ms) == 3
+
+
+def test_all_cells_without_result_still_make_results(cells, analyze_cells) -> None:
+    results, folder = analyze_cells(cells.fp16, cells.failed)
+    assert [row.status for row in results.rows] == ["unsupported", "failed"]
+    assert "diverged" in (folder / "report").read_text(encoding="utf-8")
+
+
+def test_analysis_is_byte_for_byte_repeatable(cells, analyze_cells) -> None:
+    _, first = analyze_cells(cells.fp32, cells.int8)
+    before = [(first / name).read_bytes() for name in ("results", "report")]
+    _, again = analyze_cells(cells.fp32, cells.int8)
+    assert [(again / name).read_bytes() for name in ("results", "report")] == before
