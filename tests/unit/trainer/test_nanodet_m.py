@@ -77,7 +77,7 @@ def test_loss_is_finite_when_an_image_has_no_objects(detector):
 
 
 def test_odd_input_size_is_refused_with_the_value():
-    with pytest.raises(WeightsError, match="multiple of 32.*300x320"):
+    with pytest.raises(WeightsError, match=r"multiple of 32.*300x320"):
         create("nanodet_m", LABELS, (320, 300))
 
 

@@ -203,9 +203,7 @@ def _reference(model: Any, folder: str, count: int, progress: Progress) -> Tuple
     return clean, {name: signal_to_error_db(clean[name], outputs[name][count:]) for name in clean}
 
 
-def _try_all(
-    model: Any, precision: str, threads: int, folder: str, count: int, progress: Progress
-) -> List[Result]:
+def _try_all(model: Any, precision: str, threads: int, folder: str, count: int, progress: Progress) -> List[Result]:
     results = []
     as_given = _reference(model, folder, count, progress)
     for ways in candidates(precision):

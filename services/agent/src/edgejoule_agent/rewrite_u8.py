@@ -81,8 +81,10 @@ def narrow_weights(model: Any) -> Any:
     makers = {output: node for node in graph.node for output in node.output}
     for convolution in [node for node in graph.node if node.op_type == "Conv"]:
         dequantizer = makers.get(convolution.input[1])
-        quantizer = makers.get(dequantizer.input[0]) if dequantizer is not None else None
-        if quantizer is None or quantizer.op_type != "QuantizeLinear" or quantizer.input[0] not in constants:
+        if dequantizer is None or dequantizer.op_type != "DequantizeLinear":
+            continue
+        quantizer = makers.get(dequantizer.input[0])
+        if quantizer is None or quantizer.input[0] not in constants:
             continue
         weight = constants[quantizer.input[0]]
         if weight.shape[1] == 1:

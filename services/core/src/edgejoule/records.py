@@ -154,7 +154,7 @@ class Contention(Record):
 
 
 class BenchmarkRecord(Measured):
-    """Output ``record`` of a ``benchmark`` step: one trial. All samples are in output ``samples`` (npz, ``latency_ms``)."""
+    """Output ``record`` of a ``benchmark`` step: one trial. Output ``samples`` (npz) holds all of ``latency_ms``."""
 
     device: str
     trial: int

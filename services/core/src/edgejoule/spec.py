@@ -33,7 +33,9 @@ from edgejoule.protocols import DERIVED, PRESETS, Protocol
 from edgejoule.yamltree import Location, Tree, parse_yaml, read_yaml, shown
 
 Precision = Literal["fp32", "fp16", "int8-ptq"]
-Calibrator = Literal["minmax", "percentile_99.9", "percentile_99.99", "percentile_99.999", "entropy", "mse", "sensitivity"]
+Calibrator = Literal[
+    "minmax", "percentile_99.9", "percentile_99.99", "percentile_99.999", "entropy", "mse", "sensitivity"
+]
 Scorer = Literal["hotcoco", "pycocotools"]
 Role = Literal["train", "calibration", "tuning", "evaluation"]
 CALIBRATORS: tuple[Calibrator, ...] = get_args(Calibrator)
@@ -163,7 +165,7 @@ class Quantization(Section):
     """How INT8 is made. The tuning set chooses among the calibrators; the evaluation set never does."""
 
     calibrators: list[Calibrator] = Field(default=list(CALIBRATORS), min_length=1, description="those to try")
-    threads: Threads = Field(2, description="CPU threads of the quantizer; part of the result's key")
+    threads: Threads = Field(default=2, description="CPU threads of the quantizer; part of the result's key")
 
 
 def _protocol_schema() -> dict[str, Any]:

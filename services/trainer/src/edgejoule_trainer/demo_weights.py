@@ -51,7 +51,7 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     torch.manual_seed(SEED)
-    labels = [Label(**category) for category in CATEGORIES]
+    labels = [Label.model_validate(category) for category in CATEGORIES]
     detector = create("nanodet_m", labels, CROP)
     recipe = Recipe(
         iterations=options.iterations,

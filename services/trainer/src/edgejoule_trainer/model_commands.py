@@ -21,7 +21,7 @@ def check(
     file: Annotated[Path, typer.Argument(help="The ONNX file.", show_default=False)],
     as_json: Annotated[bool, typer.Option("--json", help="Answer in JSON.")] = False,
 ) -> None:
-    """Check an ONNX file against the engine contract and the rules of Q/DQ for TensorRT 8.2. Exit code 1 if it fails."""
+    """Check an ONNX file against the engine contract and the Q/DQ rules of TensorRT 8.2; exit code 1 if it fails."""
     from edgejoule_agent.contract import read_model
     from edgejoule_trainer.quantize.lint import violations
 

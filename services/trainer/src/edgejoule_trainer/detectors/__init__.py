@@ -32,7 +32,7 @@ def create(name: str, labels: Sequence[Label], input_size: tuple[int, int] | Non
         input_size: (height, width) in pixels; the authors' own when None.
     """
     kind = detector_class(name)
-    return kind(labels) if input_size is None else kind(labels, input_size)
+    return kind(labels, input_size or kind.own_input_size)
 
 
 __all__ = ["NAMES", "Detector", "OfficialState", "Target", "create", "detector_class"]

@@ -45,6 +45,7 @@ class Detector(nn.Module, ABC):
 
     name: ClassVar[str]
     resize: ClassVar[Resize]
+    own_input_size: ClassVar[tuple[int, int]]
     network: nn.Module
 
     def __init__(self, labels: Sequence[Label], input_size: tuple[int, int]) -> None:
@@ -85,13 +86,6 @@ class Detector(nn.Module, ABC):
     @abstractmethod
     def official_labels(cls) -> list[Label]:
         """The categories of the officially published weights, in the order of the score columns."""
-
-
-def freeze_batch_norm(module: nn.Module) -> None:
-    """Keep running statistics as they are while training goes on."""
-    for child in module.modules():
-        if isinstance(child, nn.BatchNorm2d):
-            child.eval()
 
 
 def xyxy_fractions(boxes: Tensor, input_size: tuple[int, int]) -> Tensor:

@@ -84,21 +84,25 @@ class ShuffleBlock(nn.Module):
         return channel_shuffle(torch.cat([kept, changed], dim=1))
 
 
+def _stage(inputs: int, outputs: int, blocks: int) -> nn.Sequential:
+    """A unit that halves the map, then those that keep its size."""
+    return nn.Sequential(
+        ShuffleBlock(inputs, outputs, 2), *(ShuffleBlock(outputs, outputs, 1) for _ in range(blocks - 1))
+    )
+
+
 class ShuffleNetV2(nn.Module):
     """1.0x, without the last convolution; gives the maps of strides 8, 16 and 32."""
 
     widths = (116, 232, 464)
-    repeats = (4, 8, 4)
 
     def __init__(self) -> None:
         super().__init__()
         self.conv1 = nn.Sequential(nn.Conv2d(3, 24, 3, 2, 1, bias=False), nn.BatchNorm2d(24), _act())
         self.maxpool = nn.MaxPool2d(3, 2, 1)
-        inputs = 24
-        for stage, (width, repeat) in enumerate(zip(self.widths, self.repeats, strict=True), start=2):
-            blocks = [ShuffleBlock(inputs, width, 2), *(ShuffleBlock(width, width, 1) for _ in range(repeat - 1))]
-            self.add_module(f"stage{stage}", nn.Sequential(*blocks))
-            inputs = width
+        self.stage2 = _stage(24, 116, 4)
+        self.stage3 = _stage(116, 232, 8)
+        self.stage4 = _stage(232, 464, 4)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         stride8 = self.stage2(self.maxpool(self.conv1(x)))
@@ -193,18 +197,26 @@ class Network(nn.Module):
 # --- detector ------------------------------------------------------------------------------------
 
 
+_UNUSED = {
+    "head.gfl_reg.": "the head shares its tower (share_cls_reg), so this convolution never runs",
+    "head.distribution_project.": "the constants 0..7 of the distribution's mean",
+}
+
+
 class NanoDetM(Detector):
     """The whole detector; see the module."""
 
     name = "nanodet_m"
     resize = Resize(policy="letterbox_centre", interpolation="bilinear", alignment="corner", fill_rgb=(0, 0, 0))
-    # In the file, but the head shares one tower for classes and distances, so these never run.
-    _UNUSED = {
-        "head.gfl_reg.": "the head shares its tower (share_cls_reg), so this convolution never runs",
-        "head.distribution_project.": "the constants 0..7 of the distribution's mean",
-    }
+    own_input_size = (320, 320)
 
-    def __init__(self, labels: Sequence[Label], input_size: tuple[int, int] = (320, 320)) -> None:
+    mean: Tensor
+    inverse_std: Tensor
+    centres: Tensor
+    strides: Tensor
+    bins: Tensor
+
+    def __init__(self, labels: Sequence[Label], input_size: tuple[int, int]) -> None:
         super().__init__(labels, input_size)
         height, width = input_size
         if height % 32 or width % 32:
@@ -290,7 +302,7 @@ class NanoDetM(Detector):
                 "The file has no tensor backbone.stage2.0.branch1.0.weight or head.gfl_cls.0.weight, so it is not a "
                 "NanoDet-m of the v0 layout; give the authors' nanodet_m.pth."
             )
-        unused = {key: why for key in state for prefix, why in cls._UNUSED.items() if key.startswith(prefix)}
+        unused = {key: why for key in state for prefix, why in _UNUSED.items() if key.startswith(prefix)}
         tensors = {f"network.{key}": tensor for key, tensor in state.items() if key not in unused}
         first = "network.backbone.conv1.0.weight"
         if first in tensors and tensors[first].shape[1:2] == (3,):

@@ -15,6 +15,7 @@ SOURCES = (
     "edgejoule_trainer.export",
     "edgejoule_trainer.counting",
     "edgejoule_trainer.detectors",
+    "edgejoule_trainer.losses",
     "edgejoule_trainer.quantize.lint",
     "edgejoule_trainer.weights",
 )

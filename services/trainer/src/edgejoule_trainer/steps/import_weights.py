@@ -11,7 +11,12 @@ VERSION = 1
 QUEUE = "train"
 EXCLUSIVE = False
 OUTPUTS = ("weights", "record")
-SOURCES = ("edgejoule_trainer.weights", "edgejoule_trainer.detectors")
+SOURCES = (
+    "edgejoule_trainer.weights",
+    "edgejoule_trainer.detectors",
+    "edgejoule_trainer.counting",
+    "edgejoule_trainer.losses",
+)
 
 
 def run(job: Job) -> None:

@@ -25,6 +25,7 @@ SOURCES = (
     "edgejoule_trainer.export",
     "edgejoule_trainer.counting",
     "edgejoule_trainer.detectors",
+    "edgejoule_trainer.losses",
     "edgejoule_trainer.weights",
     "edgejoule_agent.preprocess",
     "edgejoule_agent.shards",

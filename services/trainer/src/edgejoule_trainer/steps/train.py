@@ -21,6 +21,10 @@ SOURCES = (
     "edgejoule_trainer.training_images",
     "edgejoule_trainer.detectors",
     "edgejoule_trainer.losses",
+    "edgejoule_trainer.counting",
+    "edgejoule_trainer.weights",
+    "edgejoule_agent.preprocess",
+    "edgejoule_agent.shards",
 )
 
 
