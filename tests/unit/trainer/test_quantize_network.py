@@ -117,6 +117,20 @@ def test_placement_keeps_concatenated_head_maps_in_float() -> None:
     assert set(place_quantizers(fold_batch_norm(Heads())).scale_of) == {"x"}
 
 
+def test_placement_shares_one_scale_through_stack() -> None:
+    class Interleaved(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b, self.c = nn.Conv2d(3, 3, 1), nn.Conv2d(3, 3, 1), nn.Conv2d(6, 3, 1)
+
+        def forward(self, x: Tensor) -> tuple[Tensor]:
+            return (self.c(torch.stack([self.a(x), self.b(x)], dim=2).flatten(1, 2)),)
+
+    placement = place_quantizers(fold_batch_norm(Interleaved()))
+    assert placement.sources == {"x", "a", "b"}
+    assert len({placement.scale_of[name] for name in ("a", "b", "stack", "flatten")}) == 1
+
+
 @pytest.mark.parametrize("mode", ["nearest", "bilinear"])
 def test_placement_shares_a_scale_through_nearest_upsampling_only(mode) -> None:
     class Up(nn.Module):

@@ -35,7 +35,7 @@ _MOVING_FUNCTIONS = frozenset(
         *(torch.reshape, torch.transpose, torch.permute, torch.flatten, torch.squeeze, torch.unsqueeze),
     }
 )
-_CONCATENATIONS = frozenset((torch.cat, torch.concat))
+_CONCATENATIONS = frozenset((torch.cat, torch.concat, torch.stack))
 _SUMS = frozenset((operator.add, operator.iadd, torch.add))
 
 
