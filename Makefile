@@ -85,7 +85,7 @@ step-versions: setup ## Write down the sources of each step kind whose VERSION w
 	@$(BIN)/python tests/contract/test_step_versions.py $(ARGS)
 
 .PHONY: demo-weights
-demo-weights: setup ## Train the demo's small start again (hours; examples/ holds the result)
+demo-weights: setup ## Train the demo's small start again (half an hour; examples/ holds the result)
 	@$(BIN)/python -m edgejoule_trainer.demo_weights
 
 .PHONY: clean

@@ -119,7 +119,7 @@ class EngineRecord(Measured):
     """Output ``record`` of a ``build`` step."""
 
     precision: Literal["fp32", "fp16", "int8"]
-    ran_as: str = Field(description="fp32, fp16, int8+fp32, ...: what the layers really run in")
+    ran_as: str = Field(description="what the layers really run in: fp32, int8+fp32, ...; w7: 7-bit weights")
     hardware: HardwareClass
     options: dict[str, str] = Field(description="runtime options that were set")
     size_bytes: int
