@@ -65,7 +65,7 @@ def engine(runtime: str, content: bytes, options: dict[str, str]) -> Contender:
 def nncf_engine(float_path: Path, images: list[np.ndarray]) -> Contender | None:
     """NNCF's INT8 on OpenVINO, or None where NNCF is not installed."""
     try:
-        import nncf
+        import nncf  # type: ignore[import-not-found,import-untyped,unused-ignore]
     except ImportError:
         return None
     samples = nncf.Dataset(images, lambda image: {"image": image})
