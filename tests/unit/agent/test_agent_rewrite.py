@@ -4,7 +4,7 @@ import pytest
 from edgejoule_agent.engines import onnxruntime_engine, open_engine
 from edgejoule_agent.errors import ModelError
 from edgejoule_agent.macs import macs_by_node
-from edgejoule_agent.rewrite_u8 import halve_weights, narrow_weights, rewrite_u8
+from edgejoule_agent.rewrites import drop_repeats, halve_weights, narrow_weights, rewrite_u8
 
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
@@ -95,3 +95,42 @@ def test_macs_by_node_counts_each_convolution(toy):
         "Conv/depthwise": 8 * 9 * 8 * 12,
         "Conv/head": 6 * 8 * 8 * 12,
     }
+
+
+def concatenation(scales):
+    """Two quantized halves, concatenated, reshaped, and quantized again; ``scales`` of the halves and of the whole."""
+    helper, make = onnx.helper, onnx.numpy_helper.from_array
+    nodes, constants = [], [make(np.array(0, np.int8), "zero"), make(np.array([1, 4, 8], np.int64), "shape")]
+    for name, scale in zip(("boxes", "scores", "whole"), scales):
+        constants.append(make(np.array(scale, np.float32), name + "_scale"))
+        pair = [name + "_scale", "zero"]
+        nodes.append(helper.make_node("QuantizeLinear", [name, *pair], [name + "_q"]))
+        nodes.append(helper.make_node("DequantizeLinear", [name + "_q", *pair], [name + "_dq"]))
+    nodes.insert(4, helper.make_node("Concat", ["boxes_dq", "scores_dq"], ["whole"], axis=1))
+    nodes.append(helper.make_node("Reshape", ["whole_dq", "shape"], ["out"]))
+    values = [helper.make_tensor_value_info(name, 1, [1, 2, 8]) for name in ("boxes", "scores")]
+    out = [helper.make_tensor_value_info("out", 1, [1, 4, 8])]
+    graph = helper.make_graph(nodes, "concatenation", values, out, constants)
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=7)
+
+
+def test_drop_repeats_leaves_out_the_pair_that_changes_nothing():
+    import onnxruntime
+
+    model = concatenation([0.1, 0.1, 0.1])
+    reduced = drop_repeats(model)
+    onnx.checker.check_model(reduced)
+    assert (count(model, "QuantizeLinear"), count(reduced, "QuantizeLinear")) == (3, 2)
+    random = np.random.RandomState(0)
+    images = {name: random.standard_normal((1, 2, 8)).astype(np.float32) * 9 for name in ("boxes", "scores")}
+    found = [
+        onnxruntime.InferenceSession(each.SerializeToString(), providers=["CPUExecutionProvider"]).run(None, images)[0]
+        for each in (model, reduced)
+    ]
+    assert np.array_equal(*found)
+
+
+@pytest.mark.parametrize("scales", [[0.1, 0.2, 0.1], [0.1, 0.1, 0.2]])
+def test_drop_repeats_keeps_a_pair_that_rounds(scales):
+    model = concatenation(scales)
+    assert count(drop_repeats(model), "QuantizeLinear") == count(model, "QuantizeLinear")

@@ -11,7 +11,7 @@ from edgejoule.errors import SpecError, WeightsError
 from edgejoule.records import Label
 from edgejoule_trainer.detectors import create
 from edgejoule_trainer.detectors.detector import Target
-from edgejoule_trainer.detectors.nanodet_m import NanoDetM, channel_shuffle
+from edgejoule_trainer.detectors.nanodet_m import NanoDetM, interleave
 
 LABELS = [Label(id=3, name="disc"), Label(id=9, name="star")]
 SHARED = Path(os.environ.get("EDGEJOULE_SHARED", Path(__file__).parents[4] / "shared"))
@@ -49,9 +49,10 @@ def test_decode_gives_the_cell_widened_by_the_mean_distance(detector):
     assert scores[0, 0].tolist() == [0.5, 0.5]
 
 
-def test_channel_shuffle_interleaves_halves():
-    x = torch.arange(6.0).view(1, 6, 1, 1)
-    assert channel_shuffle(x).flatten().tolist() == [0, 3, 1, 4, 2, 5]
+def test_interleave_equals_concatenation_and_channel_shuffle():
+    a, b = torch.randn(2, 3, 4, 5), torch.randn(2, 3, 4, 5)
+    shuffled = torch.nn.functional.channel_shuffle(torch.cat([a, b], dim=1), 2)
+    torch.testing.assert_close(interleave(a, b), shuffled, rtol=0, atol=0)
 
 
 def test_loss_falls_when_overfitting_one_image():

@@ -11,7 +11,7 @@ from typing import Any, Callable, Dict, List, Mapping, NamedTuple, Optional
 
 import numpy as np
 
-from edgejoule_agent import rewrite_u8
+from edgejoule_agent import rewrites
 from edgejoule_agent.engines import onnxruntime_engine, open_engine, openvino_engine
 from edgejoule_agent.errors import EngineError
 from edgejoule_agent.isolate import Progress
@@ -41,15 +41,20 @@ def as_it_is(model: Any) -> Any:
     return model
 
 
+def u8_once(model: Any) -> Any:
+    """u8 activations, none quantized twice at one scale."""
+    return rewrites.rewrite_u8(rewrites.drop_repeats(model))
+
+
 def u8_halves(model: Any) -> Any:
     """u8 activations, and weights in two halves that cannot saturate 16 bits."""
-    return rewrite_u8.halve_weights(rewrite_u8.rewrite_u8(model))
+    return rewrites.halve_weights(u8_once(model))
 
 
 def candidates(precision: str) -> List[List[Candidate]]:
     """Per runtime, the ways to run ``precision``, quickest first; one is tried when those before gave wrong numbers."""
     full, half = openvino_engine.FULL_PRECISION, openvino_engine.HALF_PRECISION
-    u8, narrow, exact = rewrite_u8.rewrite_u8, rewrite_u8.narrow_weights, onnxruntime_engine.EXACT_U8
+    u8, narrow, exact = rewrites.rewrite_u8, rewrites.narrow_weights, onnxruntime_engine.EXACT_U8
     return {
         "fp32": [
             [Candidate("onnxruntime", "onnxruntime", {}, as_it_is, "fp32")],
@@ -62,8 +67,8 @@ def candidates(precision: str) -> List[List[Candidate]]:
                 Candidate("onnxruntime, u8 activations and weights", "onnxruntime", exact, u8, "int8+fp32"),
             ],
             [
-                Candidate("openvino, u8 activations", "openvino", full, u8, "int8+fp32"),
-                Candidate("openvino, u8 activations, 7-bit weights", "openvino", full, u8, "int8w7+fp32", narrow),
+                Candidate("openvino, u8 activations", "openvino", full, u8_once, "int8+fp32"),
+                Candidate("openvino, u8 activations, 7-bit weights", "openvino", full, u8_once, "int8w7+fp32", narrow),
                 Candidate("openvino, u8 activations, weights in halves", "openvino", full, u8_halves, "int8+fp32"),
             ],
         ],

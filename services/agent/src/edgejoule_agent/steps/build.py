@@ -18,7 +18,7 @@ SOURCES = (
     "edgejoule_agent.macs",
     "edgejoule_agent.optional",
     "edgejoule_agent.preprocess",
-    "edgejoule_agent.rewrite_u8",
+    "edgejoule_agent.rewrites",
     "edgejoule_agent.shards",
 )
 

@@ -1,11 +1,12 @@
-"""The form of a Q/DQ graph that x86 kernels are made for: u8 activations, and weights stored as int8.
+"""Forms of a Q/DQ graph that x86 kernels are made for.
 
-TensorRT wants activations as s8 with zero point 0. Replacing them by u8 with zero point 128 at the same
-scale is arithmetically identical: ``clip(round(x/s), -128, 127) + 128 = clip(round(x/s) + 128, 0, 255)``,
-and dequantizing takes the 128 away again. QuantizeLinear on a constant weight is computed here, once.
+TensorRT wants activations as s8 with zero point 0. ``rewrite_u8`` makes them u8 with zero point 128 at the
+same scale, arithmetically identical: ``clip(round(x/s), -128, 127) + 128 = clip(round(x/s) + 128, 0, 255)``, and
+dequantizing takes the 128 away again. QuantizeLinear on a constant weight is computed here, once.
+``drop_repeats`` and ``halve_weights`` keep the arithmetic too; ``narrow_weights`` does not.
 """
 
-from typing import Any, Dict, List
+from typing import Any, Dict, List, Mapping, Optional
 
 import numpy as np
 
@@ -13,6 +14,8 @@ from edgejoule_agent.errors import ModelError
 from edgejoule_agent.optional import require
 
 ZERO_POINT = "edgejoule_zero_point_u8"
+# operators that pass values on unchanged
+MOVING = ("Concat", "Reshape", "Transpose", "Slice", "Split", "Unsqueeze", "Squeeze", "Flatten", "MaxPool", "Identity")
 
 
 def rewrite_u8(model: Any) -> Any:
@@ -145,6 +148,54 @@ def halve_weights(model: Any) -> Any:
     graph.node.extend(nodes)
     _drop_unread(graph)
     return halved
+
+
+def drop_repeats(model: Any) -> Any:
+    """A copy of a Q/DQ ModelProto without the pairs behind a Concat whose inputs are all on that scale already.
+
+    Quantizing twice at one scale is the same as once: round(s * k / s) = k. TensorRT likes the pair there, to know
+    that it may concatenate in 8 bits; OpenVINO runs it as an operator that changes nothing.
+    """
+    onnx = require("onnx", "onnxruntime")
+    reduced = onnx.ModelProto()
+    reduced.CopyFrom(model)
+    graph = reduced.graph
+    constants = _constants(onnx, graph)
+    makers = {output: node for node in graph.node for output in node.output}
+    renamed: Dict[str, str] = {}
+    for node in [node for node in graph.node if node.op_type == "DequantizeLinear"]:
+        quantizer = makers.get(node.input[0])
+        source = makers.get(quantizer.input[0]) if quantizer is not None else None
+        if source is None or source.op_type != "Concat" or _scale(node, constants) is None:
+            continue
+        if _grid(source, makers, constants) == _scale(node, constants):
+            renamed[node.output[0]] = source.output[0]
+            graph.node.remove(node)
+            graph.node.remove(quantizer)
+    for node in graph.node:
+        for place, name in enumerate(node.input):
+            node.input[place] = renamed.get(name, name)
+    _drop_unread(graph)
+    return reduced
+
+
+def _grid(node: Any, makers: Mapping[str, Any], constants: Mapping[str, Any]) -> Optional[float]:
+    """The one scale on whose grid all that ``node`` gives lies, if there is one."""
+    if node is None:
+        return None
+    if node.op_type == "DequantizeLinear":
+        return _scale(node, constants)
+    if node.op_type not in MOVING:
+        return None
+    sources = node.input if node.op_type == "Concat" else node.input[:1]
+    grids = {_grid(makers.get(name), makers, constants) for name in sources}
+    return grids.pop() if len(grids) == 1 else None
+
+
+def _scale(node: Any, constants: Mapping[str, Any]) -> Optional[float]:
+    """A quantizer's scale, if it has one for the whole tensor."""
+    scale = constants.get(node.input[1])
+    return float(scale.reshape(-1)[0]) if scale is not None and scale.size == 1 else None
 
 
 def _quantize(values: Any, scale: Any, axis: int) -> Any:
