@@ -170,3 +170,13 @@ def test_snapshot_reads_a_tree(pretend):
     assert found.busy_s == pytest.approx(1.40)
     assert found.load1 == 0.25
     assert found.pressure_some_us == 1234
+
+
+def test_environment_tells_machines_apart_without_naming_them(tmp_path):
+    (tmp_path / "etc").mkdir()
+    found = []
+    for identity in ("3d1219c7c4c5404aaa1f6d2a48adfda4", "ffff19c7c4c5404aaa1f6d2a48adfda4"):
+        (tmp_path / "etc/machine-id").write_text(identity + "\n")
+        found.append(host.environment(str(tmp_path))["machine_id"])
+        assert found[-1] not in identity
+    assert len(set(found)) == 2

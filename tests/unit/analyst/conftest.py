@@ -219,7 +219,11 @@ def benchmark_record(cell: Synthetic, trial: int) -> BenchmarkRecord:
             load1_after=0.9,
             pressure_some_us=None,
         ),
-        environment={"kernel": "6.1.0", "python": "3.11.7", "cpus": 2, "governor": None, "turbo": True},
+        environment={
+            "id": "host",
+            "hardware": {"machine": "x86_64", "processor": "Example CPU (6/143/8)"},
+            "environment": {"kernel": "6.1.0", "cpus": 2, "governor": None, "turbo": True},
+        },
         simulated=cell.simulated,
         absent=absent,
     )

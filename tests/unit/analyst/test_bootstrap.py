@@ -6,6 +6,7 @@ from edgejoule_analyst.bootstrap import (
     BATCH,
     NO_EVIDENCE,
     Estimate,
+    basic_interval,
     distribution,
     percentile_interval,
     resamples,
@@ -57,6 +58,26 @@ def test_distribution_tells_its_progress_up_to_the_last_resample() -> None:
 
 def test_interval_leaves_out_resamples_without_the_figure() -> None:
     assert percentile_interval(1.0, np.array([np.nan, 1.0, 1.0])) == Estimate(1.0, 1.0, 1.0, 0.95)
+
+
+def test_basic_interval_equals_scipys_for_the_same_random_stream() -> None:
+    values = np.random.default_rng(5).uniform(0.2, 0.4, 60)
+    ours = basic_interval(values.mean(), distribution(mean_under(values), 60, count=1000, seed=9))
+    theirs = stats.bootstrap(
+        (values,), np.mean, method="basic", n_resamples=1000, batch=BATCH, rng=np.random.default_rng(9)
+    ).confidence_interval
+    assert (ours.low, ours.high) == pytest.approx((theirs.low, theirs.high), abs=1e-12)
+
+
+def test_basic_interval_takes_a_bias_out_where_percentile_doubles_it() -> None:
+    draws = np.random.default_rng(1).normal(0.34, 0.01, 2000)  # an estimate of .32 that resampling lifts by .02
+    percentile, basic = percentile_interval(0.32, draws), basic_interval(0.32, draws)
+    assert (percentile.low + percentile.high) / 2 == pytest.approx(0.34, abs=0.002)
+    assert (basic.low + basic.high) / 2 == pytest.approx(0.30, abs=0.002)
+
+
+def test_basic_interval_stays_a_fraction() -> None:
+    assert basic_interval(0.02, np.linspace(0, 0.3, 100)).low == 0
 
 
 @pytest.mark.parametrize(

@@ -84,6 +84,12 @@ def test_report_says_the_answer_and_the_reasons(usual) -> None:
         assert said in text
 
 
+def test_report_tells_the_facts_of_a_probe_one_by_one(usual) -> None:
+    text = (usual[1] / "report").read_text(encoding="utf-8")
+    assert "<dt>governor</dt><dd>not told</dd>" in text
+    assert "<dt>processor</dt><dd>Example CPU (6/143/8)</dd>" in text
+
+
 def test_report_of_a_quick_simulated_run_carries_both_banners(cells, analyze_cells) -> None:
     _, folder = analyze_cells(replace(cells.fp32, protocol="quick", simulated=True))
     text = (folder / "report").read_text(encoding="utf-8")

@@ -1,5 +1,6 @@
 """What this host is: the stable facts that an engine is bound to and a measurement is repeated under."""
 
+import hashlib
 import importlib
 import os
 import platform
@@ -54,6 +55,7 @@ def environment(root: str = "/") -> Dict[str, Any]:
     boost = _read(os.path.join(cpu, "cpufreq/boost"))
     memory = re.search(r"MemTotal:\s+(\d+) kB", _read(os.path.join(root, "proc/meminfo")) or "")
     return {
+        "machine_id": _machine_id(root),
         "kernel": platform.release(),
         "python": platform.python_version(),
         "numpy": installed_version("numpy"),
@@ -68,6 +70,12 @@ def environment(root: str = "/") -> Dict[str, Any]:
         "cpu_quota": _read(os.path.join(root, "sys/fs/cgroup/cpu.max")),
         "container": any(os.path.exists(os.path.join(root, name)) for name in (".dockerenv", "run/.containerenv")),
     }
+
+
+def _machine_id(root: str) -> Optional[str]:
+    """Which machine this is, hashed: hosts that share a store must not take each other's measurements."""
+    found = _read(os.path.join(root, "etc/machine-id"))
+    return hashlib.sha256(found.encode()).hexdigest()[:12] if found else None
 
 
 def memory_available_bytes(root: str = "/") -> Optional[int]:

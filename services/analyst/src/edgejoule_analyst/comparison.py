@@ -11,7 +11,7 @@ import numpy as np
 from edgejoule.errors import DataError
 from edgejoule.records import Difference
 from edgejoule_analyst.average_precision import ApCurves, FloatArray, Matches
-from edgejoule_analyst.bootstrap import LEVEL, Estimate, distribution, percentile_interval, verdict
+from edgejoule_analyst.bootstrap import LEVEL, Estimate, basic_interval, distribution, percentile_interval, verdict
 from edgejoule_analyst.measurements import Cell
 
 Metric = Literal["ap", "ap50"]
@@ -27,7 +27,8 @@ class Accuracy:
     draws: Mapping[Metric, FloatArray]
 
     def interval(self, metric: Metric) -> Estimate:
-        return percentile_interval(self.values[metric], self.draws[metric])
+        """The metric on its own, to be judged beside no other engine."""
+        return basic_interval(self.values[metric], self.draws[metric])
 
 
 def measure(matches: Matches, *, count: int, seed: int, progress: Callable[[int], None]) -> Accuracy:

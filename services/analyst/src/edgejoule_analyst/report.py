@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,6 +42,7 @@ def render_report(results: Results) -> str:
         "field_name": words.field_name,
         "level": words.level,
         "interval": words.interval,
+        "facts": facts,
         "plain": _plain,
     }
     gaps = find_gaps(results)
@@ -86,6 +87,14 @@ def _with_both(rows: list[Row]) -> list[str]:
 def _scored(rows: list[Row]) -> list[tuple[str, str]]:
     """(model, device) of every scored row, once each."""
     return list(dict.fromkeys((row.model, row.device) for row in rows if row.ap is not None))
+
+
+def facts(probe: Mapping[str, Any]) -> dict[str, Any]:
+    """A probe's facts by name, those of its sections brought to the top."""
+    found: dict[str, Any] = {}
+    for name, value in probe.items():
+        found |= facts(value) if isinstance(value, dict) else {name: value}
+    return found
 
 
 def _environments(results: Results) -> dict[str, Evidence]:

@@ -309,7 +309,7 @@ class Difference(Record):
 
 
 class Interval(Record):
-    """Where a figure would lie had other images been drawn: a bootstrap over images, percentile type."""
+    """Where an accuracy may lie, judged by resampling the images: a basic bootstrap interval."""
 
     low: float
     high: float

@@ -91,9 +91,11 @@ def _notes(cells: Sequence[Cell]) -> list[str]:
     from edgejoule_analyst.words import level
 
     notes = [
-        f"Brackets are {level(LEVEL)} percentile bootstrap intervals over the evaluation images. They speak of the"
-        " choice of images only, not of training, calibration or build, and are not corrected for the number of"
-        " comparisons."
+        f"Intervals are {level(LEVEL)} bootstrap intervals over the evaluation images: percentile intervals, on paired"
+        " resamples, for differences; basic intervals for an AP on its own. They speak of the choice of images only, not of"
+        " training, calibration or build, and are not corrected for the number of comparisons.",
+        "AP runs high when images are few, so an interval of AP may reach further down than up. Hold APs of different"
+        " evaluation sets against each other with care.",
     ]
     if any(not cell.comparable for cell in cells):
         notes.insert(0, "Measured by a protocol for looking, not for comparing: too few inferences and trials.")
