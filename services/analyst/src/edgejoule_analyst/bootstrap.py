@@ -90,8 +90,8 @@ def percentile_interval(value: float, draws: FloatArray, level: float = LEVEL) -
 def basic_interval(value: float, draws: FloatArray, level: float = LEVEL) -> Estimate:
     """The percentile interval mirrored at ``value``, for a fraction: a bias of ``draws`` is taken out, not doubled.
 
-    >>> basic_interval(0.5, np.linspace(0.5, 0.9, 9), level=0.75)
-    Estimate(value=0.5, low=0.15, high=0.45, level=0.75)
+    >>> basic_interval(0.5, np.linspace(0.5, 1.0, 9), level=0.75)
+    Estimate(value=0.5, low=0.0625, high=0.4375, level=0.75)
     """
     drawn = percentile_interval(value, draws, level)
     low, high = (min(1.0, max(0.0, 2 * value - end)) for end in (drawn.high, drawn.low))

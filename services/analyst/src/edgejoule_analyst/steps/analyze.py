@@ -92,8 +92,8 @@ def _notes(cells: Sequence[Cell]) -> list[str]:
 
     notes = [
         f"Intervals are {level(LEVEL)} bootstrap intervals over the evaluation images: percentile intervals, on paired"
-        " resamples, for differences; basic intervals for an AP on its own. They speak of the choice of images only, not of"
-        " training, calibration or build, and are not corrected for the number of comparisons.",
+        " resamples, for differences; basic intervals for an AP on its own. They speak of the choice of images only,"
+        " not of training, calibration or build, and are not corrected for the number of comparisons.",
         "AP runs high when images are few, so an interval of AP may reach further down than up. Hold APs of different"
         " evaluation sets against each other with care.",
     ]
