@@ -96,6 +96,23 @@ def test_every_step_comes_after_those_it_reads(tmp_path, protocol):
     assert all(set(cell.steps) <= seen for cell in plan.cells)
 
 
+@pytest.mark.parametrize("protocol", ["standard", "quick"])
+def test_precisions_may_come_in_any_order(tmp_path, protocol):
+    plan = plan_of(spec_of(tmp_path, precisions=["int8-ptq", "fp32"], protocol=protocol))
+    seen = set()
+    for step in plan.steps.values():
+        assert all(ref.step in seen for ref in step.upstream())
+        seen.add(step.id)
+
+
+def test_more_trials_void_none_and_a_renamed_protocol_neither(tmp_path):
+    before = keys_of(plan_of(spec_of(tmp_path, protocol="standard")))
+    after = keys_of(plan_of(spec_of(tmp_path, protocol={"preset": "standard", "trials": 6, "nms_iou": 0.5})))
+    taken = {step: key for step, key in before.items() if step.startswith("benchmark/")}
+    assert len(taken) == 15
+    assert taken.items() <= after.items()
+
+
 def test_every_parameter_is_json(tmp_path):
     for step in plan_of(spec_of(tmp_path)).steps.values():
         canonical_json(dict(step.parameters))

@@ -33,10 +33,9 @@ def trial(request: Mapping[str, Any], progress: Progress) -> Dict[str, Any]:
     """
     record = request["engine_record"]
     with ShardReader(request["shard"]) as reader:
-        images = [decode(reader.read(image_id)) for image_id in reader.ids[: request["stage_images"]]]
-    if not images:
-        raise ShardError(f"{request['shard']}: holds no image; give the evaluation set at least one per shard")
-    first = prepare(images[0], record["model"])[0]
+        if not reader.ids:
+            raise ShardError(f"{request['shard']}: holds no image; give the evaluation set at least one per shard")
+        first = prepare(decode(reader.read(reader.ids[0])), record["model"])[0]
 
     rapl = sensors.find_rapl()
     idle_power_w = _idle_power_w(rapl, request["idle_s"]) if rapl.packages else None
@@ -50,6 +49,9 @@ def trial(request: Mapping[str, Any], progress: Progress) -> Dict[str, Any]:
         latency_ms = _timed(engine, first, request["iterations"], progress, "inferences")
         energy_after, after = rapl.read_uj(), contention.snapshot()
         throttled = sensors.throttled(throttles, sensors.throttle_counts())
+        peak_mb = memory_peak_mb()  # before the pictures of the stages, which are no part of the engine
+        with ShardReader(request["shard"]) as reader:
+            images = [decode(reader.read(image_id)) for image_id in reader.ids[: request["stage_images"]]]
         stages_ms = _stages(engine, images, record["model"], progress)
     with open(request["samples"], "wb") as file:
         np.savez(file, latency_ms=latency_ms)
@@ -67,7 +69,7 @@ def trial(request: Mapping[str, Any], progress: Progress) -> Dict[str, Any]:
         "latency_ms": summarize(latency_ms),
         "stages_ms": stages_ms,
         "load_ms": load_ms,
-        "memory_peak_mb": memory_peak_mb(),
+        "memory_peak_mb": peak_mb,
         "power_w": power_w,
         "energy_mj": energy_mj,
         "idle_power_w": idle_power_w,

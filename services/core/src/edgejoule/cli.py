@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 
 from edgejoule import __version__
-from edgejoule.errors import EdgejouleError
+from edgejoule.errors import CorruptBlobError, EdgejouleError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from edgejoule.store import FolderStore
 
 GROUP = "edgejoule.commands"
+FILES = {"results.json": "results", "report.html": "report"}  # what a run writes: outputs of its analysis
 
 COMMANDS = {
     "data": ("edgejoule-trainer", "Fetch, generate and check data sets."),
@@ -65,11 +66,12 @@ def run(
 ) -> None:
     """Do what a spec asks for. What is done already is not done again; ^C loses nothing that is finished."""
     from edgejoule import runs, tables
-    from edgejoule.executor import run_plan
+    from edgejoule.executor import RunOutcome, run_plan
     from edgejoule.plan import Cell
     from edgejoule.progress import display_on
     from edgejoule.reconcile import StepOutcome
     from edgejoule.records import Results
+    from edgejoule.store import Manifest
 
     console = _console(sys.stderr)
     prepared, kept, folder = _prepare(spec, out, store, settings, session, console)
@@ -81,12 +83,23 @@ def run(
         if not all(outcome.cached for outcome in outcomes.values()):
             display.note(tables.row_line(cell, outcomes, kept))
 
-    ended = run_plan(prepared.plan, kept, run=prepared.name, display=display, on_cell=tell_row, retry=retry)
-    made = ended.outcomes["analyze"].manifest
-    if made is None:
-        raise EdgejouleError(f"there are no results, because the analysis failed: {ended.outcomes['analyze'].reason}")
-    for name, output in (("results.json", "results"), ("report.html", "report")):
-        runs.write_atomically(folder / name, kept.fetch(made.outputs[output].sha256).read_bytes())
+    def carry_out() -> tuple[RunOutcome, Manifest]:
+        ended = run_plan(prepared.plan, kept, run=prepared.name, display=display, on_cell=tell_row, retry=retry)
+        analysis = ended.outcomes["analyze"]
+        if analysis.manifest is None:
+            raise EdgejouleError(f"there are no results, because the analysis failed: {analysis.reason}")
+        return ended, analysis.manifest
+
+    ended, made = carry_out()
+    try:
+        files = {name: kept.fetch(made.outputs[output].sha256).read_bytes() for name, output in FILES.items()}
+    except CorruptBlobError as error:  # no step reads these, so no step noticed
+        display.note(f"{error}; the analysis is done again")
+        kept.quarantine(made.key)
+        ended, made = carry_out()
+        files = {name: kept.fetch(made.outputs[output].sha256).read_bytes() for name, output in FILES.items()}
+    for name, content in files.items():
+        runs.write_atomically(folder / name, content)
     answer = (folder / "results.json").read_text(encoding="utf-8")
     if as_json:
         typer.echo(answer)

@@ -56,7 +56,7 @@ class _Builder:
         cells = [
             self.cell(model, variant, device)
             for model in self.spec.models
-            for variant in self.spec.precisions
+            for variant in sorted(self.spec.precisions, key=lambda variant: variant != "fp32")  # the others' reference
             for device in self.spec.devices
         ]
         if self.spec.protocol.comparable:

@@ -29,14 +29,14 @@ class Protocol(BaseModel):
     trials: Count = Field(description="independent trials, each in a process of its own")
     confidence: Fraction = Field(description="score threshold of the operating point; AP does not use it")
     nms_iou: Fraction = Field(description="NMS IoU of the operating point; AP uses the detector's own")
-    power_sampling_ms: Count = Field(description="period of power samples where the sensor is sampled")
+    power_sampling_ms: Count = Field(description="period of power samples on boards; no step on a host reads it")
     calibration_images: Count = Field(description="size of the calibration set where the spec gives none")
     seed: int = Field(ge=0, le=2**32 - 1, strict=True, description="of every random choice")
-    workspace_mib: Count = Field(description="limit of a TensorRT builder's workspace; other runtimes have none")
+    workspace_mib: Count = Field(description="limit of a TensorRT builder's workspace; no step on a host reads it")
 
     def measuring(self) -> dict[str, Any]:
         """The values that decide what one trial does: more trials or another calibration set void no trial."""
-        return self.model_dump(exclude={"trials", "calibration_images", "seed", "workspace_mib"})
+        return {"name": self.name.rstrip("*"), **self.model_dump(include={"warmup_iterations", "iterations"})}
 
 
 # Table 5 and section 3.3. Where these disagree (the text also says "100 repeats") the table stands.

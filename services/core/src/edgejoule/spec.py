@@ -155,7 +155,7 @@ class Data(Section):
     sets: dict[Role, DataSet] = Field(
         description="evaluation always; calibration and tuning for INT8; train for models that are trained"
     )
-    skip_bad: bool = Field(False, strict=True, description="leave bad images out and record which, instead of stopping")
+    skip_bad: bool = Field(False, strict=True, description="leave bad images and bad boxes out and record which")
     shards: Annotated[int, Field(ge=1, le=999, strict=True)] = Field(
         4, description="parts of the evaluation set, predicted in parallel"
     )

@@ -196,6 +196,8 @@ def save_checkpoint(
         },
         partial,
     )
+    with open(partial, "rb") as file:
+        os.fsync(file.fileno())  # else a power cut may leave the name without the bytes
     os.replace(partial, path)
 
 

@@ -97,14 +97,16 @@ def quantize_detector(
         name: with_network(detector, insert_quantizers(network, placement, scales[name])) for name in calibrators
     }
     found = _compare(detector, candidates, tuning, progress)
-    best = min(found, key=lambda name: found[name].total)
+    told = any(disagreement.cells for disagreement in found.values())
+    best = min(found, key=lambda name: found[name].total) if told else calibrators[0]
     chosen = candidates[best]
+    least = "least disagreement with the float detector on the tuning images"
     record = {
         "calibrator": best,
-        "chosen_by": "least disagreement with the float detector on the tuning images",
+        "chosen_by": least if told else f"being the first: no score on the tuning images reached {CONFIDENT}",
         "confident": CONFIDENT,
         "candidates": {
-            name: {"disagreement": d.total, "score_rms": d.score_rms, "box_loss": d.box_loss}
+            name: {"disagreement": d.total, "score_rms": d.score_rms, "box_loss": d.box_loss} if told else None
             for name, d in found.items()
         },
         "confident_cells": found[best].cells,
