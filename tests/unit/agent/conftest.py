@@ -1,6 +1,8 @@
 """Fixtures of the agent's tests; everything is made here, nothing is fetched. Valid on Python 3.6."""
 
+import contextlib
 import copy
+import importlib
 import io
 import json
 import tarfile
@@ -8,6 +10,9 @@ import tarfile
 import cv2
 import numpy as np
 import pytest
+
+with contextlib.suppress(ImportError):  # onnx 1.11 does not import it by itself; tests that need onnx skip without
+    importlib.import_module("onnx.numpy_helper")
 
 MANIFEST = {
     "format": 1,

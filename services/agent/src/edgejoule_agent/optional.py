@@ -5,6 +5,9 @@ from typing import Any
 
 from edgejoule_agent.errors import UnsupportedError
 
+# what older releases (onnx 1.11 on Python 3.6) do not import by themselves
+SUBMODULES = {"onnx": ("checker", "helper", "numpy_helper", "shape_inference")}
+
 
 def require(module: str, extra: str) -> Any:
     """Import ``module``, which comes with the agent's extra ``extra``.
@@ -13,6 +16,8 @@ def require(module: str, extra: str) -> Any:
         UnsupportedError: it is not installed.
     """
     try:
+        for part in SUBMODULES.get(module, ()):
+            importlib.import_module(f"{module}.{part}")
         return importlib.import_module(module)
     except ImportError as error:
         raise UnsupportedError(
