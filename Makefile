@@ -62,6 +62,10 @@ $(INSTALLED36): requirements-py36.txt
 	  --requirement requirements-py36.txt
 	@touch $@
 
+.PHONY: faithfulness
+faithfulness: setup ## Our detectors beside their authors' code, same random weights (fetches that code into .references)
+	@$(BIN)/python tests/faithfulness/run.py $(ARGS)
+
 .PHONY: lint
 lint: setup ## Style, format and types
 	@$(BIN)/ruff check
@@ -90,5 +94,5 @@ demo-weights: setup ## Train the demo's small start again (half an hour; example
 
 .PHONY: clean
 clean: ## Remove environments, caches and the demo's files; finished steps stay in runs/.store
-	rm -rf $(VENV) $(VENV36) runs/demo .mypy_cache .ruff_cache .pytest_cache .hypothesis services/*/src/*.egg-info
+	rm -rf $(VENV) $(VENV36) .references runs/demo .mypy_cache .ruff_cache .pytest_cache .hypothesis services/*/src/*.egg-info
 	find services tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +

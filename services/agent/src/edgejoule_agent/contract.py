@@ -60,7 +60,7 @@ _MANIFEST = {
     "params_m": _number,
     "gmacs": _number,
 }
-_LABEL = {"id": lambda value: isinstance(value, int), "name": _text}
+_LABEL = {"id": lambda value: value is None or isinstance(value, int), "name": _text}
 
 
 def read_model(path: Any) -> Tuple[Any, Dict[str, Any]]:

@@ -32,6 +32,9 @@ def detect(
         EngineError: a score or a candidate's box is not a finite number.
     """
     nms = nms or manifest["nms"]["origin"]
+    columns = [column for column, label in enumerate(manifest["labels"]) if label["id"] is not None]
+    if len(columns) < scores.shape[-1]:  # the origin has columns for no category of the data set
+        scores = scores[..., columns]
     classes = scores.shape[-1]
     flat = scores.reshape(-1)
     if flat.size and np.isnan(flat.max()):
@@ -50,7 +53,7 @@ def detect(
         nms["iou"],
         nms["limit"],
     )
-    category_ids = np.array([label["id"] for label in manifest["labels"]], dtype=np.int64)
+    category_ids = np.array([manifest["labels"][column]["id"] for column in columns], dtype=np.int64)
     corners = clipped[kept]
     return Detections(
         category_id=category_ids[chosen[kept] % classes],

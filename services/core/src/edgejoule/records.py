@@ -42,7 +42,7 @@ class Measured(Record):
 class Label(Record):
     """One output class: its data-set category."""
 
-    id: int
+    id: int | None = Field(description="category id; null: a column of the origin without a category")
     name: str
 
 

@@ -1,16 +1,20 @@
-"""The detectors, one file each, by name."""
+"""The detectors, one file each, by name; ``edgejoule.detectors`` in pyproject.toml is their list."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from importlib.metadata import entry_points
 
 from edgejoule.errors import SpecError
 from edgejoule.records import Label
-from edgejoule_trainer.detectors.detector import Detector, OfficialState, Target
-from edgejoule_trainer.detectors.nanodet_m import NanoDetM
+from edgejoule_trainer.detectors.detector import Detector, OfficialState, Published, Target
 
-_DETECTORS: dict[str, type[Detector]] = {NanoDetM.name: NanoDetM}
-NAMES = tuple(_DETECTORS)
+GROUP = "edgejoule.detectors"
+
+
+def names() -> list[str]:
+    """Of every detector there is."""
+    return sorted(entry_points(group=GROUP).names)
 
 
 def detector_class(name: str) -> type[Detector]:
@@ -19,9 +23,10 @@ def detector_class(name: str) -> type[Detector]:
     Raises:
         SpecError: there is no such detector.
     """
-    if name not in _DETECTORS:
-        raise SpecError(f"There is no detector named {name!r}; choose one of: {', '.join(NAMES)}.")
-    return _DETECTORS[name]
+    for entry in entry_points(group=GROUP, name=name):
+        found: type[Detector] = entry.load()
+        return found
+    raise SpecError(f"There is no detector named {name!r}; choose one of: {', '.join(names())}.")
 
 
 def create(name: str, labels: Sequence[Label], input_size: tuple[int, int] | None = None) -> Detector:
@@ -35,4 +40,4 @@ def create(name: str, labels: Sequence[Label], input_size: tuple[int, int] | Non
     return kind(labels, input_size or kind.own_input_size)
 
 
-__all__ = ["NAMES", "Detector", "OfficialState", "Target", "create", "detector_class"]
+__all__ = ["Detector", "OfficialState", "Published", "Target", "create", "detector_class", "names"]

@@ -24,3 +24,13 @@ def coco80() -> list[Label]:
     """
     entries = (entry.split(" ", 1) for line in _NAMES.split("\n") for entry in line.split("|") if entry)
     return [Label(id=int(number), name=name) for number, name in entries]
+
+
+def coco90() -> list[Label]:
+    """The 90 columns of detectors whose column i is category id i + 1; the ten ids that COCO left out are empty.
+
+    >>> labels = coco90(); (len(labels), labels[10].id, labels[11].id, labels[89].name)
+    (90, 11, None, 'toothbrush')
+    """
+    known = {label.id: label for label in coco80()}
+    return [known.get(number, Label(id=None, name=f"unused {number}")) for number in range(1, 91)]

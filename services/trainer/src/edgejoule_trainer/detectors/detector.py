@@ -10,6 +10,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from edgejoule.errors import WeightsError
 from edgejoule.records import Label, ModelManifest, Resize
 
 
@@ -36,6 +37,21 @@ class OfficialState:
     unused: dict[str, str]
 
 
+@dataclass(frozen=True)
+class Published:
+    """What the authors say of their detector with its official COCO weights, at its own input size.
+
+    ap: COCO AP as a fraction; ``ap_on`` says of which images and how. params_m: parameters in millions.
+    gmacs: multiply-accumulates of one inference, 1e9. source: where these stand.
+    """
+
+    ap: float
+    ap_on: str
+    params_m: float
+    gmacs: float
+    source: str
+
+
 class Detector(nn.Module, ABC):
     """``forward`` is the engine contract: image float32[B,3,H,W], RGB 0-255, to boxes and scores.
 
@@ -44,12 +60,21 @@ class Detector(nn.Module, ABC):
     """
 
     name: ClassVar[str]
+    title: ClassVar[str]
+    published: ClassVar[Published]
     resize: ClassVar[Resize]
     own_input_size: ClassVar[tuple[int, int]]
+    input_multiple: ClassVar[int] = 1
     network: nn.Module
 
     def __init__(self, labels: Sequence[Label], input_size: tuple[int, int]) -> None:
         super().__init__()
+        height, width = input_size
+        if height % self.input_multiple or width % self.input_multiple:
+            raise WeightsError(
+                f"{self.title}'s input must be a multiple of {self.input_multiple} in both directions, "
+                f"not {width}x{height}."
+            )
         self.labels = list(labels)
         self.input_size = input_size
 
@@ -85,7 +110,10 @@ class Detector(nn.Module, ABC):
     @classmethod
     @abstractmethod
     def official_labels(cls) -> list[Label]:
-        """The categories of the officially published weights, in the order of the score columns."""
+        """The categories of the officially published weights, in the order of the score columns.
+
+        A column that COCO has no category for is there too, with the id None; post-processing leaves it out.
+        """
 
 
 def xyxy_fractions(boxes: Tensor, input_size: tuple[int, int]) -> Tensor:
