@@ -63,6 +63,11 @@ def test_spec_has_defaults_and_absolute_paths(folder):
     assert (spec.set_size("calibration"), spec.set_size("tuning"), spec.set_size("evaluation")) == (64, 64, None)
 
 
+def test_weights_may_be_a_folder(folder):
+    spec = load_spec(write(folder, GOOD.replace("nanodet.pth", "train")), environment={})
+    assert spec.models[0].weights == folder / "train"
+
+
 def test_environment_is_put_into_paths(folder):
     (folder / "elsewhere").mkdir()
     spec = load_spec(write(folder, GOOD), environment={"VAL": str(folder / "elsewhere")})
@@ -83,7 +88,12 @@ def test_unset_variable_is_named(folder):
         ("    weights:", "    wieghts:", "spec.yaml:4: unknown key 'wieghts'; did you mean 'weights'?"),
         ("int8-ptq", "int8_ptq", "spec.yaml:5: 'int8_ptq' is none of fp32, fp16, int8-ptq; did you mean 'int8-ptq'?"),
         ("nanodet.pth", "nanodet.pt", "spec.yaml:4: weights: there is no file {folder}/nanodet.pt"),
-        ("nanodet.pth", "train", "spec.yaml:4: weights: {folder}/train is a folder, not a file"),
+        (
+            "nanodet.pth",
+            "val.json",
+            "{folder}/val.json needs the files beside it; give the folder they lie in, {folder}",
+        ),
+        ("train.json}", "train}", "annotations: {folder}/train is a folder, not a file"),
         ("{images: train,", "{images: train.json,", "images: {folder}/train.json is a file, not a folder"),
         ("protocol: quick", "protocol: qick", "protocol: there is no preset 'qick'; did you mean 'quick'?"),
         ("protocol: quick", "protocol: [1]", "must be a preset (paper, standard, quick) or a mapping, not a list of 1"),

@@ -42,6 +42,8 @@ CALIBRATORS: tuple[Calibrator, ...] = get_args(Calibrator)
 DEVICES = ("host",)
 TUNING_IMAGES = 64
 
+_LISTS_OF_FILES = (".json", ".index")  # of TensorFlow.js models and TensorFlow checkpoints
+
 _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}")
 
 
@@ -80,7 +82,18 @@ def _existing_folder(value: Any, info: ValidationInfo) -> Path:
     return path
 
 
+def _existing_weights(value: Any, info: ValidationInfo) -> Path:
+    """A file that is whole by itself, or a folder: both have a hash that all their bytes decide."""
+    path = _absolute(value, info)
+    if not path.exists():
+        raise ValueError(f"there is no file {path}, nor a folder of that name")
+    if path.is_file() and path.suffix in _LISTS_OF_FILES:
+        raise ValueError(f"{path} needs the files beside it; give the folder they lie in, {path.parent}")
+    return path
+
+
 FileInput = Annotated[Path, BeforeValidator(_existing_file)]
+WeightsInput = Annotated[Path, BeforeValidator(_existing_weights)]
 FolderInput = Annotated[Path, BeforeValidator(_existing_folder)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
 Count = Annotated[int, Field(ge=1, strict=True)]
@@ -127,7 +140,9 @@ class Model(Section):
 
     detector: str = Field(description="which detector, e.g. nanodet_m")
     name: Name = Field("", description="what its rows are called; the detector's name where not given")
-    weights: FileInput | None = Field(None, description="file to import; may be left out with train")
+    weights: WeightsInput | None = Field(
+        None, description="file to import, or a folder of several that belong together; may be left out with train"
+    )
     input: Annotated[int, Field(ge=32, le=4096, multiple_of=32, strict=True)] | None = Field(
         None, description="side of the square network input in pixels; the detector's own where not given"
     )
