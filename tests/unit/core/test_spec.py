@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from edgejoule.errors import SpecError
 from edgejoule.protocols import PRESETS
-from edgejoule.spec import as_written, check_spec, load_spec, read_tree
+from edgejoule.spec import Qat, as_written, check_spec, load_spec, read_tree
 from edgejoule.yamltree import MAX_BYTES, parse_yaml
 
 GOOD = """\
@@ -86,7 +86,11 @@ def test_unset_variable_is_named(folder):
         ("precisions:", "precision:", "spec.yaml:5: unknown key 'precision'; did you mean 'precisions'?"),
         ("precisions:", "precision:", "spec.yaml: the key 'precisions' is missing"),
         ("    weights:", "    wieghts:", "spec.yaml:4: unknown key 'wieghts'; did you mean 'weights'?"),
-        ("int8-ptq", "int8_ptq", "spec.yaml:5: 'int8_ptq' is none of fp32, fp16, int8-ptq; did you mean 'int8-ptq'?"),
+        (
+            "int8-ptq",
+            "int8_ptq",
+            "spec.yaml:5: 'int8_ptq' is none of fp32, fp16, int8-ptq, int8-qat, fp32-qat, fp16-qat; did you mean 'int8-ptq'?",
+        ),
         ("nanodet.pth", "nanodet.pt", "spec.yaml:4: weights: there is no file {folder}/nanodet.pt"),
         (
             "nanodet.pth",
@@ -316,3 +320,40 @@ def test_example_is_a_spec(tmp_path, name):
     spec = load_spec(here / f"{name}.yaml", environment=environment)
     assert spec.name == name
     assert spec.precisions == ["fp32", "fp16", "int8-ptq"]
+
+
+# --- quantization-aware training -------------------------------------------------------------------
+
+
+def test_qat_is_the_papers_recipe_where_nothing_is_said():
+    recipe = Qat().recipe()
+    # Table 5: Adam (AdamW without decay), 1e-4, batch 16, 10,000 iterations, flip .5, scale .5-1.5, jitter .2
+    assert recipe == {
+        "iterations": 10_000,
+        "batch": 16,
+        "learning_rate": 1e-4,
+        "weight_decay": 0.0,
+        "warmup_iterations": 0,
+        "average_decay": 0.0,
+        "distillation": 0.0,
+        "augmentation": {"flip": 0.5, "zoom": [0.5, 1.5], "jitter": 0.2},
+    }
+
+
+def test_qat_preset_gives_values_that_the_spec_may_change(folder):
+    text = GOOD.replace("[fp32, int8-ptq]", "[int8-qat]") + "qat: {preset: short, iterations: 7}\n"
+    text = text.replace("    tuning: {source: train}", "    tuning: {source: train}\n    train: {source: train}")
+    (folder / "qat.yaml").write_text(text)
+    spec = load_spec(folder / "qat.yaml", (), {})
+    assert (spec.qat.iterations, spec.qat.distillation, spec.qat.augmentation.zoom) == (7, 1.0, (0.8, 1.2))
+    assert spec.qat.augmentation.flip == 0.5
+
+
+def test_unknown_qat_preset_is_told_with_the_nearest(folder):
+    found = "\n".join(problems(folder, GOOD + "qat: papr\n"))
+    assert "qat: there is no preset 'papr'; did you mean 'paper'?" in found
+
+
+def test_qat_without_a_train_set_is_refused(folder):
+    found = "\n".join(problems(folder, GOOD.replace("[fp32, int8-ptq]", "[int8-qat]")))
+    assert "precision int8-qat needs a train set, to train the weights" in found

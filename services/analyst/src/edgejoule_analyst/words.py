@@ -9,6 +9,8 @@ VARIANTS = {
     "fp16": "FP16",
     "int8-ptq": "INT8 (post-training)",
     "int8-qat": "INT8 (quantization-aware)",
+    "fp32-qat": "FP32 of quantization-aware weights",
+    "fp16-qat": "FP16 of quantization-aware weights",
 }
 
 

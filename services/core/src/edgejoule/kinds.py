@@ -24,6 +24,7 @@ PACKAGES = {
     "train": "edgejoule-trainer",
     "export": "edgejoule-trainer",
     "ptq": "edgejoule-trainer",
+    "qat": "edgejoule-trainer",
     "build": "edgejoule-agent",
     "benchmark": "edgejoule-agent",
     "predict": "edgejoule-evaluator",

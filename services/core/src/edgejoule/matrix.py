@@ -12,10 +12,17 @@ from typing import Any
 
 from edgejoule.devices import Device
 from edgejoule.plan import Cell, Plan, Ref, Source, Step
-from edgejoule.spec import Model, Role, Spec
+from edgejoule.spec import Model, Qat, Role, Spec, Train
 
-# precision in the spec -> (weights, precision of the engine, step kind that makes its ONNX)
-VARIANTS = {"fp32": ("base", "fp32", "export"), "fp16": ("base", "fp16", "export"), "int8-ptq": ("base", "int8", "ptq")}
+# precision in the spec -> (weights, precision of the engine, step that makes its ONNX, for /<model> behind it)
+VARIANTS = {
+    "fp32": ("base", "fp32", "export"),
+    "fp16": ("base", "fp16", "export"),
+    "int8-ptq": ("base", "int8", "ptq"),
+    "int8-qat": ("qat", "int8", "qat"),
+    "fp32-qat": ("qat", "fp32", "export-qat"),
+    "fp16-qat": ("qat", "fp16", "export-qat"),
+}
 
 Inputs = Mapping[str, Ref | Source]
 
@@ -133,25 +140,29 @@ class _Builder:
             )
         if model.train is not None:
             start = {"weights": Ref(f"import-weights/{model.name}", "weights")} if model.weights is not None else {}
-            recipe = {**model.train.model_dump(mode="json", exclude={"threads"}), "seed": self.spec.random_seed}
-            training = {
-                "detector": model.detector,
-                "input": size,
-                "recipe": recipe,
-                "threads": model.train.threads,
-            }
+            training = {"detector": model.detector, "input": size, **self.training(model.train)}
             self.add(f"train/{model.name}", "train", training, {**start, **self.role("train")})
+
+    def training(self, how: Train | Qat) -> dict[str, Any]:
+        """The parameters by which both kinds of training are carried out."""
+        recipe = {**how.recipe(), "seed": self.spec.random_seed}
+        return {"recipe": recipe, "compute": how.compute(), "threads": how.threads}
 
     def make_onnx(self, cell: Cell) -> None:
         """The graph of a cell, made just before its first engine, so that it holds up no other cell."""
-        maker = VARIANTS[cell.variant][2]
-        step = f"{maker}/{cell.model}"
-        weights = {"weights": Ref(self.weights_step(cell.model), "weights")}
+        maker, model = VARIANTS[cell.variant][2], cell.model
+        weights = {"weights": Ref(self.weights_step(model), "weights")}
         if maker == "export":
-            self.add(step, "export", {}, weights)
-        else:
-            choice = self.spec.quantization.model_dump(mode="json")
-            self.add(step, "ptq", choice, {**weights, **self.role("calibration"), **self.role("tuning")})
+            self.add(f"export/{model}", "export", {}, weights)
+            return
+        choice = self.spec.quantization.model_dump(mode="json")
+        self.add(f"ptq/{model}", "ptq", choice, {**weights, **self.role("calibration"), **self.role("tuning")})
+        if maker == "ptq":
+            return
+        inputs = {"ptq": Ref(f"ptq/{model}", "record"), **self.role("train"), **self.role("tuning")}
+        self.add(f"qat/{model}", "qat", self.training(self.spec.qat), {**weights, **inputs})
+        if maker == "export-qat":
+            self.add(f"export-qat/{model}", "export", {}, {"weights": Ref(f"qat/{model}", "weights")})
 
     def weights_step(self, model: str) -> str:
         """The last step that changes the weights of a model."""
@@ -163,8 +174,9 @@ class _Builder:
         weights, _, maker = VARIANTS[variant]
         name = f"{model.name}/{variant}/{device}"
         prepared = [f"{kind}/{model.name}" for kind in ("import-weights", "train")]
+        makers = {"qat": ["ptq", "qat"], "export-qat": ["ptq", "qat", "export-qat"]}.get(maker, [maker])
         own = [
-            f"{maker}/{model.name}",
+            *(f"{step}/{model.name}" for step in makers),
             f"build/{name}",
             *(f"benchmark/{name}/{trial}" for trial in range(self.spec.protocol.trials)),
             *(f"predict/{name}/{shard:03d}" for shard in range(self.spec.data.shards)),
@@ -253,8 +265,8 @@ class _Builder:
                 inputs[role] = Ref("import-data", role, tolerant=True)
         for index, cell in enumerate(cells):
             onnx = self.onnx_of(cell)
-            weights = self.steps[onnx.step].inputs["weights"]
-            assert isinstance(weights, Ref)
+            made_by = f"qat/{cell.model}" if cell.weights == "qat" else self.weights_step(cell.model)
+            weights = Ref(made_by, "weights")
             inputs |= {
                 f"weights-{index}": Ref(weights.step, weights.output, tolerant=True),
                 f"onnx-{index}": Ref(onnx.step, onnx.output, tolerant=True),

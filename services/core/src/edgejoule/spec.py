@@ -32,7 +32,7 @@ from edgejoule.errors import SpecError
 from edgejoule.protocols import DERIVED, PRESETS, Protocol
 from edgejoule.yamltree import Location, Tree, parse_yaml, read_yaml, shown
 
-Precision = Literal["fp32", "fp16", "int8-ptq"]
+Precision = Literal["fp32", "fp16", "int8-ptq", "int8-qat", "fp32-qat", "fp16-qat"]
 Calibrator = Literal[
     "minmax", "percentile_99.9", "percentile_99.99", "percentile_99.999", "entropy", "mse", "sensitivity"
 ]
@@ -122,7 +122,24 @@ class Augmentation(Section):
         return value
 
 
-class Train(Section):
+class Training(Section):
+    """What both kinds of training say of how they are computed."""
+
+    augmentation: Augmentation = Field(default=Augmentation(), description="how training views vary")
+    threads: Threads = Field(2, description="CPU threads of the training process; part of the result's key")
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto takes CUDA where there is some")
+    channels_last: bool = Field(False, strict=True, description="memory layout NHWC, faster on many devices")
+    workers: Annotated[int, Field(ge=1, le=64, strict=True)] = Field(
+        1, description="threads that decode and augment images; the result does not depend on them"
+    )
+    deterministic: bool = Field(False, strict=True, description="equal bytes on each CUDA run, at some cost in time")
+
+    def compute(self) -> dict[str, Any]:
+        """How it is computed, as the parameters of a step have it."""
+        return self.model_dump(mode="json", include={"device", "channels_last", "workers", "deterministic"})
+
+
+class Train(Training):
     """A training run; it starts from the model's ``weights`` where those are given."""
 
     iterations: Count = Field(description="optimizer steps")
@@ -131,8 +148,60 @@ class Train(Section):
         0.001, gt=0, le=10, strict=True, description="peak, after a linear warm-up; then a cosine"
     )
     warmup_iterations: Annotated[int, Field(ge=0, strict=True)] = Field(50, description="steps of the linear warm-up")
-    augmentation: Augmentation = Field(default=Augmentation(), description="how training views vary")
-    threads: Threads = Field(2, description="CPU threads of the training process; part of the result's key")
+    mixed_precision: bool = Field(
+        False, strict=True, description="convolutions in bfloat16, or float16 with loss scaling where there is none"
+    )
+
+    def recipe(self) -> dict[str, Any]:
+        """What is computed, but for the seed."""
+        values = {"iterations", "batch", "learning_rate", "warmup_iterations", "augmentation"}
+        return self.model_dump(mode="json", include=values)
+
+    def compute(self) -> dict[str, Any]:
+        return {**super().compute(), "mixed_precision": self.mixed_precision}
+
+
+class Qat(Training):
+    """Quantization-aware training, from the graph that post-training quantization made.
+
+    Always in float32: it simulates one arithmetic, and half precision would simulate another.
+    """
+
+    preset: Literal["paper", "short"] = Field(
+        "paper", description="paper: the paper's Table 5; short: a few hundred images or a few minutes are enough"
+    )
+    iterations: Count = Field(10_000, description="optimizer steps")
+    batch: Count = Field(16, description="images per step")
+    learning_rate: float = Field(1e-4, gt=0, le=10, strict=True, description="Adam's, at the start of a cosine to 0")
+    average_decay: float = Field(
+        0.0, ge=0, lt=1, strict=True, description="of a running average of the weights; 0 takes the last ones"
+    )
+    distillation: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        strict=True,
+        description="share of the loss that compares with the float detector's own answers; at 1 no label is read",
+    )
+
+    def recipe(self) -> dict[str, Any]:
+        """What is computed, but for the seed. Adam is AdamW without decay, and the weights are warm already."""
+        values = {"iterations", "batch", "learning_rate", "average_decay", "distillation", "augmentation"}
+        return {**self.model_dump(mode="json", include=values), "weight_decay": 0.0, "warmup_iterations": 0}
+
+
+QAT_PRESETS: dict[str, dict[str, Any]] = {
+    "paper": {},  # its Table 5 and section 3.3, the defaults of Qat; no averaging, no distillation
+    "short": {
+        "iterations": 200,
+        "batch": 8,
+        "learning_rate": 2e-5,
+        "average_decay": 0.98,
+        "distillation": 1.0,
+        "augmentation": {"zoom": [0.8, 1.2]},
+    },
+}
+"""What each preset changes; a spec's own values come before it."""
 
 
 class Model(Section):
@@ -202,6 +271,7 @@ class Spec(Section):
         PRESETS["standard"], description="how to measure: a preset's name, or see Protocol"
     )
     quantization: Quantization = Field(default=Quantization(), description="how INT8 is made")
+    qat: Qat = Field(default=Qat(), description="how weights are trained for the precisions that end in -qat")
     scorer: Scorer = Field("hotcoco", description="which program computes AP; pycocotools is the slow reference")
     seed: Seed | None = Field(None, description="of every random choice; the protocol's where not given")
     threads: Threads = Field(1, description="CPU threads of inference")
@@ -227,6 +297,18 @@ class Spec(Section):
     @classmethod
     def _say_that_values_differ(cls, value: Protocol) -> Protocol:
         return value if value == PRESETS[value.name] else value.model_copy(update={"name": value.name + "*"})
+
+    @field_validator("qat", mode="before")
+    @classmethod
+    def _qat_from_preset(cls, value: Any) -> Any:
+        """A preset's name, or a mapping with ``preset`` and the values to change."""
+        changes = {"preset": value} if isinstance(value, str) else value
+        if not isinstance(changes, dict):
+            return changes
+        preset = changes.get("preset", "paper")
+        if not isinstance(preset, str) or preset not in QAT_PRESETS:
+            raise ValueError(f"there is no preset {shown(preset)}{_nearest(preset, QAT_PRESETS)}")
+        return {**QAT_PRESETS[preset], **changes}
 
     @property
     def random_seed(self) -> int:
@@ -347,10 +429,15 @@ def _contradictions(spec: Spec) -> Iterator[tuple[Location, str]]:
             )
     if "evaluation" not in sets:
         yield ("data", "sets"), "there is no evaluation set; without it nothing can be scored"
-    if "int8-ptq" in spec.precisions:
-        for role, use in (("calibration", "find the ranges"), ("tuning", "choose the calibrator")):
-            if role not in sets:
-                yield ("data", "sets"), f"precision int8-ptq needs a {role} set, to {use} without looking at the test"
+    quantized = [precision for precision in spec.precisions if precision not in ("fp32", "fp16")]
+    trained = [precision for precision in quantized if precision.endswith("-qat")]
+    for asking, role, use in (
+        (quantized, "calibration", "find the ranges without looking at the test"),
+        (quantized, "tuning", "choose the calibrator without looking at the test"),
+        (trained, "train", "train the weights"),
+    ):
+        if asking and role not in sets:
+            yield ("data", "sets"), f"precision {asking[0]} needs a {role} set, to {use}"
     detectors = [entry.name for entry in entry_points(group="edgejoule.detectors")]
     for index, model in enumerate(spec.models):
         here = ("models", index)

@@ -1,4 +1,4 @@
-"""A plain training loop whose checkpoints resume exactly.
+"""A plain training loop whose checkpoints resume exactly, for training and for quantization-aware training.
 
 Everything random is drawn from (seed, iteration, position), never from a running generator, so an
 interrupted run and an uninterrupted one see the same images, augmented the same way, in the same order.
@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import copy
 import os
+import statistics
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -22,7 +24,10 @@ from torch import Tensor
 
 from edgejoule.errors import DataError, StepError
 from edgejoule_trainer.augment import Augmentation, augment
+from edgejoule_trainer.compute import ON_CPU, Compute, choose_device, half_type, memory_format, place, settings
 from edgejoule_trainer.detectors.detector import Detector, Target
+from edgejoule_trainer.losses.distillation import distillation_loss
+from edgejoule_trainer.training_log import TrainingLog
 
 Sample = tuple[NDArray[np.uint8], NDArray[np.float32], NDArray[np.int64]]
 Batch = tuple[Tensor, list[Target]]
@@ -38,7 +43,12 @@ class TrainingImages(Protocol):
 
 @dataclass(frozen=True)
 class Recipe:
-    """How to train. The schedule is a linear warm-up, then a cosine to zero (the paper's Eq. 6)."""
+    """What is computed. The schedule is a linear warm-up, then a cosine to zero (the paper's Eq. 6).
+
+    weight_decay: AdamW's; without it AdamW is Adam. average_decay: of the running average of the weights, which is
+    what a run gives; 0 gives the last weights. distillation: share of the teacher's loss in the whole, 0 to 1; at 1 no
+    label is read.
+    """
 
     iterations: int
     batch: int = 16
@@ -47,8 +57,22 @@ class Recipe:
     warmup_iterations: int = 50
     average_decay: float = 0.998
     gradient_clip: float = 35.0
+    distillation: float = 0.0
     augmentation: Augmentation = field(default_factory=Augmentation)
     seed: int = 42
+
+
+@dataclass
+class Course:
+    """How a run went: the loss by term and the time, of each iteration done by this process."""
+
+    iterations: list[int] = field(default_factory=list)
+    losses: list[dict[str, float]] = field(default_factory=list)
+    step_ms: list[float] = field(default_factory=list)
+
+    def median_step_ms(self) -> float | None:
+        """Of one iteration with everything in it, the wait for data too; None where none was done."""
+        return statistics.median(self.step_ms) if self.step_ms else None
 
 
 def cosine_rate(iteration: int, recipe: Recipe) -> float:
@@ -85,23 +109,24 @@ def load_batch(iteration: int, data: TrainingImages, detector: Detector, recipe:
     for position, index in enumerate(batch_indices(iteration, len(data), recipe)):
         image, boxes, labels = data[index]
         rng = np.random.default_rng([recipe.seed, 2, iteration, position])
-        view, placed, keep = augment(
-            image, boxes, detector.input_size, recipe.augmentation, rng, detector.resize.fill_rgb
-        )
+        view, placed, keep = augment(image, boxes, detector.resize, detector.input_size, recipe.augmentation, rng)
         views.append(view)
         targets.append(Target(torch.from_numpy(placed[keep]), torch.from_numpy(labels[keep])))
     return torch.from_numpy(np.stack(views)), targets
 
 
-def _batches(start: int, data: TrainingImages, detector: Detector, recipe: Recipe) -> Iterator[tuple[int, Batch]]:
-    """Batches in order, the next one prepared while the present one is trained on."""
-    with ThreadPoolExecutor(1) as pool:
-        coming = pool.submit(load_batch, start, data, detector, recipe)
+def _batches(
+    start: int, data: TrainingImages, detector: Detector, recipe: Recipe, workers: int
+) -> Iterator[tuple[int, Batch]]:
+    """Batches in order, the next ones prepared while the present one is trained on."""
+    with ThreadPoolExecutor(workers) as pool:
+        coming: deque[Future[Batch]] = deque()
+        asked = start
         for iteration in range(start, recipe.iterations):
-            batch = coming.result()
-            if iteration + 1 < recipe.iterations:
-                coming = pool.submit(load_batch, iteration + 1, data, detector, recipe)
-            yield iteration, batch
+            while asked < min(iteration + workers + 1, recipe.iterations):
+                coming.append(pool.submit(load_batch, asked, data, detector, recipe))
+                asked += 1
+            yield iteration, coming.popleft().result()
 
 
 def parameter_groups(detector: Detector, weight_decay: float) -> list[dict[str, object]]:
@@ -113,11 +138,20 @@ def parameter_groups(detector: Detector, weight_decay: float) -> list[dict[str, 
     ]
 
 
-def _average(averaged: Detector, detector: Detector, decay: float) -> None:
-    for mean, now in zip(averaged.state_dict().values(), detector.state_dict().values(), strict=True):
-        if mean.dtype.is_floating_point:
-            mean.lerp_(now, 1 - decay)
-        else:
+class _Average:
+    """A running average of a detector's weights."""
+
+    def __init__(self, detector: Detector) -> None:
+        self.detector = copy.deepcopy(detector)
+        pairs = list(zip(self.detector.state_dict().values(), detector.state_dict().values(), strict=True))
+        self._moving = [(mean, now) for mean, now in pairs if mean.dtype.is_floating_point]
+        self._counted = [(mean, now) for mean, now in pairs if not mean.dtype.is_floating_point]
+
+    @torch.no_grad()
+    def update(self, decay: float) -> None:
+        means, values = ([pair[side] for pair in self._moving] for side in (0, 1))
+        torch._foreach_lerp_(means, values, 1 - decay)
+        for mean, now in self._counted:
             mean.copy_(now)
 
 
@@ -125,80 +159,157 @@ def train(
     detector: Detector,
     data: TrainingImages,
     recipe: Recipe,
+    compute: Compute = ON_CPU,
     *,
+    teacher: Detector | None = None,
     checkpoint: Path | None = None,
     checkpoint_every_s: float = 30.0,
+    log: Path | None = None,
     progress: Callable[[int, int, dict[str, float]], None] = lambda done, total, losses: None,
-) -> Detector:
-    """Train in place; returns the running average of the weights, which is what to use.
+) -> Course:
+    """Train in place; ``detector`` ends as the running average of the weights, which is what to use, on the CPU.
 
     Args:
+        teacher: whose answers the distillation share of the loss compares with, in evaluation mode.
         checkpoint: where to keep the state; if the file is there, training goes on from it, with the same
             result as if it had never stopped.
+        log: folder for TensorBoard's event files.
         progress: called after each iteration with (done, total, loss by term).
 
     Raises:
         DataError: no images.
         StepError: the loss is no longer a number.
+        UnsupportedError: the device that was asked for is not there.
     """
     if not len(data):
         raise DataError("There is not one image to train on; give the training set at least one.")
-    averaged = copy.deepcopy(detector)
-    optimizer = torch.optim.AdamW(parameter_groups(detector, recipe.weight_decay), lr=recipe.learning_rate)
-    torch.manual_seed(recipe.seed)
-    start = 0
-    if checkpoint is not None and checkpoint.exists():
-        state = torch.load(checkpoint, weights_only=True)
-        start = state["iteration"]
-        detector.load_state_dict(state["detector"])
-        averaged.load_state_dict(state["averaged"])
-        optimizer.load_state_dict(state["optimizer"])
-        torch.set_rng_state(state["torch_rng"])
-    saved_at = time.monotonic()
-    detector.train()
-    for iteration, (images, targets) in _batches(start, data, detector, recipe):
-        for group in optimizer.param_groups:
-            group["lr"] = cosine_rate(iteration, recipe)
-        losses = detector.loss(detector.network(detector.normalize(images)), targets)
+    device = choose_device(compute.device)
+    with settings(device, compute):
+        place(detector, device, compute)
+        if teacher is not None:
+            place(teacher.eval(), device, compute)
+        run = _Run(detector, recipe, compute, device, teacher)
+        start = run.load(checkpoint) if checkpoint is not None and checkpoint.exists() else 0
+        course = Course()
+        scalars = TrainingLog(log, start) if log is not None else None
+        saved_at = clock = time.monotonic()
+        detector.train()
+        try:
+            for iteration, (images, targets) in _batches(start, data, detector, recipe, compute.workers):
+                losses = run.step(iteration, images, targets)
+                done, now = iteration + 1, time.monotonic()
+                course.iterations.append(done)
+                course.losses.append(losses)
+                course.step_ms.append(1e3 * (now - clock))
+                clock = now
+                if scalars is not None:
+                    rate = cosine_rate(iteration, recipe)
+                    scalars.add(done, {**{f"loss/{k}": v for k, v in losses.items()}, "learning_rate": rate})
+                progress(done, recipe.iterations, losses)
+                if checkpoint is not None and done < recipe.iterations and now - saved_at > checkpoint_every_s:
+                    run.save(checkpoint, done)
+                    saved_at = now
+        finally:
+            if scalars is not None:
+                scalars.close()
+        detector.load_state_dict(run.average.detector.state_dict())
+        for module in (detector, teacher):
+            if module is not None:
+                place(module.eval(), torch.device("cpu"), ON_CPU)
+    return course
+
+
+class _Run:
+    """The state of a run, and one step of it."""
+
+    def __init__(
+        self, detector: Detector, recipe: Recipe, compute: Compute, device: torch.device, teacher: Detector | None
+    ) -> None:
+        self.detector, self.recipe, self.compute, self.device, self.teacher = (
+            detector,
+            recipe,
+            compute,
+            device,
+            teacher,
+        )
+        torch.manual_seed(recipe.seed)
+        self.average = _Average(detector)
+        self.optimizer = torch.optim.AdamW(parameter_groups(detector, recipe.weight_decay), lr=recipe.learning_rate)
+        scaled = compute.mixed_precision and half_type(device) is torch.float16
+        self.scaler = torch.amp.GradScaler(device.type, enabled=scaled)
+
+    def step(self, iteration: int, images: Tensor, targets: list[Target]) -> dict[str, float]:
+        """One optimizer step; the loss by term.
+
+        Raises:
+            StepError: the loss is not a number.
+        """
+        for group in self.optimizer.param_groups:
+            group["lr"] = cosine_rate(iteration, self.recipe)
+        images = images.to(self.device, non_blocking=True, memory_format=memory_format(self.compute))
+        losses = self._losses(images, [target.to(self.device) for target in targets])
         total: Tensor = torch.stack(list(losses.values())).sum()
         if not torch.isfinite(total):
+            terms = ", ".join(f"{name} {value.item():g}" for name, value in losses.items())
             raise StepError(
-                f"The loss became {total.item()} at iteration {iteration}; lower train.learning_rate "
-                f"(now {recipe.learning_rate:g})."
+                f"The loss became {total.item()} at iteration {iteration} ({terms}); lower learning_rate "
+                f"(now {self.recipe.learning_rate:g})."
             )
-        optimizer.zero_grad(set_to_none=True)
-        total.backward()
-        torch.nn.utils.clip_grad_norm_(detector.parameters(), recipe.gradient_clip)
-        optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.scaler.scale(total).backward()
+        self.scaler.unscale_(self.optimizer)
+        torch.nn.utils.clip_grad_norm_(self.detector.parameters(), self.recipe.gradient_clip)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
         # A short run would otherwise keep its random start in the average.
-        _average(averaged, detector, min(recipe.average_decay, (1 + iteration) / (10 + iteration)))
-        done = iteration + 1
-        progress(done, recipe.iterations, {name: value.item() for name, value in losses.items()})
-        if checkpoint is not None and done < recipe.iterations and time.monotonic() - saved_at > checkpoint_every_s:
-            save_checkpoint(checkpoint, done, detector, averaged, optimizer)
-            saved_at = time.monotonic()
-    detector.load_state_dict(averaged.state_dict())
-    return detector.eval()
+        self.average.update(min(self.recipe.average_decay, (1 + iteration) / (10 + iteration)))
+        return {name: value.item() for name, value in losses.items()}
 
+    def _losses(self, images: Tensor, targets: list[Target]) -> dict[str, Tensor]:
+        share = self.recipe.distillation if self.teacher is not None else 0.0
+        raw = self._forward(self.detector, images)
+        losses: dict[str, Tensor] = {}
+        if share < 1:
+            losses = {name: (1 - share) * value for name, value in self.detector.loss(raw, targets).items()}
+        if self.teacher is not None and share > 0:
+            with torch.no_grad():
+                wanted = self.teacher.decode(self._forward(self.teacher, images))
+            apart = distillation_loss(*self.detector.decode(raw), *wanted, self.detector.input_size)
+            losses |= {name: share * value for name, value in apart.items()}
+        return losses
 
-def save_checkpoint(
-    path: Path, iteration: int, detector: Detector, averaged: Detector, optimizer: torch.optim.Optimizer
-) -> None:
-    """Write the whole state, so that a kill while writing leaves the one before."""
-    partial = path.with_suffix(".partial")
-    torch.save(
-        {
+    def _forward(self, detector: Detector, images: Tensor) -> tuple[Tensor, ...]:
+        """The raw maps in float32, in which losses and box decoding are computed whatever the network ran in."""
+        half = half_type(self.device)
+        with torch.autocast(self.device.type, dtype=half, enabled=self.compute.mixed_precision):
+            raw = detector.network(detector.normalize(images))
+        return tuple(level.float() for level in raw)
+
+    def save(self, path: Path, iteration: int) -> None:
+        """Write the whole state, so that a kill while writing leaves the one before."""
+        state = {
             "iteration": iteration,
-            "detector": detector.state_dict(),
-            "averaged": averaged.state_dict(),
-            "optimizer": optimizer.state_dict(),
+            "detector": self.detector.state_dict(),
+            "averaged": self.average.detector.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": self.scaler.state_dict(),
             "torch_rng": torch.get_rng_state(),
-        },
-        partial,
-    )
-    with open(partial, "rb") as file:
-        os.fsync(file.fileno())  # else a power cut may leave the name without the bytes
-    os.replace(partial, path)
+        }
+        partial = path.with_suffix(".partial")
+        torch.save(state, partial)
+        with open(partial, "rb") as file:
+            os.fsync(file.fileno())  # else a power cut may leave the name without the bytes
+        os.replace(partial, path)
+
+    def load(self, path: Path) -> int:
+        """Go back to what ``save`` wrote; the iterations done by then."""
+        state = torch.load(path, weights_only=True, map_location=self.device)
+        self.detector.load_state_dict(state["detector"])
+        self.average.detector.load_state_dict(state["averaged"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.scaler.load_state_dict(state["scaler"])
+        torch.set_rng_state(state["torch_rng"].cpu())
+        return int(state["iteration"])
 
 
 class InMemory:

@@ -1,19 +1,21 @@
-"""The training set as the loop wants it, read from an imported data set's shards."""
+"""Images of an imported data set's shards as training wants them, and as the network's input."""
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from edgejoule.errors import DataError
 from edgejoule.records import Label
-from edgejoule_agent.preprocess import decode
+from edgejoule_agent.preprocess import decode, prepare
 from edgejoule_agent.shards import ShardReader
 from edgejoule_trainer.training import Sample
 
@@ -22,11 +24,11 @@ class ShardImages:
     """``TrainingImages`` over shards. Crowd boxes name a region, not an object, and teach nothing here."""
 
     def __init__(self, annotations: Mapping[str, Any], shards: Sequence[Path], labels: Sequence[Label]) -> None:
-        column = {label.id: index for index, label in enumerate(labels)}
+        column = {label.id: index for index, label in enumerate(labels) if label.id is not None}
         if strange := sorted({category["id"] for category in annotations["categories"]} - column.keys()):
             raise DataError(
-                f"The training set has categories {strange} that the weights to start from have no score for; "
-                "train from random weights or give a data set with the same categories."
+                f"The training set has categories {strange} that the detector has no score for; give a data set with "
+                "the same categories, or train on this one first."
             )
         self._objects: dict[int, list[tuple[list[float], int]]] = defaultdict(list)
         for annotation in annotations["annotations"]:
@@ -56,3 +58,11 @@ class ShardImages:
         boxes[:, 2:] += boxes[:, :2]
         labels = np.array([label for _, label in objects], np.int64)
         return decode(self._reader[image_id].read(image_id)), boxes, labels
+
+
+def prepared(shards: Sequence[Path], manifest: Mapping[str, Any]) -> Iterator[Tensor]:
+    """The images of shards, in order, as the network's input float32[1,3,H,W], RGB 0-255."""
+    for path in shards:
+        with ShardReader(path) as shard:
+            for _, content in shard:
+                yield torch.from_numpy(prepare(decode(content), manifest)[0])

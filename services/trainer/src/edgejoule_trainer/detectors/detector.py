@@ -24,6 +24,10 @@ class Target:
     boxes: Tensor
     labels: Tensor
 
+    def to(self, device: torch.device) -> Target:
+        """The same on another device."""
+        return Target(self.boxes.to(device, non_blocking=True), self.labels.to(device, non_blocking=True))
+
 
 @dataclass(frozen=True)
 class OfficialState:

@@ -7,14 +7,7 @@ Parameters: ``calibrators`` (names of those to try), ``threads``.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
 from edgejoule.job import Job
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 VERSION = 1
 QUEUE = "train"
@@ -26,6 +19,7 @@ SOURCES = (
     "edgejoule_trainer.counting",
     "edgejoule_trainer.detectors",
     "edgejoule_trainer.losses",
+    "edgejoule_trainer.training_images",
     "edgejoule_trainer.weights",
     "edgejoule_agent.preprocess",
     "edgejoule_agent.shards",
@@ -40,6 +34,7 @@ def run(job: Job) -> None:
     from edgejoule_trainer.export import export_onnx
     from edgejoule_trainer.quantize.lint import OPSET
     from edgejoule_trainer.quantize.ptq import quantize_detector
+    from edgejoule_trainer.training_images import prepared
     from edgejoule_trainer.weights import read_weights
 
     torch.set_num_threads(job.parameters["threads"])
@@ -52,24 +47,11 @@ def run(job: Job) -> None:
 
     quantized = quantize_detector(
         detector,
-        _images(job.inputs_named("calibration-images"), layout),
-        _images(job.inputs_named("tuning-images"), layout),
+        prepared(job.inputs_named("calibration-images"), layout),
+        prepared(job.inputs_named("tuning-images"), layout),
         job.parameters["calibrators"],
         lambda phase, images: job.progress(offsets[phase] + images, total, f"images, {phase}"),
     )
     export_onnx(quantized.detector, job.output("onnx"), manifest)
     sets = {role: {"images": len(found), "ids_sha256": hash_json(found)} for role, found in ids.items()}
     job.write_json("record", {"detector": detector.name, "opset": OPSET, "sets": sets, **quantized.record})
-
-
-def _images(shards: list[Path], manifest: Mapping[str, Any]) -> Iterator[Tensor]:
-    """The images of shards, in order, as the network's input float32[1,3,H,W], RGB 0-255."""
-    import torch
-
-    from edgejoule_agent.preprocess import decode, prepare
-    from edgejoule_agent.shards import ShardReader
-
-    for path in shards:
-        with ShardReader(path) as shard:
-            for _, content in shard:
-                yield torch.from_numpy(prepare(decode(content), manifest)[0])

@@ -1,24 +1,37 @@
 """Step ``train``: weights from a training set, starting from given ones or from random ones.
 
 Parameters: ``detector``, ``input`` ({height, width} or null), ``recipe`` (fields of
-``edgejoule_trainer.training.Recipe``; ``augmentation`` its own fields), ``threads``.
-Inputs: ``train`` (annotations), ``train-images-*`` (shards), optionally ``weights`` to start from.
+``edgejoule_trainer.training.Recipe``; ``augmentation`` its own fields), ``compute`` (fields of
+``edgejoule_trainer.compute.Compute``), ``threads``. Inputs: ``train`` (annotations), ``train-images-*`` (shards),
+optionally ``weights`` to start from. Outputs: ``weights``; ``events`` (for TensorBoard); ``record``.
+
+Weights to start from keep their categories where the training set has no other ones. Otherwise the detector gets
+those of the training set, and the tensors whose shape that changes start from random values; the record lists them.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from edgejoule.job import Job
 
-VERSION = 1
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from edgejoule.records import Label
+    from edgejoule_trainer.detectors import Detector
+
+VERSION = 2
 QUEUE = "train"
 EXCLUSIVE = False
-OUTPUTS = ("weights", "record")
+OUTPUTS = ("weights", "events", "record")
 SOURCES = (
     "edgejoule_trainer.training",
-    "edgejoule_trainer.augment",
     "edgejoule_trainer.training_images",
+    "edgejoule_trainer.training_log",
+    "edgejoule_trainer.training_run",
+    "edgejoule_trainer.augment",
+    "edgejoule_trainer.compute",
     "edgejoule_trainer.detectors",
     "edgejoule_trainer.losses",
     "edgejoule_trainer.counting",
@@ -33,33 +46,42 @@ def run(job: Job) -> None:
     import torch
 
     from edgejoule.records import Label
-    from edgejoule_trainer.augment import Augmentation
     from edgejoule_trainer.detectors import create
-    from edgejoule_trainer.training import Recipe, train
     from edgejoule_trainer.training_images import ShardImages
+    from edgejoule_trainer.training_run import train_in_job
     from edgejoule_trainer.weights import read_weights, write_weights
 
-    torch.set_num_threads(int(job.parameters.get("threads", 1)))
-    recipe_values: dict[str, Any] = dict(job.parameters["recipe"])
-    augmentation = recipe_values.pop("augmentation", {})
-    recipe = Recipe(**recipe_values, augmentation=Augmentation(**augmentation))
-    size = job.parameters.get("input")
+    torch.set_num_threads(int(job.parameters["threads"]))
+    size = job.parameters["input"]
     input_size = (size["height"], size["width"]) if size else None
     annotations = job.read_json("train")
     labels = [Label(**category) for category in annotations["categories"]]
-    torch.manual_seed(recipe.seed)
+    torch.manual_seed(job.parameters["recipe"]["seed"])
+    begun_anew: list[str] = []
     if "weights" in job.inputs:
         detector = read_weights(job.inputs["weights"], input_size)
+        if not set(labels_of(labels)) <= set(labels_of(detector.labels)):
+            detector, begun_anew = with_labels(detector, labels)
     else:
         detector = create(job.parameters["detector"], labels, input_size)
 
-    last: dict[str, float] = {}
-
-    def tell(done: int, total: int, losses: dict[str, float]) -> None:
-        last.update(losses)
-        job.progress(done, total, f"iterations, loss {sum(losses.values()):.3f}")
-
     with ShardImages(annotations, job.inputs_named("train-images"), detector.labels) as images:
-        train(detector, images, recipe, checkpoint=job.scratch / "checkpoint.pt", progress=tell)
-        write_weights(job.output("weights"), detector)
-        job.write_json("record", {"detector": detector.name, "images": len(images), "last_loss": last})
+        record: dict[str, Any] = train_in_job(job, detector, images)
+    write_weights(job.output("weights"), detector)
+    job.write_json("record", {"detector": detector.name, "begun_anew": begun_anew, **record})
+
+
+def labels_of(labels: Sequence[Label]) -> list[tuple[int | None, str]]:
+    """Id and name of each, to compare."""
+    return [(label.id, label.name) for label in labels]
+
+
+def with_labels(detector: Detector, labels: Sequence[Label]) -> tuple[Detector, list[str]]:
+    """The same detector for other categories, and the names of the tensors that start from random values."""
+    from edgejoule_trainer.detectors import create
+
+    changed = create(detector.name, labels, detector.input_size)
+    own, given = changed.state_dict(), detector.state_dict()
+    fitting = {name: tensor for name, tensor in given.items() if name in own and own[name].shape == tensor.shape}
+    changed.load_state_dict(fitting, strict=False)
+    return changed, sorted(own.keys() - fitting.keys())

@@ -1,0 +1,74 @@
+"""Step ``qat``: the 8-bit graph of step ``ptq`` with its weights trained on.
+
+Inputs: ``weights`` (float, what ``ptq`` quantized); ``ptq`` (that step's record); ``train`` (annotations) with
+``train-images-*``; ``tuning`` with ``tuning-images-*``. Outputs: ``onnx`` (Q/DQ, opset 13); ``weights`` (the trained
+ones in float, for engines of other precisions); ``events`` (for TensorBoard); ``record``.
+Parameters: ``recipe`` and ``compute`` as of step ``train``, ``threads``.
+
+What the tuning images say of the result is recorded beside what they said of post-training quantization; the
+evaluation images have no part in it.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from edgejoule.job import Job
+
+VERSION = 1
+QUEUE = "train"
+EXCLUSIVE = False
+OUTPUTS = ("onnx", "weights", "events", "record")
+SOURCES = (
+    "edgejoule_trainer.quantize",
+    "edgejoule_trainer.export",
+    "edgejoule_trainer.training",
+    "edgejoule_trainer.training_images",
+    "edgejoule_trainer.training_log",
+    "edgejoule_trainer.training_run",
+    "edgejoule_trainer.augment",
+    "edgejoule_trainer.compute",
+    "edgejoule_trainer.detectors",
+    "edgejoule_trainer.losses",
+    "edgejoule_trainer.counting",
+    "edgejoule_trainer.weights",
+    "edgejoule_agent.preprocess",
+    "edgejoule_agent.shards",
+)
+
+
+def run(job: Job) -> None:
+    """Train, with a checkpoint in the scratch folder from which a killed attempt goes on."""
+    import torch
+
+    from edgejoule_trainer.export import export_onnx
+    from edgejoule_trainer.quantize.lint import OPSET
+    from edgejoule_trainer.quantize.qat import disagreement, from_ptq, into_float
+    from edgejoule_trainer.training_images import ShardImages, prepared
+    from edgejoule_trainer.training_run import train_in_job
+    from edgejoule_trainer.weights import read_weights, write_weights
+
+    torch.set_num_threads(int(job.parameters["threads"]))
+    detector = read_weights(job.inputs["weights"])
+    manifest = detector.manifest()
+    calibrated = job.read_json("ptq")
+    quantized = from_ptq(detector, calibrated)
+    with ShardImages(job.read_json("train"), job.inputs_named("train-images"), detector.labels) as images:
+        record: dict[str, Any] = train_in_job(job, quantized, images, teacher=detector)
+
+    layout = manifest.model_dump(mode="json")
+    tuning = disagreement(detector, quantized, prepared(job.inputs_named("tuning-images"), layout))
+    export_onnx(quantized, job.output("onnx"), manifest)
+    write_weights(job.output("weights"), into_float(detector, quantized))
+    before = calibrated["candidates"][calibrated["calibrator"]]
+    job.write_json(
+        "record",
+        {
+            "detector": detector.name,
+            "opset": OPSET,
+            "calibrator": calibrated["calibrator"],
+            "disagreement_ptq": before["disagreement"] if before else None,
+            "disagreement": tuning.total if tuning.cells else None,
+            **record,
+        },
+    )
