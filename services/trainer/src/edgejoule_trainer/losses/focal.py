@@ -1,10 +1,23 @@
-"""Quality and distribution focal loss (Li et al. 2020, "Generalized Focal Loss", Eqs. 2 and 5)."""
+"""Focal loss (Lin et al. 2017, Eq. 5); quality and distribution focal loss (Li et al. 2020, Eqs. 2 and 5)."""
 
 from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+
+def sigmoid_focal_loss(logits: Tensor, present: Tensor, alpha: float, gamma: float) -> Tensor:
+    """FL(p_t) = -alpha_t (1 - p_t)^gamma log(p_t), elementwise.
+
+    Args:
+        logits: scores before the sigmoid, any shape.
+        present: same shape, 1 where the object is of that class, 0 elsewhere; p_t = p and alpha_t = alpha at 1,
+            1 - p and 1 - alpha at 0.
+    """
+    missed = (present - logits.sigmoid()).abs()  # 1 - p_t
+    balance = present * alpha + (1 - present) * (1 - alpha)
+    return F.binary_cross_entropy_with_logits(logits, present, reduction="none") * missed.pow(gamma) * balance
 
 
 def quality_focal_loss(logits: Tensor, quality: Tensor, beta: float = 2.0) -> Tensor:
