@@ -1,0 +1,69 @@
+"""torchvision's ssdlite320_mobilenet_v3_large."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+import torch
+from run import Comparison
+
+from edgejoule_trainer.weights import import_weights
+
+# Pillow only because torchvision's import asks for it.
+REQUIREMENTS = ("torchvision==0.28.0", "pillow>=10")
+DETECTORS = ("ssdlite_mobilenet_v3",)
+
+
+def _reference() -> torch.nn.Module:
+    # torchvision's wheel is built with CUDA; beside a CPU torch two of its operators are missing at import.
+    library = torch.library.Library("torchvision", "FRAGMENT")
+    for name in ("nms", "qnms"):
+        if not hasattr(torch.ops.torchvision, name):
+            library.define(name + "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+    from torchvision.models.detection import ssdlite320_mobilenet_v3_large
+
+    model: torch.nn.Module = ssdlite320_mobilenet_v3_large(weights=None, weights_backbone=None).eval()
+    return model
+
+
+def compare(name: str, seed: int) -> Comparison:
+    """Boxes and scores before non-maximum suppression, on one random image.
+
+    Both compute in float64: random weights blow a rounding of the input up a thousandfold by the last map.
+    """
+    torch.manual_seed(seed)
+    reference = _reference()
+    with torch.no_grad():
+        for module in reference.modules():
+            if isinstance(module, torch.nn.BatchNorm2d):
+                module.running_mean.normal_(0, 0.1)
+                module.running_var.uniform_(0.5, 1.5)
+                module.weight.uniform_(0.5, 1.5)
+                module.bias.normal_(0, 0.1)
+        for parameter in reference.parameters():
+            if parameter.ndim == 4:  # at its own 0.03 nothing of the image would reach the last maps
+                torch.nn.init.kaiming_normal_(parameter, nonlinearity="relu")
+        for predictor in (*reference.head.classification_head.module_list, *reference.head.regression_head.module_list):
+            predictor[1].weight.mul_(0.5)
+            predictor[1].bias.normal_(0, 0.5)
+        state = reference.state_dict()
+        reference.double()
+        image = torch.randint(0, 256, (1, 3, 320, 320)).double()
+        images, _ = reference.transform(list(image / 255))
+        maps = list(reference.backbone(images.tensors).values())
+        outputs = reference.head(maps)
+        anchors = reference.anchor_generator(images, maps)[0]
+        boxes = reference.box_coder.decode_single(outputs["bbox_regression"][0], anchors) / 320
+        scores = outputs["cls_logits"][0].softmax(dim=-1)[:, 1:]
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "reference.pth"
+            torch.save(state, path)
+            ours, report = import_weights(path, name)
+        our_boxes, our_scores = ours.double()(image)
+    assert scores.std(dim=0).mean() > 1e-3, "the reference's scores hardly depend on the place"
+    return Comparison(
+        tensors=len(report.mapped),
+        boxes=(our_boxes[0] - boxes).abs().max().item(),
+        scores=(our_scores[0] - scores).abs().max().item(),
+    )
