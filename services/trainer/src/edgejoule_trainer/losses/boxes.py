@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -34,3 +36,24 @@ def giou(a: Tensor, b: Tensor) -> Tensor:
     hull = torch.cat([torch.minimum(a[..., :2], b[..., :2]), torch.maximum(a[..., 2:], b[..., 2:])], dim=-1)
     hull_area = area(hull).clamp(min=1e-6)
     return intersection / union - (hull_area - union) / hull_area
+
+
+def ciou(a: Tensor, b: Tensor) -> Tensor:
+    """Complete IoU (Zheng et al. 2020, "Distance-IoU Loss", Eqs. 8-11), elementwise; at most 1.
+
+    IoU less the squared distance of the centres over the squared diagonal of the hull, less the difference of
+    the aspects' angles, whose trade-off factor has no gradient.
+    """
+    overlap = iou(a, b)
+    hull = torch.maximum(a[..., 2:], b[..., 2:]) - torch.minimum(a[..., :2], b[..., :2])
+    diagonal = hull.square().sum(dim=-1).clamp(min=1e-6)
+    distance = ((a[..., :2] + a[..., 2:] - b[..., :2] - b[..., 2:]) / 2).square().sum(dim=-1)
+    aspect = 4 / math.pi**2 * (_angle(a) - _angle(b)).square()
+    trade_off = (aspect / (1 - overlap + aspect).clamp(min=1e-6)).detach()
+    return overlap - distance / diagonal - trade_off * aspect
+
+
+def _angle(boxes: Tensor) -> Tensor:
+    """Of the diagonal: arctan of width over height."""
+    size = boxes[..., 2:] - boxes[..., :2]
+    return torch.atan(size[..., 0] / size[..., 1].clamp(min=1e-6))
