@@ -66,7 +66,7 @@ def test_payload_in_a_pickle_is_not_run(tmp_path):
     marker = tmp_path / "was-run"
     for name, save in (("new.pth", torch.save), ("old.pth", lambda o, p: p.write_bytes(pickle.dumps(o)))):
         save({"state_dict": Payload(str(marker))}, tmp_path / name)
-        with pytest.raises(WeightsError, match="objects other than tensors"):
+        with pytest.raises(WeightsError, match="made by .*mkdir, which could run code and was not called"):
             read_state_dict(tmp_path / name)
     assert not marker.exists()
 

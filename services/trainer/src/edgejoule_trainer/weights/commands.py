@@ -1,45 +1,81 @@
-"""``edgejoule weights``: what is in a weights file, and whether it fits."""
+"""``edgejoule weights``: fetch the official files, see what is in them, and whether it fits."""
 
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-app = typer.Typer(help="Import and check weights files.", no_args_is_help=True)
+app = typer.Typer(help="Fetch, import and check weights files.", no_args_is_help=True)
+
+DetectorName = Annotated[str, typer.Argument(help="Which detector, e.g. nanodet_m.", show_default=False)]
 
 
 @app.callback()
 def _group() -> None:
-    """Import and check weights files."""
+    """Fetch, import and check weights files."""
 
 
 @app.command("import")
 def import_(
-    detector: Annotated[str, typer.Argument(help="Which detector, e.g. nanodet_m.")],
-    file: Annotated[Path, typer.Argument(help="The authors' .pth file, or a .safetensors of ours.")],
+    detector: DetectorName,
+    file: Annotated[
+        Path,
+        typer.Argument(
+            help="The authors' file: .pth or .pt (a state dict or a whole model), .onnx, a TensorFlow.js model.json "
+            "or its folder, a TensorFlow checkpoint's prefix or folder; or a .safetensors of ours.",
+            show_default=False,
+        ),
+    ],
     into: Annotated[Path | None, typer.Option(help="Write the imported weights here (.safetensors).")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Answer in JSON.")] = False,
+    input_: Annotated[
+        int | None,
+        typer.Option("--input", min=32, max=4096, help="Side of the square input in pixels; else the detector's own."),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Answer in JSON, every tensor named.")] = False,
 ) -> None:
-    """Report every tensor mapped, missing and left over; refuse on any that does not fit."""
-    from edgejoule_trainer.counting import count_parameters
+    """Report every tensor mapped, missing and left over; refuse on any that does not fit. Runs nothing in the file."""
+    from edgejoule_trainer.counting import count_macs, count_parameters
     from edgejoule_trainer.weights import import_weights, write_weights
 
-    model, report = import_weights(file, detector)
+    model, report = import_weights(file, detector, (input_, input_) if input_ else None)
     if into is not None:
         write_weights(into, model)
+    parameters, gmacs = count_parameters(model), count_macs(model.network, (1, 3, *model.input_size)) / 1e9
+    height, width = model.input_size
     if as_json:
-        answer = {"detector": report.detector, "mapped": list(report.mapped), "missing": [], "unused": report.unused}
+        answer = {
+            "detector": report.detector,
+            "mapped": list(report.mapped),
+            "missing": [],
+            "left_over": [],
+            "unused": report.unused,
+            "categories": len(model.labels),
+            "input": {"height": height, "width": width},
+            "parameters": parameters,
+            "gmacs": gmacs,
+            "published": asdict(model.published),
+        }
         typer.echo(json.dumps(answer, indent=2))
         return
     typer.echo(
-        f"{file}: {len(report.mapped)} tensors mapped onto {report.detector} "
-        f"({count_parameters(model) / 1e6:.2f} M parameters, {len(model.labels)} categories), none missing, "
+        f"{file}: {len(report.mapped)} tensors mapped onto {report.detector}, none missing, none left over, "
         f"{len(report.unused)} not needed."
     )
     for name, why in sorted(report.unused.items()):
         typer.echo(f"  not needed: {name} ({why})")
+    published = model.published
+    typer.echo(
+        f"{model.title}: {parameters / 1e6:.2f} M parameters, {gmacs:.2f} GMACs at {width}x{height}, "
+        f"{len(model.labels)} categories."
+    )
+    own_height, own_width = model.own_input_size
+    typer.echo(
+        f"Published, for COCO at {own_width}x{own_height}: {published.params_m:g} M parameters, "
+        f"{published.gmacs:g} GMACs, AP {published.ap:.3f} on {published.ap_on}; {published.source}."
+    )
     if into is not None:
         typer.echo(f"Wrote {into}.")
