@@ -50,7 +50,10 @@ def read(path: Path) -> dict[str, Tensor]:
         for name, shape, dtype, size, entry in wanted:
             if name in tensors:
                 raise WeightsError(f"{manifest_path} lists the weight {name} twice.")
-            values = np.frombuffer(content, dtype, count=math.prod(shape), offset=start).reshape(shape)
+            try:
+                values: NDArray[Any] = np.ndarray(shape, dtype, content[start : start + size])
+            except ValueError as error:
+                raise WeightsError(f"The weight {name} of {manifest_path} has an impossible shape.") from error
             tensors[name] = torch.from_numpy(_restored(values, entry, manifest_path))
             start += size
     if not tensors:
