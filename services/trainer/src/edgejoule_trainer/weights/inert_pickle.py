@@ -277,7 +277,10 @@ class _Machine:
                     target.attributes.update(part)
 
     def op_binpersid(self, _: Any) -> None:
-        """torch names each storage by ("storage", type, key, device, elements), older files with a view behind."""
+        """torch names a storage by ("storage", type, key, device, elements), in older files with a view behind.
+
+        There it also names each class of a module by ("module", class, file, source).
+        """
         match self.stack.pop():
             case ("storage", Name() as kind, str() as key, _, int() as elements, *view) if (
                 kind.module in ("torch", "torch.cuda")
@@ -289,6 +292,8 @@ class _Machine:
                 if self.storages.setdefault(key, storage) != storage:
                     raise WeightsError("it describes one storage in two ways")
                 self.stack.append(storage)
+            case ("module", Name() as kind, *_):
+                self.stack.append(kind)
             case _:
                 raise WeightsError("it refers to something outside itself that is no storage of numbers")
 
