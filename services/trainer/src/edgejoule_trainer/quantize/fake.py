@@ -87,12 +87,13 @@ def insert_quantizers(network: fx.GraphModule, placement: Placement, scales: Map
     quantized = copy.deepcopy(network)
     modules = dict(quantized.named_modules())
     weighted = {str(node.target) for node in quantized.graph.nodes if is_weighted(node, modules)}
+    weighted -= set(placement.float_layers)
     quantizers = {name: ActivationQuantizer(scales[name]) for name in placement.scales}
     quantized.add_module("quantizers", nn.ModuleDict(quantizers))
     for node in list(quantized.graph.nodes):
         if node.name in placement.scale_of:
             _insert_after(node, f"quantizers.{placement.scale_of[node.name]}")
-    for name in weighted:
+    for name in sorted(weighted):
         layer = modules[name]
         wrapper = QuantizedConv2d(layer) if isinstance(layer, nn.Conv2d) else QuantizedLinear(layer)
         quantized.set_submodule(name, wrapper)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import copy
 
 import torch
@@ -11,10 +12,14 @@ from torch import Tensor, fx, nn
 def fold_batch_norm(network: nn.Module) -> fx.GraphModule:
     """A traced copy of ``network`` in evaluation mode whose convolutions have absorbed their batch norms.
 
-    A batch norm whose input is not a ``Conv2d`` used by it alone is left as it is.
+    A batch norm whose input is not a ``Conv2d`` used by it alone is left as it is. A convolution that runs several
+    times, in a head shared by all levels, becomes one for each batch norm behind it, numbered as they run: ``conv``
+    becomes ``conv_0``, ``conv_1``, ...
     """
     folded = fx.symbolic_trace(copy.deepcopy(network).eval())
     modules = dict(folded.named_modules())
+    runs = collections.Counter(str(node.target) for node in folded.graph.nodes if node.op == "call_module")
+    copies: collections.Counter[str] = collections.Counter()
     for module in modules.values():
         if hasattr(module, "inplace"):
             module.inplace = False  # a quantizer may stand before the activation, and must see its input unharmed
@@ -27,6 +32,12 @@ def fold_batch_norm(network: nn.Module) -> fx.GraphModule:
         if not isinstance(conv, nn.Conv2d) or len(source.users) != 1:
             continue
         weight, bias = folded_weights(conv, norm)
+        name = str(source.target)
+        if runs[name] > 1:
+            conv = copy.deepcopy(conv)
+            source.target = f"{name}_{copies[name]}"
+            folded.add_submodule(source.target, conv)
+            copies[name] += 1
         conv.weight = nn.Parameter(weight)
         conv.bias = nn.Parameter(bias)
         node.replace_all_uses_with(source)

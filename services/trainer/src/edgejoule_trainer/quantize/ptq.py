@@ -112,6 +112,7 @@ def quantize_detector(
         "confident_cells": found[best].cells,
         "activations": _activation_errors(statistics, scales[best]),
         "weights": weight_errors(chosen.network),
+        "float_layers": dict(placement.float_layers),
     }
     return Quantized(chosen, record)
 
