@@ -150,10 +150,16 @@ class Backbone(nn.Module):
             self.widths.append(outputs)
 
     def forward(self, x: Tensor) -> list[Tensor]:
+        x = self.stem(x)
+        for block in list(self.blocks)[:TAPPED]:  # a slice of the Sequential would be a new module, unknown to torch.fx
+            x = block(x)
         tapped = self.blocks[TAPPED]
         assert isinstance(tapped, InvertedResidual)
-        wide = tapped.expand(self.blocks[:TAPPED](self.stem(x)))
-        maps = [wide, self.last(self.blocks[TAPPED + 1 :](tapped.contract(wide)))]
+        wide = tapped.expand(x)
+        x = tapped.contract(wide)
+        for block in list(self.blocks)[TAPPED + 1 :]:
+            x = block(x)
+        maps = [wide, self.last(x)]
         for extra in self.extras:
             maps.append(extra(maps[-1]))
         return maps
