@@ -70,6 +70,7 @@ class Synthetic:
 
 FP32 = Synthetic()
 INT8 = Synthetic(variant="int8-ptq", precision="int8", skill=0.735, latency_ms=6.8, size_mb=1.1)
+QAT = Synthetic(variant="int8-qat", precision="int8", skill=0.745, latency_ms=6.9, size_mb=1.1)
 FP16 = Synthetic(
     variant="fp16",
     precision="fp16",
@@ -276,7 +277,7 @@ def write_inputs(cells: list[Synthetic], folder: Path) -> tuple[dict[str, Any], 
             "name": cell.name,
             "model": cell.model,
             "detector": "nanodet_m",
-            "weights": "base",
+            "weights": "qat" if cell.variant.endswith("-qat") else "base",
             "variant": cell.variant,
             "precision": cell.precision,
             "device": cell.device,
@@ -301,7 +302,7 @@ def analyzed(cells: list[Synthetic], folder: Path) -> tuple[Results, Path]:
 @pytest.fixture
 def cells() -> SimpleNamespace:
     """The made-up cells by name; ``dataclasses.replace`` makes others of them."""
-    return SimpleNamespace(fp32=FP32, fp16=FP16, int8=INT8, failed=FAILED)
+    return SimpleNamespace(fp32=FP32, fp16=FP16, int8=INT8, qat=QAT, failed=FAILED)
 
 
 @pytest.fixture

@@ -237,3 +237,19 @@ def test_record_that_is_none_is_named_with_its_file(usual, tmp_path) -> None:
 def test_cell_of_a_plan_reads_as_such() -> None:
     with pytest.raises(ValueError, match="extra"):
         Cell.model_validate({"name": "n", "extra": 1})
+
+
+def test_many_comparisons_become_a_table_with_ptq_as_a_reference_of_qat(cells, analyze_cells) -> None:
+    variants = (cells.fp32, cells.int8, cells.qat)
+    models = ("nanodet_m", "yolov5s")
+    results, folder = analyze_cells(*(replace(cell, model=model) for model in models for cell in variants))
+    pairs = {(d.row, d.against) for d in results.differences}
+    for model in models:
+        assert (f"{model}/int8-qat/host", f"{model}/fp32/host") in pairs
+        assert (f"{model}/int8-qat/host", f"{model}/int8-ptq/host") in pairs
+    assert len(pairs) == 6
+    report = (folder / "report").read_text(encoding="utf-8")
+    Page(report)
+    assert report.count('<td class="text">int8-ptq</td>') == 2
+    assert 'class="tiles' not in report
+    assert "ΔAP" in shown(results)

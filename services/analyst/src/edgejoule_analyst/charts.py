@@ -22,7 +22,7 @@ LINE = 15
 """Height of a line of text."""
 LABELLED_POINTS = 3
 """More points than these get no name beside them, which would lie on the bars of others; the legend tells."""
-DASHES = ("none", "7 4", "2 3", "9 3 2 3")
+DASHES = ("none", "7 4", "2 3", "9 3 2 3", "9 3 2 3 2 3")
 PANELS = (
     ("ap", "AP"),
     ("ap50", "AP50"),
@@ -83,18 +83,18 @@ def accuracy_against_latency(results: Results, device: str) -> Markup:
 
 
 def difference_forest(results: Results) -> Markup:
-    """Each difference to FP32 with its interval, on one axis around zero: AP filled, AP50 hollow."""
+    """Each difference with its interval, on one axis around zero: AP filled, AP50 hollow."""
     shown = results.differences
     rows = {row_name(row): row for row in results.rows}
     each = 40
     height = FOREST_TOP + each * len(shown) + BOTTOM + 10
     reach = 1.1 * max(max(abs(d.low), abs(d.high), 0.002) for d in shown)
     x = Scale(-reach, reach, 14, WIDTH - RIGHT)
-    body = [_x_axis(x, height, "points less than FP32  |  points more than FP32", signed_points)]
+    body = [_x_axis(x, height, "points less  |  points more", signed_points)]
     body.append(f'<line class="zero" x1="{x(0)}" x2="{x(0)}" y1="{FOREST_TOP}" y2="{height - BOTTOM}"/>')
     for number, d in enumerate(shown):
         y = FOREST_TOP + each * number + 30
-        metric, name = d.metric.upper(), f"{rows[d.row].model} {rows[d.row].variant}"
+        metric, name = d.metric.upper(), f"{rows[d.row].model} {rows[d.row].variant} − {rows[d.against].variant}"
         text = f"{signed_points(d.difference)} [{signed_points(d.low)}, {signed_points(d.high)}]"
         body.append(
             f'<g class="{class_of(rows[d.row])}"><title>{escape(d.row)}, {metric}: {text}, {escape(d.verdict)}</title>'
@@ -105,10 +105,11 @@ def difference_forest(results: Results) -> Markup:
             ' width="10" height="10"/></g>'
         )
     said = "; ".join(
-        f"{d.row} {d.metric.upper()} {signed_points(d.difference)}, {signed_points(d.low)} to {signed_points(d.high)}"
+        f"{d.row} − {rows[d.against].variant} {d.metric.upper()} {signed_points(d.difference)}, "
+        f"{signed_points(d.low)} to {signed_points(d.high)}"
         for d in shown
     )
-    return _svg("differences", "Differences to FP32", f"Points with intervals: {said}.", height, body)
+    return _svg("differences", "Differences in accuracy", f"Points with intervals: {said}.", height, body)
 
 
 def accuracy_bars(results: Results, model: str, device: str) -> Markup:
@@ -353,7 +354,11 @@ def _diamond(x: float, y: float, radius: float) -> str:
     )
 
 
-_SHAPES = (_circle, _square, _triangle, _diamond)
+def _upturned(x: float, y: float, radius: float) -> str:
+    return f'<path class="dot" d="M{x},{y + radius:.2f} l{radius},{-2 * radius} h{-2 * radius} z"/>'
+
+
+_SHAPES = (_circle, _square, _triangle, _diamond, _upturned)
 
 
 def _shape_of(row: Row, results: Results) -> int:

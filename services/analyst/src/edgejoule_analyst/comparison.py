@@ -47,7 +47,7 @@ def measure(matches: Matches, *, count: int, seed: int, progress: Callable[[int]
 
 
 def differences(cells: Sequence[Cell], measured: Mapping[str, Accuracy]) -> list[Difference]:
-    """Each cell's AP and AP50 less those of its FP32 reference, where both were scored.
+    """Each cell's AP and AP50 less those of the cells it is held against, where both were scored.
 
     Args:
         measured: by cell name, drawn with one seed and count; that pairs them.
@@ -57,26 +57,28 @@ def differences(cells: Sequence[Cell], measured: Mapping[str, Accuracy]) -> list
     """
     found = []
     for cell in cells:
-        reference = reference_of(cell, cells)
-        if reference is None or cell.name not in measured or reference.name not in measured:
-            continue
-        row, against = measured[cell.name], measured[reference.name]
-        if not row.matches.same_images(against.matches):
-            raise DataError(
-                f"{cell.name} and {reference.name} were scored on different images and cannot be compared;"
-                " score both on one evaluation set"
-            )
-        found += [_difference(metric, cell.name, row, reference.name, against) for metric in METRICS]
+        for reference in references_of(cell, cells):
+            if cell.name not in measured or reference.name not in measured:
+                continue
+            row, against = measured[cell.name], measured[reference.name]
+            if not row.matches.same_images(against.matches):
+                raise DataError(
+                    f"{cell.name} and {reference.name} were scored on different images and cannot be compared;"
+                    " score both on one evaluation set"
+                )
+            found += [_difference(metric, cell.name, row, reference.name, against) for metric in METRICS]
     return found
 
 
-def reference_of(cell: Cell, cells: Sequence[Cell]) -> Cell | None:
-    """The cell that ``cell`` is held against: base weights in FP32, same model and device; none for that one itself."""
-    for other in cells:
-        same = (other.model, other.device) == (cell.model, cell.device)
-        if same and (other.weights, other.precision) == ("base", "fp32"):
-            return None if other is cell else other
-    return None
+def references_of(cell: Cell, cells: Sequence[Cell]) -> list[Cell]:
+    """The cells that ``cell`` is held against, of the same model on the same device.
+
+    Base weights in FP32 for every other one; and base weights in INT8 for quantization-aware INT8, since what that
+    training recovers is the difference between the two.
+    """
+    wanted = [("base", "fp32")] + ([("base", "int8")] if (cell.weights, cell.precision) == ("qat", "int8") else [])
+    same = [other for other in cells if (other.model, other.device) == (cell.model, cell.device) and other is not cell]
+    return [other for pair in wanted for other in same if (other.weights, other.precision) == pair]
 
 
 def _difference(metric: Metric, row_name: str, row: Accuracy, against_name: str, against: Accuracy) -> Difference:

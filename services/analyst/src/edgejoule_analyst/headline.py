@@ -1,4 +1,7 @@
-"""What quantization did to a model: accuracy, speed and size against its FP32, with intervals, in plain words."""
+"""What quantization did to a model: accuracy, speed and size against its FP32, with intervals, in plain words.
+
+Quantization-aware INT8 is held against post-training INT8 too: that is what the training brought.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,9 @@ from dataclasses import dataclass
 from edgejoule.records import Difference, Results, Row
 from edgejoule_analyst.bootstrap import NO_EVIDENCE
 from edgejoule_analyst.words import factor, interval, row_name, signed_points, variant_name
+
+AS_CARDS = 3
+"""More comparisons than these are told in a table, not each in a sentence."""
 
 
 @dataclass(frozen=True)
@@ -25,7 +31,7 @@ class Ratio:
 
 @dataclass(frozen=True)
 class Comparison:
-    """One row beside its FP32 reference."""
+    """One row beside a reference of the same model and device."""
 
     row: Row
     against: Row
@@ -33,6 +39,11 @@ class Comparison:
     speed: Ratio | None
     size: float | None
     """Bytes of the reference / bytes of the row."""
+
+    @property
+    def to_float(self) -> bool:
+        """Whether the reference is the model's FP32."""
+        return self.against.variant == "fp32"
 
     @property
     def sentence(self) -> str:
@@ -43,7 +54,7 @@ class Comparison:
 
 
 def comparisons(results: Results) -> list[Comparison]:
-    """Each row that has a difference to its FP32 reference, in the order of the rows."""
+    """Each difference between two rows, in the order of the rows."""
     rows = {row_name(row): row for row in results.rows}
     return [
         Comparison(

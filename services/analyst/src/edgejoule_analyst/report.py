@@ -49,6 +49,7 @@ def render_report(results: Results) -> str:
     return environment.get_template("report.html.j2").render(
         results=results,
         comparisons=headline.comparisons(results),
+        as_cards=headline.AS_CARDS,
         gaps=gaps,
         gap_of={(row, field): gap.number for gap in gaps for row in gap.rows for field in gap.fields},
         not_ok=[row for row in results.rows if row.status != "ok"],

@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from edgejoule.records import Difference, Results, Row
-from edgejoule_analyst.headline import Comparison, comparisons
+from edgejoule_analyst.headline import AS_CARDS, Comparison, comparisons
 from edgejoule_analyst.words import level, points, row_name, signed_points
 
 WIDTH = 100
@@ -24,7 +24,7 @@ def render_table(results: dict[str, Any]) -> Table:
         pydantic.ValidationError: ``results`` is not of the published schema.
     """
     parsed = Results.model_validate(results)
-    against = {row_name(comparison.row): comparison for comparison in comparisons(parsed)}
+    against = {row_name(comparison.row): comparison for comparison in comparisons(parsed) if comparison.to_float}
     table = Table(title=_title(parsed), caption=_caption(parsed), box=SIMPLE_HEAD, pad_edge=False)
     table.collapse_padding = True
     table.show_edge = False
@@ -77,7 +77,8 @@ def _caption(results: Results) -> Text:
     caption = Text(style="not italic")
     caption.append("AP in points of 100; latency: mean ± std of inferences; ★: on the Pareto front", style="dim")
     caption.append(f"; {interval}" if interval else "", style="dim")
-    for comparison in comparisons(results):
+    told = comparisons(results)
+    for comparison in told if len(told) <= AS_CARDS else ():
         caption.append(f"\n• {comparison.sentence}")
     for row in results.rows:
         if row.status != "ok":

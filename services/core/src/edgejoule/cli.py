@@ -12,6 +12,7 @@ import sys
 import tempfile
 import traceback
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
@@ -24,11 +25,13 @@ from edgejoule.errors import CorruptBlobError, EdgejouleError
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from edgejoule.executor import RunOutcome
     from edgejoule.runs import Run
     from edgejoule.store import FolderStore
 
 GROUP = "edgejoule.commands"
 FILES = {"results.json": "results", "report.html": "report"}  # what a run writes: outputs of its analysis
+LOGS = ("training", "events.out.tfevents.edgejoule")  # and of each step that trains: TensorBoard's folder and file
 
 COMMANDS = {
     "data": ("edgejoule-trainer", "Fetch, generate and check data sets."),
@@ -39,7 +42,10 @@ COMMANDS = {
 """Commands of our other packages: who brings them, and what they do. Loaded only when called."""
 
 SpecFile = Annotated[Path, typer.Argument(metavar="SPEC", help="The spec, a YAML file; see docs/reference/spec.md.")]
-Out = Annotated[Path | None, typer.Option(help="Folder for results.json and report.html.", show_default="runs/NAME")]
+Out = Annotated[
+    Path | None,
+    typer.Option(help="Folder for results.json, report.html and training logs.", show_default="runs/NAME"),
+]
 StoreFolder = Annotated[
     Path | None,
     typer.Option(
@@ -66,7 +72,7 @@ def run(
 ) -> None:
     """Do what a spec asks for. What is done already is not done again; ^C loses nothing that is finished."""
     from edgejoule import runs, tables
-    from edgejoule.executor import RunOutcome, run_plan
+    from edgejoule.executor import run_plan
     from edgejoule.plan import Cell
     from edgejoule.progress import display_on
     from edgejoule.reconcile import StepOutcome
@@ -100,6 +106,7 @@ def run(
         files = {name: kept.fetch(made.outputs[output].sha256).read_bytes() for name, output in FILES.items()}
     for name, content in files.items():
         runs.write_atomically(folder / name, content)
+    logs = _write_logs(ended, kept, folder)
     answer = (folder / "results.json").read_text(encoding="utf-8")
     if as_json:
         typer.echo(answer)
@@ -107,9 +114,28 @@ def run(
         _load(_announced()["report"])([str(folder)], standalone_mode=False)
         typer.echo(f"{len(ended.executed)} steps carried out, {len(ended.cached)} done before, {ended.elapsed_s:.1f} s")
         typer.echo(f"Report: {folder / 'report.html'}")
+        if logs:
+            typer.echo(f"Course of the training: tensorboard --logdir {folder / LOGS[0]}")
     results = Results.model_validate_json(answer)
     if any(row.status not in ("ok", "unsupported") for row in results.rows):
         raise typer.Exit(1)
+
+
+def _write_logs(ended: RunOutcome, kept: FolderStore, folder: Path) -> int:
+    """Copy out what the run's training steps logged; how many there are. A log that is damaged is no loss."""
+    from edgejoule import runs
+
+    written = 0
+    for step, outcome in ended.outcomes.items():
+        if outcome.manifest is None or "events" not in outcome.manifest.outputs:
+            continue
+        target = folder / LOGS[0] / step / LOGS[1]
+        with suppress(CorruptBlobError):
+            content = kept.fetch(outcome.manifest.outputs["events"].sha256).read_bytes()
+            target.parent.mkdir(parents=True, exist_ok=True)
+            runs.write_atomically(target, content)
+            written += 1
+    return written
 
 
 def plan(

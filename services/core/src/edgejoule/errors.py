@@ -3,6 +3,7 @@
     EdgejouleError              one clear sentence: what, with which value, what to do
       SpecError                 the spec file or an option says something that cannot be run
       DataError                 images or annotations are wrong, or sets overlap
+      DownloadError             a file cannot be fetched, or is another one than it should be
       WeightsError              a weights file does not fit the detector, or is hostile
       ModelError                an ONNX graph breaks the engine contract
       StoreError                the store cannot be read or written (permission, full disk, lock)
@@ -36,6 +37,10 @@ class SpecError(EdgejouleError):
 
 class DataError(EdgejouleError):
     """Images or annotations are wrong, or two sets that must be disjoint overlap."""
+
+
+class DownloadError(EdgejouleError):
+    """A file cannot be fetched, or is another one than it should be."""
 
 
 class WeightsError(EdgejouleError):

@@ -126,13 +126,15 @@ class Training(Section):
     """What both kinds of training say of how they are computed."""
 
     augmentation: Augmentation = Field(default=Augmentation(), description="how training views vary")
-    threads: Threads = Field(2, description="CPU threads of the training process; part of the result's key")
-    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto takes CUDA where there is some")
-    channels_last: bool = Field(False, strict=True, description="memory layout NHWC, faster on many devices")
+    threads: Threads = Field(default=2, description="CPU threads of the training process; part of the result's key")
+    device: Literal["auto", "cpu", "cuda"] = Field(default="auto", description="auto takes CUDA where there is some")
+    channels_last: bool = Field(default=False, strict=True, description="memory layout NHWC, faster on many devices")
     workers: Annotated[int, Field(ge=1, le=64, strict=True)] = Field(
-        1, description="threads that decode and augment images; the result does not depend on them"
+        default=1, description="threads that decode and augment images; the result does not depend on them"
     )
-    deterministic: bool = Field(False, strict=True, description="equal bytes on each CUDA run, at some cost in time")
+    deterministic: bool = Field(
+        default=False, strict=True, description="equal bytes on each CUDA run, at some cost in time"
+    )
 
     def compute(self) -> dict[str, Any]:
         """How it is computed, as the parameters of a step have it."""
@@ -168,16 +170,19 @@ class Qat(Training):
     """
 
     preset: Literal["paper", "short"] = Field(
-        "paper", description="paper: the paper's Table 5; short: a few hundred images or a few minutes are enough"
+        default="paper",
+        description="paper: the paper's Table 5; short: a few hundred images or a few minutes are enough",
     )
-    iterations: Count = Field(10_000, description="optimizer steps")
-    batch: Count = Field(16, description="images per step")
-    learning_rate: float = Field(1e-4, gt=0, le=10, strict=True, description="Adam's, at the start of a cosine to 0")
+    iterations: Count = Field(default=10_000, description="optimizer steps")
+    batch: Count = Field(default=16, description="images per step")
+    learning_rate: float = Field(
+        default=1e-4, gt=0, le=10, strict=True, description="Adam's, at the start of a cosine to 0"
+    )
     average_decay: float = Field(
-        0.0, ge=0, lt=1, strict=True, description="of a running average of the weights; 0 takes the last ones"
+        default=0.0, ge=0, lt=1, strict=True, description="of a running average of the weights; 0 takes the last ones"
     )
     distillation: float = Field(
-        0.0,
+        default=0.0,
         ge=0,
         le=1,
         strict=True,
