@@ -4,7 +4,14 @@ import pytest
 from edgejoule_agent.engines import onnxruntime_engine, open_engine
 from edgejoule_agent.errors import ModelError
 from edgejoule_agent.macs import macs_by_node
-from edgejoule_agent.rewrites import drop_repeats, halve_weights, narrow_weights, rewrite_u8
+from edgejoule_agent.rewrites import (
+    drop_repeats,
+    drop_upper_clips,
+    halve_weights,
+    narrow_weights,
+    rewrite_u8,
+    spell_out_hard_sigmoid,
+)
 
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
@@ -134,3 +141,65 @@ def test_drop_repeats_leaves_out_the_pair_that_changes_nothing():
 def test_drop_repeats_keeps_a_pair_that_rounds(scales):
     model = concatenation(scales)
     assert count(drop_repeats(model), "QuantizeLinear") == count(model, "QuantizeLinear")
+
+
+def graph_of(nodes, constants, shape=(1, 2, 3, 4)):
+    """A model from ``x`` to ``y`` of those nodes and constants, by name."""
+    initializers = [onnx.numpy_helper.from_array(value, name) for name, value in constants.items()]
+    ends = [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, shape) for name in ("x", "y")]
+    graph = onnx.helper.make_graph(nodes, "g", ends[:1], ends[1:], initializers)
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 13)], ir_version=8)
+    onnx.checker.check_model(model)
+    return model
+
+
+def run(model, x):
+    session = onnxruntime_engine.session(model.SerializeToString(), onnxruntime_engine.UNOPTIMIZED, 1)
+    return session.run(["y"], {"x": x})[0]
+
+
+def clip_and_quantize(scale, high=6.0):
+    constants = {"low": np.float32(0), "high": np.float32(high), "scale": np.float32(scale), "zero": np.int8(0)}
+    node = onnx.helper.make_node
+    nodes = [
+        node("Clip", ["x", "low", "high"], ["c"]),
+        node("QuantizeLinear", ["c", "scale", "zero"], ["q"]),
+        node("DequantizeLinear", ["q", "scale", "zero"], ["y"]),
+    ]
+    return graph_of(nodes, {name: np.array(value) for name, value in constants.items()})
+
+
+@pytest.mark.parametrize("largest", [0.5, 5.9, 6.0])
+def test_drop_upper_clips_changes_no_bit_where_the_quantizer_stops_there(largest):
+    model = clip_and_quantize(largest / 127)
+    reduced = drop_upper_clips(model)
+    assert [node.op_type for node in reduced.graph.node] == ["Relu", "QuantizeLinear", "DequantizeLinear"]
+    x = np.linspace(-9, 9, 24, dtype=np.float32).reshape(1, 2, 3, 4)
+    assert np.array_equal(run(model, x), run(reduced, x))
+
+
+@pytest.mark.parametrize("scale", [6.1 / 127, 6.0 / 126.4])
+def test_drop_upper_clips_keeps_one_that_the_quantizer_does_not_make_up_for(scale):
+    assert count(drop_upper_clips(clip_and_quantize(scale)), "Clip") == 1
+
+
+def test_drop_upper_clips_keeps_one_that_is_read_in_float_too():
+    model = clip_and_quantize(6 / 127)
+    model.graph.node[2].output[0] = "d"
+    model.graph.node.append(onnx.helper.make_node("Add", ["d", "c"], ["y"]))
+    assert count(drop_upper_clips(model), "Clip") == 1
+
+
+def test_spell_out_hard_sigmoid_gives_the_same_values():
+    node = onnx.helper.make_node("HardSigmoid", ["x"], ["y"], alpha=1 / 6, beta=0.5)
+    model = graph_of([node], {})
+    spelled = spell_out_hard_sigmoid(model)
+    onnx.checker.check_model(spelled)
+    assert count(spelled, "HardSigmoid") == 0
+    x = np.linspace(-9, 9, 24, dtype=np.float32).reshape(1, 2, 3, 4)
+    assert np.abs(run(model, x) - run(spelled, x)).max() < 1e-6
+
+
+def test_spell_out_hard_sigmoid_leaves_other_slopes():
+    model = graph_of([onnx.helper.make_node("HardSigmoid", ["x"], ["y"])], {})
+    assert count(spell_out_hard_sigmoid(model), "HardSigmoid") == 1

@@ -42,8 +42,9 @@ def as_it_is(model: Any) -> Any:
 
 
 def u8_once(model: Any) -> Any:
-    """u8 activations, none quantized twice at one scale."""
-    return rewrites.rewrite_u8(rewrites.drop_repeats(model))
+    """u8 activations, none quantized twice at one scale, activation functions as OpenVINO's kernels take them in."""
+    fused = rewrites.spell_out_hard_sigmoid(rewrites.drop_upper_clips(model))
+    return rewrites.rewrite_u8(rewrites.drop_repeats(fused))
 
 
 def u8_halves(model: Any) -> Any:
@@ -55,12 +56,13 @@ def candidates(precision: str) -> List[List[Candidate]]:
     """Per runtime, the ways to run ``precision``, quickest first; one is tried when those before gave wrong numbers."""
     full, half = openvino_engine.FULL_PRECISION, openvino_engine.HALF_PRECISION
     u8, narrow, exact = rewrites.rewrite_u8, rewrites.narrow_weights, onnxruntime_engine.EXACT_U8
+    spelled = rewrites.spell_out_hard_sigmoid
     return {
         "fp32": [
             [Candidate("onnxruntime", "onnxruntime", {}, as_it_is, "fp32")],
-            [Candidate("openvino", "openvino", full, as_it_is, "fp32")],
+            [Candidate("openvino", "openvino", full, spelled, "fp32")],
         ],
-        "fp16": [[Candidate("openvino", "openvino", half, as_it_is, "fp16")]],
+        "fp16": [[Candidate("openvino", "openvino", half, spelled, "fp16")]],
         "int8": [
             [
                 Candidate("onnxruntime, u8 activations", "onnxruntime", {}, u8, "int8+fp32"),
