@@ -321,7 +321,8 @@ class YoloV5(Detector):
             tensors["anchors"] = anchors
         if not folded:
             return OfficialState(tensors | others, {})  # nothing else belongs there, so it counts as left over
-        return OfficialState(tensors, dict.fromkeys(others, "a constant of the exported graph's resizing and decoding"))
+        why = "a constant of the graph's resizing or decoding; the anchors are read from them"
+        return OfficialState(tensors, dict.fromkeys(others, why))
 
     @classmethod
     def official_labels(cls) -> list[Label]:
