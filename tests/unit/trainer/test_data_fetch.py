@@ -14,8 +14,8 @@ import httpx
 import numpy as np
 import pytest
 
-from edgejoule.errors import DataError
-from edgejoule_trainer.data import fetch
+from edgejoule.errors import DataError, DownloadError, EdgejouleError
+from edgejoule_trainer import downloads
 from edgejoule_trainer.data.fetch import Archive, fetch_coco
 
 NOBODY = "http://127.0.0.1:1"  # no one listens there
@@ -111,7 +111,7 @@ def server():
 def download(server, target, pauses=None):
     with httpx.Client() as client:
         pause = (pauses if pauses is not None else []).append
-        fetch.download(client, f"{server.url}/file", target, silent(""), pause)
+        downloads.download(client, f"{server.url}/file", target, silent(""), pause)
     return target.read_bytes()
 
 
@@ -130,7 +130,7 @@ def test_download_goes_on_where_the_connection_dropped(server, tmp_path):
 def test_download_goes_on_in_another_process(server, tmp_path):
     server.script.cut_after = [100_000]
     server.script.status = [None, 404]
-    with pytest.raises(DataError, match="the server says 404"):
+    with pytest.raises(DownloadError, match="the server says 404"):
         download(server, tmp_path / "f")
     assert download(server, tmp_path / "f") == CONTENT
     assert server.script.asked[-1] == "bytes=100000-"
@@ -159,7 +159,7 @@ def test_download_starts_anew_when_the_file_changed_between_tries(server, tmp_pa
 def test_download_takes_a_part_that_is_the_whole_already(server, tmp_path):
     server.script.cut_after = [100_000]
     server.script.status = [None, 404]
-    with pytest.raises(DataError):
+    with pytest.raises(DownloadError):
         download(server, tmp_path / "f")
     (tmp_path / "f.partial").write_bytes(CONTENT)
     assert download(server, tmp_path / "f") == CONTENT
@@ -168,14 +168,14 @@ def test_download_takes_a_part_that_is_the_whole_already(server, tmp_path):
 def test_download_waits_longer_each_time_and_gives_up_when_nothing_comes(server, tmp_path):
     server.script.status = [503] * 100
     pauses = []
-    with pytest.raises(DataError, match=r"8 tries in a row brought nothing new .*503"):
+    with pytest.raises(DownloadError, match=r"8 tries in a row brought nothing new .*503"):
         download(server, tmp_path / "f", pauses)
     assert pauses == [1, 2, 4, 8, 16, 30, 30]
 
 
 def test_download_gives_up_on_a_server_without_ranges_that_always_drops(server, tmp_path):
     server.script.ranges, server.script.always_cut = False, True
-    with pytest.raises(DataError, match="100000 bytes are kept"):
+    with pytest.raises(DownloadError, match="100000 bytes are kept"):
         download(server, tmp_path / "f")
     assert len(server.script.asked) == 9  # the first brought something
 
@@ -307,5 +307,5 @@ def test_fetch_refuses_links_bombs_and_damage(server, tmp_path):
 def test_fetch_tells_what_is_wrong_with_its_options(tmp_path, options, complaint):
     (tmp_path / "file").write_text("")
     into = tmp_path / options.get("into", "new")
-    with pytest.raises(DataError, match=complaint):
+    with pytest.raises(EdgejouleError, match=complaint):
         fetch_coco(into, options.get("names", ["val2017"]), silent, base_url=options.get("base_url", NOBODY))

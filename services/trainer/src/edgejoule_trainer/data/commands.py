@@ -4,26 +4,15 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import (
-    BarColumn,
-    DownloadColumn,
-    Progress,
-    TextColumn,
-    TimeRemainingColumn,
-    TransferSpeedColumn,
-)
 from rich.table import Table
 
 from edgejoule.errors import DataError
-from edgejoule.job import Progress as OnProgress
 from edgejoule.progress import bar
 
 app = typer.Typer(help="Make, fetch, check and look at data sets.", no_args_is_help=True)
@@ -61,10 +50,11 @@ def coco(
 ) -> None:
     """Fetch the official COCO 2017 archives (20 GB in all), resuming where an earlier try stopped."""
     from edgejoule_trainer.data.fetch import BASE_URL, LICENCE, fetch_coco
+    from edgejoule_trainer.downloads import bars
 
     names = [name.strip() for name in only.split(",") if name.strip()]
     typer.echo(LICENCE, err=True)
-    with _download_bars() as begin:
+    with bars() as begin:
         fetched = fetch_coco(into, names, begin, base_url=base_url or BASE_URL)
     for name in names:
         typer.echo(f"{into}: {name} {'fetched' if name in fetched else 'was there already'}")
@@ -138,22 +128,3 @@ def _print_findings(findings: list[Any], limit: int) -> None:
     if len(findings) > limit:
         typer.echo(f"and {len(findings) - limit} more (--json lists all)")
     typer.echo("In all: " + ", ".join(f"{number} {kind}" for kind, number in kinds.most_common()))
-
-
-@contextmanager
-def _download_bars() -> Iterator[Callable[[str], OnProgress]]:
-    """Begins a bar per line, with size, speed and time left."""
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        DownloadColumn(),
-        TransferSpeedColumn(),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=Console(stderr=True)) as bars:
-
-        def begin(line: str) -> OnProgress:
-            task = bars.add_task(line, total=None)
-            return lambda done, total, unit: bars.update(task, completed=done, total=total or None)
-
-        yield begin

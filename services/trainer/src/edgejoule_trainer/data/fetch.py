@@ -1,15 +1,10 @@
 """Fetching the official COCO 2017 archives: resumed, checked, unpacked with care.
 
-An archive lies beside its target as ``<name>.zip.partial`` until its SHA-1 is right. A broken connection
-goes on where it stopped (``Range`` with ``If-Range``); where the server has another file by now, or knows no
-ranges, it starts anew. Unpacking goes to a temporary folder that is renamed at the end, so a folder
-that is there is whole.
+Unpacking goes to a temporary folder that is renamed at the end, so a folder that is there is whole.
 """
 
 from __future__ import annotations
 
-import hashlib
-import os
 import shutil
 import stat
 import time
@@ -19,10 +14,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-import httpx
-
 from edgejoule.errors import DataError
 from edgejoule.job import Progress
+from edgejoule_trainer.downloads import connected, digest_of, download, size_of, size_on_server
 
 BASE_URL = "http://images.cocodataset.org"
 LICENCE = (
@@ -30,16 +24,9 @@ LICENCE = (
     " See https://cocodataset.org/#termsofuse"
 )
 
-_ATTEMPTS = 8
-"""Tries in a row that bring nothing new; any progress starts the count again."""
-
-_LONGEST_PAUSE_S = 30.0
-_TIMEOUT = httpx.Timeout(30.0)
 _CHUNK_BYTES = 1 << 20
 _SPARE_BYTES = 256 << 20
 _LARGEST_RATIO = 50  # unpacked to packed; JPEG is about 1, the annotations 4
-
-_RETRIED_STATUS = (408, 425, 429, 500, 502, 503, 504)
 
 
 @dataclass(frozen=True)
@@ -95,177 +82,37 @@ def fetch_coco(
         The names that were fetched now.
 
     Raises:
-        DataError: an unknown name, too little space, no connection after several tries, or wrong bytes.
+        DataError: an unknown name, too little space, or wrong bytes.
+        DownloadError: no connection after several tries, a refusal, or no place to write.
     """
     if unknown := [name for name in names if name not in archives]:
         raise DataError(f"archive {unknown[0]!r} is unknown; there are {', '.join(archives)}")
-    if not base_url.startswith(("http://", "https://")):
-        raise DataError(f"base URL {base_url!r} must begin with http:// or https://")
     wanted = [name for name in dict.fromkeys(names) if not (into / archives[name].folder).exists()]
     urls = {name: f"{base_url.rstrip('/')}/{archives[name].path}" for name in wanted}
-    try:
-        into.mkdir(parents=True, exist_ok=True)
-        with httpx.Client(timeout=_TIMEOUT, follow_redirects=True) as client:
-            _require_space(into, {archives[name]: _size_on_server(client, urls[name]) for name in wanted})
-            for name in wanted:
-                archive = archives[name]
-                packed = into / archive.file_name
-                if not packed.exists():
-                    download(client, urls[name], packed, progress(f"{name}: fetching"), pause)
-                require_sha1(packed, archive.sha1, progress(f"{name}: checking"))
-                unpack(packed, into, archive.folder, progress(f"{name}: unpacking"))
-                packed.unlink()
-    except OSError as error:
-        where = error.filename or into
-        raise DataError(f"{where}: {error.strerror}; choose a folder with room that you may write") from error
-    except (httpx.InvalidURL, httpx.RequestError) as error:
-        raise DataError(f"{base_url}: {error or type(error).__name__}; check the address and the network") from error
+    with connected(base_url, into) as client:
+        _require_space(into, {archives[name]: size_on_server(client, urls[name]) for name in wanted})
+        for name in wanted:
+            archive = archives[name]
+            packed = into / archive.file_name
+            if not packed.exists():
+                download(client, urls[name], packed, progress(f"{name}: fetching"), pause)
+            require_sha1(packed, archive.sha1, progress(f"{name}: checking"))
+            unpack(packed, into, archive.folder, progress(f"{name}: unpacking"))
+            packed.unlink()
     return wanted
 
 
 def require_sha1(packed: Path, sha1: str, progress: Progress) -> None:
     """Raise a DataError unless the file's SHA-1 is ``sha1``."""
-    digest = hashlib.sha1(usedforsecurity=False)
-    done, total = 0, _size(packed)
-    with open(packed, "rb") as file:
-        while chunk := file.read(_CHUNK_BYTES):
-            digest.update(chunk)
-            done += len(chunk)
-            progress(done, total, "B")
-    if digest.hexdigest() != sha1:
+    found = digest_of(packed, "sha1", progress)
+    if found != sha1:
         raise DataError(
-            f"{packed}: SHA-1 is {digest.hexdigest()} and must be {sha1}; delete the file and fetch it again,"
+            f"{packed}: SHA-1 is {found} and must be {sha1}; delete the file and fetch it again,"
             " from another mirror (--base-url) if need be"
         )
 
 
-# --- download ------------------------------------------------------------------------------------
-
-
-def download(
-    client: httpx.Client, url: str, target: Path, progress: Progress, pause: Callable[[float], None] = time.sleep
-) -> None:
-    """Fetch ``url`` to ``target``, going on with ``target.partial`` where there is one.
-
-    Raises:
-        DataError: refused, or no progress in several tries.
-    """
-    partial = target.with_name(target.name + ".partial")
-    idle, furthest = 0, _size(partial)
-    while True:
-        try:
-            _continue(client, url, partial, progress)
-            break
-        except httpx.UnsupportedProtocol:
-            raise
-        except (httpx.TransportError, _Retry) as error:
-            have = _size(partial)
-            idle = 0 if have > furthest else idle + 1  # against the furthest: a server without ranges starts anew
-            furthest = max(furthest, have)
-            if idle >= _ATTEMPTS:
-                raise DataError(
-                    f"{url}: {_ATTEMPTS} tries in a row brought nothing new ({error or type(error).__name__});"
-                    f" {have} bytes are kept, and the same command goes on from there"
-                ) from error
-            pause(min(0.5 * 2**idle, _LONGEST_PAUSE_S))
-    partial.replace(target)
-    _tag_file(partial).unlink(missing_ok=True)
-
-
-class _Retry(Exception):
-    """The answer was not what was asked for, and may be next time."""
-
-
-def _continue(client: httpx.Client, url: str, partial: Path, progress: Progress) -> None:
-    """One request; appends to ``partial`` what it brings, and returns when the file is whole."""
-    have = _size(partial)
-    tag = _read_tag(partial)
-    if have and not tag:  # without a validator two files could be spliced
-        _forget(partial)
-        have = 0
-    headers = {"Accept-Encoding": "identity"}
-    if have:
-        headers |= {"Range": f"bytes={have}-", "If-Range": tag}
-    with client.stream("GET", url, headers=headers) as answer:
-        if answer.status_code in _RETRIED_STATUS:
-            raise _Retry(f"the server says {answer.status_code} {answer.reason_phrase}")
-        if answer.status_code == 416:  # our part is no part of what is there now, or is the whole of it
-            if _range_total(answer) == have:
-                return
-            _forget(partial)
-            raise _Retry("the file on the server has changed")
-        if answer.status_code not in (200, 206):
-            raise DataError(f"{url}: the server says {answer.status_code} {answer.reason_phrase}; check the address")
-        if answer.status_code == 206:
-            start, total = _range_start(answer), _range_total(answer)
-            if start != have:
-                _forget(partial)
-                raise _Retry("the server sent another part than asked for")
-        else:  # the whole: no ranges here, or the file has changed
-            _forget(partial)
-            have, total = 0, _length(answer)
-            _write_tag(partial, answer)
-        with open(partial, "ab") as file:
-            for chunk in answer.iter_raw():  # as it comes, so a broken connection loses nothing
-                file.write(chunk)
-                have += len(chunk)
-                progress(have, total or have, "B")
-            file.flush()
-            os.fsync(file.fileno())
-    if total is not None and have != total:
-        raise _Retry(f"the connection ended after {have} of {total} bytes")
-
-
-def _tag_file(partial: Path) -> Path:
-    return partial.with_name(partial.name + ".tag")
-
-
-def _write_tag(partial: Path, answer: httpx.Response) -> None:
-    """Remember which file the part is of: a strong ETag, else the time of change."""
-    etag = answer.headers.get("ETag", "")
-    tag = etag if etag and not etag.startswith("W/") else answer.headers.get("Last-Modified", "")
-    _tag_file(partial).write_text(tag, encoding="utf-8")
-
-
-def _read_tag(partial: Path) -> str:
-    try:
-        return _tag_file(partial).read_text(encoding="utf-8").strip()
-    except (OSError, ValueError):
-        return ""  # then the part is of no use and the download starts anew
-
-
-def _forget(partial: Path) -> None:
-    partial.unlink(missing_ok=True)
-    _tag_file(partial).unlink(missing_ok=True)
-
-
-def _size(path: Path) -> int:
-    return path.stat().st_size if path.exists() else 0
-
-
-def _length(answer: httpx.Response) -> int | None:
-    text = answer.headers.get("Content-Length", "")
-    return int(text) if text.isdigit() else None
-
-
-def _range_start(answer: httpx.Response) -> int | None:
-    """From ``Content-Range: bytes 5-9/10``: 5."""
-    text = answer.headers.get("Content-Range", "").removeprefix("bytes ").partition("-")[0]
-    return int(text) if text.isdigit() else None
-
-
-def _range_total(answer: httpx.Response) -> int | None:
-    text = answer.headers.get("Content-Range", "").rpartition("/")[2]
-    return int(text) if text.isdigit() else None
-
-
 # --- space ---------------------------------------------------------------------------------------
-
-
-def _size_on_server(client: httpx.Client, url: str) -> int:
-    """Size of an archive; 0 where the server does not tell, and the download then finds out."""
-    answer = client.head(url)
-    return (_length(answer) or 0) if answer.status_code == 200 else 0
 
 
 def _require_space(into: Path, sizes: Mapping[Archive, int]) -> None:
@@ -273,7 +120,7 @@ def _require_space(into: Path, sizes: Mapping[Archive, int]) -> None:
     need, unpacked = 0.0, 0.0
     for archive, size in sizes.items():
         packed = into / archive.file_name
-        there = max(_size(packed), _size(packed.with_name(packed.name + ".partial")))
+        there = max(size_of(packed), size_of(packed.with_name(packed.name + ".partial")))
         need = max(need, unpacked + max(size - there, 0) + archive.growth * size)
         unpacked += archive.growth * size
     free = shutil.disk_usage(into).free
