@@ -79,3 +79,26 @@ def import_(
     )
     if into is not None:
         typer.echo(f"Wrote {into}.")
+
+
+@app.command()
+def fetch(
+    detector: DetectorName,
+    into: Annotated[Path, typer.Option(help="Folder for the files; it is made.")] = Path("weights"),
+    base_url: Annotated[
+        str | None, typer.Option(help="A mirror with the files under their own names, in place of the authors' server.")
+    ] = None,
+) -> None:
+    """Fetch the authors' official file, resuming where an earlier try stopped, and check its hash."""
+    from edgejoule_trainer.downloads import bars
+    from edgejoule_trainer.official_weights import fetch_weights, official_weights
+
+    weights = official_weights(detector)
+    typer.echo(f"Licence: {weights.licence}", err=True)
+    with bars() as begin:
+        fetched = fetch_weights(weights, into, begin, base_url=base_url)
+    for file in fetched:
+        came = "was there already" if file.was_there else "fetched"
+        known = "as it must be" if file.checked else "the authors publish none to compare it with"
+        typer.echo(f"{file.path}: {came}; SHA-256 {file.sha256}, {known}")
+    typer.echo(f"Next: edgejoule weights import {detector} {into / weights.folder if weights.folder else file.path}")
