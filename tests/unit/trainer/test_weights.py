@@ -1,14 +1,17 @@
 """Weights files: every tensor accounted for."""
 
+import json
+
 import pytest
 import torch
 from safetensors.torch import save_file
+from typer.testing import CliRunner
 
 from edgejoule.errors import WeightsError
 from edgejoule.records import Label
 from edgejoule_trainer.detectors import create
 from edgejoule_trainer.detectors.nanodet_m import NanoDetM
-from edgejoule_trainer.weights import import_weights, read_weights, write_weights
+from edgejoule_trainer.weights import commands, import_weights, read_weights, write_weights
 
 LABELS = [Label(id=1, name="disc"), Label(id=4, name="ring")]
 
@@ -31,6 +34,14 @@ def test_official_file_imports_with_every_tensor_accounted_for(tmp_path, officia
     detector, report = import_weights(saved(tmp_path / "n.pth", official_state), "nanodet_m")
     assert len(report.mapped) + len(report.unused) == len(official_state)
     assert [label.id for label in detector.labels][-1] == 90
+
+
+def test_official_checkpoint_of_lightning_imports_too(tmp_path, official_state):
+    """Its names begin with the attribute that held the model, and beside them lie objects of its own."""
+    state = {f"model.{name}": tensor for name, tensor in official_state.items()}
+    torch.save({"state_dict": state, "callbacks": {Label: Label(id=1, name="x")}}, tmp_path / "n.ckpt")
+    _, report = import_weights(tmp_path / "n.ckpt", "nanodet_m")
+    assert len(report.mapped) + len(report.unused) == len(official_state)
 
 
 @pytest.mark.parametrize(
@@ -91,3 +102,33 @@ def test_safetensors_of_others_is_refused(tmp_path):
     save_file({"a": torch.zeros(1)}, tmp_path / "a.safetensors")
     with pytest.raises(WeightsError, match="not written by Edgejoule"):
         read_weights(tmp_path / "a.safetensors")
+
+
+def test_weights_that_cannot_be_written_leave_nothing(tmp_path):
+    detector = create("nanodet_m", LABELS, (64, 64))
+    with pytest.raises(WeightsError, match="cannot be written"):
+        write_weights(tmp_path / "none" / "w.safetensors", detector)
+    (tmp_path / "w.safetensors").mkdir()
+    with pytest.raises(WeightsError, match="cannot be written"):
+        write_weights(tmp_path / "w.safetensors", detector)
+    assert [path.name for path in tmp_path.iterdir()] == ["w.safetensors"]
+
+
+def test_folder_of_no_known_form_is_refused(tmp_path):
+    with pytest.raises(WeightsError, match=r"is a folder without model\.json"):
+        import_weights(tmp_path, "nanodet_m")
+
+
+def test_command_reports_every_tensor_and_the_published_figures(tmp_path, official_state):
+    path = saved(tmp_path / "n.pth", official_state)
+    arguments = ["import", "nanodet_m", str(path), "--input", "64", "--into", str(tmp_path / "w.safetensors")]
+    text = CliRunner().invoke(commands.app, arguments).stdout
+    assert "none missing, none left over, 1 not needed" in text
+    assert "NanoDet-m: 0.95 M parameters, 0.01 GMACs at 64x64, 80 categories." in text
+    assert "Published, for COCO at 320x320: 0.95 M parameters, 0.36 GMACs, AP 0.206 on val2017" in text
+    again = CliRunner().invoke(commands.app, ["import", "nanodet_m", str(tmp_path / "w.safetensors"), "--json"])
+    answer = json.loads(again.stdout)
+    assert answer["mapped"] == sorted(create("nanodet_m", LABELS).state_dict())
+    assert (answer["missing"], answer["left_over"], answer["unused"]) == ([], [], {})
+    assert (answer["parameters"], answer["input"]) == (950036, {"height": 64, "width": 64})
+    assert answer["published"]["ap"] == 0.206

@@ -306,6 +306,8 @@ class NanoDetM(Detector):
 
     @classmethod
     def from_official(cls, state: Mapping[str, Tensor]) -> OfficialState:
+        if all(key.startswith("model.") for key in state):  # the later checkpoints, by PyTorch Lightning
+            state = {key.removeprefix("model."): tensor for key, tensor in state.items()}
         if "backbone.stage2.0.branch1.0.weight" not in state or "head.gfl_cls.0.weight" not in state:
             raise WeightsError(
                 "The file has no tensor backbone.stage2.0.branch1.0.weight or head.gfl_cls.0.weight, so it is not a "
