@@ -27,10 +27,13 @@ from edgejoule_trainer.augment import Augmentation, augment
 from edgejoule_trainer.compute import ON_CPU, Compute, choose_device, half_type, memory_format, place, settings
 from edgejoule_trainer.detectors.detector import Detector, Target
 from edgejoule_trainer.losses.distillation import distillation_loss
+from edgejoule_trainer.norm_statistics import measure_folded_norms
 from edgejoule_trainer.training_log import TrainingLog
 
 Sample = tuple[NDArray[np.uint8], NDArray[np.float32], NDArray[np.int64]]
 Batch = tuple[Tensor, list[Target]]
+
+NORM_BATCHES = 4  # the first ones, to measure batch norms by that came folded into their convolutions
 
 
 class TrainingImages(Protocol):
@@ -184,6 +187,8 @@ def train(
     if not len(data):
         raise DataError("There is not one image to train on; give the training set at least one.")
     device = choose_device(compute.device)
+    batches = (load_batch(iteration, data, detector, recipe)[0] for iteration in range(NORM_BATCHES))
+    measure_folded_norms(detector.network, (detector.normalize(images) for images in batches))
     with settings(device, compute):
         place(detector, device, compute)
         if teacher is not None:

@@ -30,6 +30,7 @@ SOURCES = (
     "edgejoule_trainer.compute",
     "edgejoule_trainer.detectors",
     "edgejoule_trainer.losses",
+    "edgejoule_trainer.norm_statistics",
     "edgejoule_trainer.counting",
     "edgejoule_trainer.weights",
     "edgejoule_agent.preprocess",
