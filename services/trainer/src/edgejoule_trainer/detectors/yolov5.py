@@ -390,7 +390,8 @@ def _anchors_of_graph(constants: Mapping[str, Tensor]) -> Tensor:
     for tensor in constants.values():
         if tensor.ndim == 5 and tensor.shape[:2] == (1, PER_CELL) and tensor.shape[-1] == 2 and tensor.numel():
             anchors = tensor[0, :, 0, 0].float()
-            if (tensor.float() == anchors[:, None, None]).all():  # the cells' own numbers, of the same shape, differ
+            # The cells' own coordinates have that shape too, but they differ, or are one that is not positive.
+            if (anchors > 0).all() and (tensor.float() == anchors[:, None, None]).all():
                 found.append(anchors)
     if len(found) != len(STRIDES):
         raise WeightsError(
@@ -408,7 +409,7 @@ def _published(ap: float, params_m: float, gflops: float) -> Published:
         ap_on="val2017, 640 by rectangular inference (val.py: rect, pad 0.5); an engine's input is a fixed square",
         params_m=params_m,
         gmacs=gflops / 2,
-        source="github.com/ultralytics/yolov5, README of v7.0: FLOPs at 640x640, two a MAC",
+        source="github.com/ultralytics/yolov5, README of v7.0; batch norm folded, two FLOPs a MAC and a bias",
     )
 
 
