@@ -338,6 +338,11 @@ def test_another_size_is_refused_by_name(detector):
         YoloV5s.from_official(authors_state(detector))
 
 
+def test_a_first_convolution_without_channels_is_refused(detector):
+    with pytest.raises(WeightsError, match="0 wide"):
+        YoloV5n.from_official(authors_state(detector) | {"model.0.conv.weight": torch.tensor(1.0)})
+
+
 def test_another_network_is_refused():
     with pytest.raises(WeightsError, match=r"no tensor model\.0\.conv\.weight"):
         YoloV5s.from_official({"backbone.conv1.weight": torch.zeros(1)})

@@ -245,7 +245,7 @@ class YoloV5(Detector):
         counts = torch.tensor([len(target.boxes) for target in targets], device=wanted.device)
         image = torch.arange(len(targets), device=wanted.device).repeat_interleave(counts)
 
-        zero = raw[0].sum().float() * 0
+        zero = torch.zeros((), device=wanted.device)
         box_loss, objectness_loss, class_loss = zero, zero, zero
         for level, anchors, stride, balance in zip(raw, self.anchors, STRIDES, OBJECTNESS_BALANCE, strict=True):
             predicted = level.float().unflatten(1, (PER_CELL, -1)).movedim(2, -1)  # [B, 3, rows, columns, 5 + C]
@@ -304,7 +304,7 @@ class YoloV5(Detector):
             for key, tensor in state.items()
             if key.startswith(f"{prefix}model.")
         }
-        channels = len(named[_FIRST])
+        channels = named[_FIRST].shape[0] if named[_FIRST].ndim else 0
         if channels != (own := 8 * math.ceil(64 * cls.width / 8)):
             size = _SIZE_OF_CHANNELS.get(channels, "a size that the authors do not have")
             raise WeightsError(f"The file's first convolution is {channels} wide ({size}); {cls.title}'s is {own}.")
