@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from edgejoule_agent import host
-from edgejoule_agent.build import Result, build, choose, signal_to_error_db
+from edgejoule_agent.build import Result, build, choose, disturb, signal_to_error_db
 from edgejoule_agent.candidates import Candidate, as_it_is
 from edgejoule_agent.engines import load, onnxruntime_engine, open_engine, openvino_engine
 from edgejoule_agent.errors import EngineError, ModelError, UnsupportedError
@@ -88,6 +88,18 @@ def test_build_refuses_a_model_whose_outputs_are_not_numbers(tmp_path, toy):
             tensor.CopyFrom(onnx.numpy_helper.from_array(np.full(6, np.nan, np.float32), tensor.name))
     with pytest.raises(ModelError, match="hold NaN or infinity on ordinary images"):
         build(save(model, tmp_path / "m.onnx"), "fp32", 1, [], tmp_path / "engine", silent)
+
+
+def test_disturbed_model_answers_otherwise_though_its_input_is_quantized(toy):
+    model = toy(quantized=True)
+    image = np.full((1, 3, 32, 48), 128.0, np.float32)
+    clean = reference(model, image)
+    # noise that comes with the image ends at the first quantizer: a whole pixel value lies inside a step
+    assert np.array_equal(clean[1], reference(model, image + np.float32(1e-4))[1])
+    before = model.SerializeToString()
+    found = [signal_to_error_db(clean[1], reference(disturb(model, noise), image)[1]) for noise in (1e-6, 1e-3)]
+    assert 20 < found[1] < found[0] < 300
+    assert model.SerializeToString() == before
 
 
 def result(name, correct=True, share=1.0):

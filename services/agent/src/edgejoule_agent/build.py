@@ -3,7 +3,9 @@
 What is right is decided by the reference: ONNX Runtime with every optimization off, which computes Q/DQ in float32,
 node by node. A bound on the largest difference would be a bad gate, since a quantized network answers even to
 noise of 1e-6 with flipped roundings that grow on their way. So the reference's own answer to such noise
-is measured on the same images, and a candidate may differ by about as much as that.
+is measured on the same images, and a candidate may differ by about as much as that. The noise enters with the image
+and in every layer, as rounding does: what comes with the image alone often ends at the first quantizer, where whole
+pixel values lie far from the edge between two steps.
 """
 
 import os
@@ -20,12 +22,15 @@ from edgejoule_agent.errors import EngineError, ModelError, UnsupportedError
 from edgejoule_agent.isolate import Progress, run
 from edgejoule_agent.limits import memory_limit_bytes
 from edgejoule_agent.macs import macs_by_node
+from edgejoule_agent.optional import require
 from edgejoule_agent.preprocess import decode, prepare
 from edgejoule_agent.shards import ShardReader
 
 CHECK_IMAGES = 8
+CLEAN, NOISY = "inputs.npy", "noisy.npy"
 TIME_LIMIT_S = 900.0  # of one child
-# standard deviation of the input noise, as a share of 255: float32 rounding; for fp16 half a unit in its last place
+# standard deviation of the noise, as a share of 255 in the image and of a layer's largest bias in its biases: float32
+# rounding; for fp16 half a unit in its last place
 NOISE = {"fp32": 1e-6, "fp16": 2.0**-11, "int8": 1e-6}
 MARGIN_DB = 3.0  # twice the noise's power: one draw of it differs from the next by less
 # however little the reference answers to noise, this signal-to-error ratio is right: rounding in another order
@@ -63,8 +68,8 @@ def build(
     model, manifest = read_model(onnx_path)
     _check_precision(model, precision, onnx_path)
     with tempfile.TemporaryDirectory() as folder:
-        count = _write_inputs(os.path.join(folder, "inputs.npy"), manifest, shards, NOISE[precision])
-        results = _try_all(model, precision, threads, folder, count, progress)
+        _write_inputs(folder, manifest, shards, NOISE[precision])
+        results = _try_all(model, precision, threads, folder, progress)
         latencies = _race([result for result in results if result.ran], threads, folder, progress)
         chosen, because = choose(results, latencies, precision)
         with open(chosen.path, "rb") as source, open(str(engine_path), "wb") as target:
@@ -162,14 +167,27 @@ def _no_float16() -> str:
     return f"fp16 does not run on {here['processor']}: OpenVINO {openvino}, and ONNX Runtime {onnxruntime}"
 
 
-def _write_inputs(path: str, manifest: Mapping[str, Any], shards: List[Any], noise: float) -> int:
-    """Save float32[2K,3,H,W]: K prepared images, then the same with noise; return K."""
-    images = _real_images(manifest, shards) or _seeded_images(manifest)
-    clean = np.concatenate(images)
+def disturb(model: Any, noise: float) -> Any:
+    """A copy of a ModelProto whose convolutions' biases have noise of that share of the largest in each."""
+    onnx = require("onnx", "onnxruntime")
+    disturbed = onnx.ModelProto()
+    disturbed.CopyFrom(model)
     random = np.random.RandomState(0)
-    noisy = clean + (255 * noise * random.standard_normal(clean.shape)).astype(np.float32)
-    np.save(path, np.concatenate([clean, noisy]))
-    return len(images)
+    biases = {node.input[2] for node in disturbed.graph.node if node.op_type == "Conv" and len(node.input) > 2}
+    for tensor in disturbed.graph.initializer:
+        if tensor.name in biases:
+            bias = onnx.numpy_helper.to_array(tensor)
+            noisy = bias + noise * np.abs(bias).max() * random.standard_normal(bias.shape)
+            tensor.CopyFrom(onnx.numpy_helper.from_array(noisy.astype(bias.dtype), tensor.name))
+    return disturbed
+
+
+def _write_inputs(folder: str, manifest: Mapping[str, Any], shards: List[Any], noise: float) -> None:
+    """Save prepared images, float32[K,3,H,W], as CLEAN, and the same with noise as NOISY."""
+    clean = np.concatenate(_real_images(manifest, shards) or _seeded_images(manifest))
+    random = np.random.RandomState(0)
+    np.save(os.path.join(folder, CLEAN), clean)
+    np.save(os.path.join(folder, NOISY), clean + (255 * noise * random.standard_normal(clean.shape)).astype(np.float32))
 
 
 def _real_images(manifest: Mapping[str, Any], shards: List[Any]) -> List[Any]:
@@ -192,28 +210,28 @@ def _seeded_images(manifest: Mapping[str, Any]) -> List[Any]:
     ]
 
 
-def _reference(model: Any, folder: str, count: int, progress: Progress) -> Tuple[Any, Dict[str, float]]:
-    """The reference's outputs on the clean images, and its signal-to-noise ratios under input noise (the floor)."""
+def _reference(model: Any, noise: float, folder: str, progress: Progress) -> Tuple[Any, Dict[str, float]]:
+    """The reference's outputs on the clean images, and its signal-to-noise ratios under noise (the floor)."""
     oracle = Candidate("reference", "onnxruntime", onnxruntime_engine.UNOPTIMIZED, as_it_is, "fp32")
-    outputs = _run(oracle, model, folder, 2 * count, 1, progress)[0]
-    clean = {name: values[:count] for name, values in outputs.items()}
+    clean = _run(oracle, model, folder, CLEAN, 1, progress)[0]
     for name, values in clean.items():
         if not np.isfinite(values).all():
             raise ModelError(f"the model's {name} hold NaN or infinity on ordinary images; check its weights")
-    return clean, {name: signal_to_error_db(clean[name], outputs[name][count:]) for name in clean}
+    noisy = _run(oracle, disturb(model, noise), folder, NOISY, 1, progress)[0]
+    return clean, {name: signal_to_error_db(clean[name], noisy[name]) for name in clean}
 
 
-def _try_all(model: Any, precision: str, threads: int, folder: str, count: int, progress: Progress) -> List[Result]:
+def _try_all(model: Any, precision: str, threads: int, folder: str, progress: Progress) -> List[Result]:
     results = []
-    as_given = _reference(model, folder, count, progress)
+    as_given = _reference(model, NOISE[precision], folder, progress)
     for ways in candidates(precision):
         for way in ways:
             if way.change is None:
-                result = _try(way, model, precision, threads, folder, count, as_given, progress)
+                result = _try(way, model, precision, threads, folder, as_given, progress)
             else:
                 changed = way.change(model)
-                oracle = _reference(changed, folder, count, progress)
-                result = _try(way, changed, precision, threads, folder, count, oracle, progress)
+                oracle = _reference(changed, NOISE[precision], folder, progress)
+                result = _try(way, changed, precision, threads, folder, oracle, progress)
                 cost = signal_to_error_db(as_given[0]["scores"], oracle[0]["scores"])
                 result = result._replace(reason="{}; the change itself: scores {:.1f} dB".format(result.reason, cost))
             results.append(result)
@@ -228,14 +246,13 @@ def _try(
     precision: str,
     threads: int,
     folder: str,
-    count: int,
     oracle: Tuple[Any, Mapping[str, float]],
     progress: Progress,
 ) -> Result:
     """Run one candidate and compare it with the reference; its failure is a result too."""
     reference, floor = oracle
     try:
-        outputs, path, int8_share = _run(candidate, model, folder, count, threads, progress)
+        outputs, path, int8_share = _run(candidate, model, folder, CLEAN, threads, progress)
     except (EngineError, UnsupportedError) as error:
         return Result(candidate, "", 0, False, str(error), False, None)
     correct, words = True, []
@@ -250,9 +267,9 @@ def _try(
 
 
 def _run(
-    candidate: Candidate, model: Any, folder: str, count: int, threads: int, progress: Progress
+    candidate: Candidate, model: Any, folder: str, inputs: str, threads: int, progress: Progress
 ) -> Tuple[Dict[str, Any], str, float]:
-    """A candidate's outputs on the first ``count`` inputs, its engine file, and the share of MACs it runs in INT8."""
+    """A candidate's outputs on a file of inputs, its engine file, and the share of MACs it runs in INT8."""
     rewritten = candidate.rewrite(model)
     path = os.path.join(folder, candidate.name + ".onnx")
     with open(path, "wb") as file:
@@ -265,8 +282,7 @@ def _run(
         "options": candidate.options,
         "threads": threads,
         "macs": macs,
-        "inputs": os.path.join(folder, "inputs.npy"),
-        "count": count,
+        "inputs": os.path.join(folder, inputs),
         "outputs": saved_path,
     }
 
@@ -288,7 +304,7 @@ def _race(results: List[Result], threads: int, folder: str, progress: Progress) 
             for result in results
         ],
         "threads": threads,
-        "inputs": os.path.join(folder, "inputs.npy"),
+        "inputs": os.path.join(folder, CLEAN),
     }
 
     def tell(done: float, total: float, _: str) -> None:

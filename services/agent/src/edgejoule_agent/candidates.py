@@ -81,11 +81,11 @@ def run_candidate(request: Mapping[str, Any], progress: Progress) -> Dict[str, A
     """In a child: infer each input and save the outputs; count the MACs that run in INT8.
 
     ``request``: engine (file), runtime, options, threads, macs (by node), inputs (npy float32[K,3,H,W]),
-    count (how many inputs to use), outputs (npz to write: boxes, scores).
+    outputs (npz to write: boxes, scores).
     """
     with open(request["engine"], "rb") as file:
         content = file.read()
-    inputs = np.load(request["inputs"], mmap_mode="r")[: request["count"]]
+    inputs = np.load(request["inputs"], mmap_mode="r")
     boxes, scores = [], []
     with open_engine(request["runtime"], content, request["options"], request["threads"]) as engine:
         for index, image in enumerate(inputs):
