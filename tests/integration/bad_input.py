@@ -16,6 +16,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import warnings
 import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -365,6 +366,96 @@ def _(w: Workspace) -> list[str]:
     with zipfile.ZipFile(w.path("w.pth"), "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("archive/data.pkl", b"\0" * (64 << 20))
     return ["weights", "import", "nanodet_m", "w.pth"]
+
+
+def _saved(content: object) -> Callable[[Workspace], list[str]]:
+    def arrange(w: Workspace) -> list[str]:
+        torch.save(content, w.path("w.pt"))
+        return ["weights", "import", "nanodet_m", "w.pt"]
+
+    return arrange
+
+
+case("Weights", "a state dict that runs code", r"'a' would be made by .*system, which could run code")(
+    _saved({"state_dict": {"a": _Payload()}})
+)
+case("Weights", "a file of something else", r"holds a list, not a state dict")(_saved([1, 2]))
+
+
+@case("Weights", "an archive with an entry twice", r"two entries of one name")
+def _(w: Workspace) -> list[str]:
+    arguments = _official(lambda s: None)(w)
+    with zipfile.ZipFile(w.path("w.pth"), "a") as archive, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        archive.writestr("w/data.pkl", b"another")
+    return arguments
+
+
+@case("Weights", "a tensor beyond its stored numbers", r"conv\.bias is no view of its 96 stored numbers")
+def _(w: Workspace) -> list[str]:
+    arguments = _official(lambda s: s.update({LATERAL: torch.zeros(96)}))(w)
+    with zipfile.ZipFile(w.path("w.pth")) as archive:
+        entries = {entry.filename: archive.read(entry) for entry in archive.infolist()}
+    at = entries["w/data.pkl"].index(LATERAL.encode())
+    rest = entries["w/data.pkl"][at:]  # size (96,) and stride (1,) of the tensor behind its name
+    entries["w/data.pkl"] = entries["w/data.pkl"][:at] + rest.replace(b"K\x60\x85", b"K\x61\x85", 1)
+    with zipfile.ZipFile(w.path("w.pth"), "w") as archive:
+        for name, content in entries.items():
+            archive.writestr(name, content)
+    return arguments
+
+
+@case("Weights", "a folder of something else", r"a folder without model\.json .* or an \.index file")
+def _(w: Workspace) -> list[str]:
+    return ["weights", "import", "ssd_mobilenet_v2", "data"]
+
+
+@case("Weights", "a TensorFlow.js model without its shards", r"shard.*cannot be read")
+def _(w: Workspace) -> list[str]:
+    weights = [{"name": "a", "shape": [1], "dtype": "float32"}]
+    manifest = {"weightsManifest": [{"paths": ["group1-shard1of1"], "weights": weights}]}
+    w.path("model.json").write_text(json.dumps(manifest))
+    return ["weights", "import", "ssd_mobilenet_v2", "model.json"]
+
+
+@case("Weights", "a model.json without its folder, in a run", r"needs the files beside it; give the folder")
+def _(w: Workspace) -> list[str]:
+    w.path("tfjs").mkdir()
+    w.path("tfjs/model.json").write_text("{}")
+    w.spec["models"][0]["weights"] = "tfjs/model.json"
+    return w.run()
+
+
+@case("Weights", "a truncated TensorFlow checkpoint", r"model\.ckpt\.index was not read")
+def _(w: Workspace) -> list[str]:
+    w.path("model.ckpt.index").write_bytes(b"\0\1\2")
+    return ["weights", "import", "ssd_mobilenet_v2", "model.ckpt"]
+
+
+@case("Weights", "an ONNX file that is none", r"w\.onnx")
+def _(w: Workspace) -> list[str]:
+    w.path("w.onnx").write_text("no graph")
+    return ["weights", "import", "yolov5n", "w.onnx"]
+
+
+case("Weights", "an input size the detector cannot have", r"multiple of 32 in both directions, not 100x100")(
+    lambda w: [*_official(lambda s: None)(w), "--input", "100"]
+)
+case("Weights", "a place that cannot be written", r"none/w\.safetensors cannot be written")(
+    lambda w: [*_official(lambda s: None)(w), "--into", "none/w.safetensors"]
+)
+case("Weights", "fetching for an unknown detector", r"no official weights of 'yolov9'.*yolov5n")(
+    lambda w: ["weights", "fetch", "yolov9"]
+)
+case("Weights", "fetching from an address that is none", r"must begin with http")(
+    lambda w: ["weights", "fetch", "yolov5n", "--base-url", "ftp://mirror"]
+)
+
+
+@case("Weights", "fetching where another file of that name is", r"yolov5n\.pt is there and is another file")
+def _(w: Workspace) -> list[str]:
+    w.path("yolov5n.pt").write_text("mine")
+    return ["weights", "fetch", "yolov5n", "--into", "."]
 
 
 @case("Weights", "weights that do not fit, in a run", r"not written by Edgejoule|damaged")

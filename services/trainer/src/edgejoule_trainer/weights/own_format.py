@@ -41,8 +41,9 @@ def write_weights(path: Path, detector: Detector, dtype: torch.dtype = torch.flo
         partial.replace(path)
     except (OSError, SafetensorError) as error:
         partial.unlink(missing_ok=True)
+        why = str(error).partition(" at path")[0]  # of a temporary file
         raise WeightsError(
-            f"{path} cannot be written ({error}); choose a folder with room that you may write."
+            f"{path} cannot be written ({why}); choose a folder with room that you may write."
         ) from error
 
 
