@@ -249,7 +249,7 @@ class YoloV5(Detector):
         box_loss, objectness_loss, class_loss = zero, zero, zero
         for level, anchors, stride, balance in zip(raw, self.anchors, STRIDES, OBJECTNESS_BALANCE, strict=True):
             predicted = level.float().unflatten(1, (PER_CELL, -1)).movedim(2, -1)  # [B, 3, rows, columns, 5 + C]
-            objectness = torch.zeros_like(predicted[..., 0])
+            objectness = torch.zeros_like(predicted[..., 0], memory_format=torch.contiguous_format)
             match = assign(wanted, anchors, stride, (level.shape[2], level.shape[3]))
             if len(match.owner):
                 place = (image[match.owner], match.anchor, match.row, match.column)
