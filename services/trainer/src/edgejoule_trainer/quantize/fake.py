@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
-from edgejoule_trainer.quantize.placement import Placement, is_weighted
+from edgejoule_trainer.quantize.placement import Placement, eight_bit_layers
 
 LOWEST, HIGHEST = -128, 127
 
@@ -86,8 +86,7 @@ def insert_quantizers(network: fx.GraphModule, placement: Placement, scales: Map
     """
     quantized = copy.deepcopy(network)
     modules = dict(quantized.named_modules())
-    weighted = {str(node.target) for node in quantized.graph.nodes if is_weighted(node, modules)}
-    weighted -= set(placement.float_layers)
+    weighted = {str(node.target) for node in eight_bit_layers(quantized, placement)}
     quantizers = {name: ActivationQuantizer(scales[name]) for name in placement.scales}
     quantized.add_module("quantizers", nn.ModuleDict(quantizers))
     for node in list(quantized.graph.nodes):

@@ -92,6 +92,23 @@ def place_quantizers(network: fx.GraphModule) -> Placement:
     return Placement(scale_of, frozenset(sources), float_layers)
 
 
+def eight_bit_layers(network: fx.GraphModule, placement: Placement) -> list[fx.Node]:
+    """The runs of all layers that ``placement`` quantizes, in the order of the graph."""
+    modules = dict(network.named_modules())
+    return [
+        node for node in network.graph.nodes if is_weighted(node, modules) and node.target not in placement.float_layers
+    ]
+
+
+def scale_read(layer: fx.Node, placement: Placement, modules: Mapping[str, nn.Module]) -> str:
+    """Name of the scale at which an 8-bit ``layer`` reads its input."""
+    node = layer.args[0]
+    assert isinstance(node, fx.Node)
+    while node.name not in placement.scale_of:  # it only moves what was quantized before
+        node = next(moved_from(node, modules))
+    return placement.scale_of[node.name]
+
+
 def moved_from(node: fx.Node, modules: Mapping[str, nn.Module]) -> Iterator[fx.Node]:
     """The nodes whose values ``node`` passes on unchanged; none when it computes."""
     if is_concatenation(node):
