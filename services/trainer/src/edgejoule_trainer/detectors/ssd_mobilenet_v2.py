@@ -77,8 +77,8 @@ class ConvNorm(nn.Module):
         even = left == right and top == bottom
         self.padding = None if even else (left, right, top, bottom)
         self.conv = nn.Conv2d(inputs, outputs, kernel, stride, (top, left) if even else 0, groups=groups, bias=False)
-        # TensorFlow's momentum, 0.0003, follows the data over tens of thousands of iterations; ours trains for fewer.
-        self.norm = nn.BatchNorm2d(outputs, eps=NORM_EPSILON, momentum=0.03)
+        # TensorFlow's momentum, 0.0003, forgets its start over tens of thousands of iterations; ours trains for fewer.
+        self.norm = nn.BatchNorm2d(outputs, eps=NORM_EPSILON, momentum=0.1)
         self.act = nn.Identity() if linear else nn.ReLU6()
 
     def forward(self, x: Tensor) -> Tensor:
