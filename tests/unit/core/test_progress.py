@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from edgejoule.durations import AT_FIRST_S, Durations
+from edgejoule.kinds import PACKAGES
 from edgejoule.progress import Display, LiveDisplay, PlainDisplay, Work, display_on, remaining_s
 from edgejoule.reconcile import StepOutcome
 
@@ -97,12 +99,34 @@ def test_live_display_shows_a_step_that_is_done_again() -> None:
 
 
 def test_remaining_time_is_unknown_when_a_kind_was_never_seen() -> None:
-    assert remaining_s([Work("build", 1), Work("train", 1)], {"build": 1.0}, 2) is None
+    assert remaining_s([Work("build", 1), Work("knit", 1)], Durations({"build": 1.0}), 2) is None
+
+
+def test_remaining_time_is_a_guess_until_each_kind_was_timed() -> None:
+    work = [Work("build", 1), Work("train", 1)]
+    assert remaining_s(work, Durations({"build": 1.0}), 2) == (AT_FIRST_S["train"], False)
+    assert remaining_s(work, Durations({"build": 1.0, "train": 5.0}), 2) == (5.0, True)
+
+
+def test_first_steps_of_a_model_tell_how_heavy_it_is() -> None:
+    known = Durations({})
+    for kind, subject, seconds in (("train", "small", 10.0), ("ptq", "small", 4.0), ("build", "small", 2.0)):
+        known.learn(kind, subject, seconds)
+    known.learn("train", "large", 50.0)
+    left = remaining_s([Work("ptq", 1, "large"), Work("build", 1, "large")], known, 1)
+    assert left == (pytest.approx(5 * 4.0 + 5 * 2.0), True)
 
 
 def test_remaining_time_is_at_least_that_of_the_longest_step() -> None:
-    assert remaining_s([Work("train", 1), Work("build", 1)], {"train": 100.0, "build": 2.0}, 4) == 100.0
+    assert remaining_s([Work("train", 1), Work("build", 1)], Durations({"train": 100.0, "build": 2.0}), 4) == (
+        100.0,
+        True,
+    )
 
 
 def test_remaining_time_of_an_exclusive_step_takes_all_threads() -> None:
-    assert remaining_s([Work("benchmark", 4)] * 3, {"benchmark": 10.0}, 4) == 30.0
+    assert remaining_s([Work("benchmark", 4)] * 3, Durations({"benchmark": 10.0}), 4) == (30.0, True)
+
+
+def test_every_kind_has_a_duration_to_begin_with() -> None:
+    assert AT_FIRST_S.keys() == PACKAGES.keys()

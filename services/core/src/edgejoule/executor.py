@@ -152,9 +152,7 @@ class _Run:
         steps = self._plan.steps
         self._settle()
         if len(self._outcomes) < len(steps):
-            work = {
-                id: Work(step.kind, self._threads_of(step)) for id, step in steps.items() if id not in self._outcomes
-            }
+            work = {id: self._work(step) for id, step in steps.items() if id not in self._outcomes}
             self._display.begin(work, self._store.durations_s(), self._threads)
         try:
             while len(self._outcomes) < len(steps):
@@ -214,10 +212,13 @@ class _Run:
             if free < 0:
                 return
             put_outcome_files(step, self._outcomes, self._store)
-            self._display.start(id, Work(step.kind, self._threads_of(step)))
+            self._display.start(id, self._work(step))
             thread = threading.Thread(target=self._supervise, args=(step, self._ready[id]), name=id)
             self._running[id] = thread
             thread.start()
+
+    def _work(self, step: Step) -> Work:
+        return Work(step.kind, self._threads_of(step), step.subject)
 
     def _threads_of(self, step: Step) -> int:
         """The threads that a step holds: an exclusive one all of them."""

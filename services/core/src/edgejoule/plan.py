@@ -45,6 +45,15 @@ class Step:
     parameters: Mapping[str, Any] = field(default_factory=dict)
     inputs: Mapping[str, Ref | Source] = field(default_factory=dict)
 
+    @property
+    def subject(self) -> str:
+        """What the step is about, the model; empty for the steps of the whole run.
+
+        >>> Step("build/nanodet_m/fp32/host", "build").subject, Step("analyze", "analyze").subject
+        ('nanodet_m', '')
+        """
+        return (self.id.split("/") + [""])[1]
+
     def upstream(self) -> Iterator[Ref]:
         """The references to other steps among the inputs."""
         return (source for source in self.inputs.values() if isinstance(source, Ref))

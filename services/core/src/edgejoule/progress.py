@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -12,6 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from rich.table import Column
 
+from edgejoule.durations import Durations, Expected
 from edgejoule.job import Progress as OnProgress
 from edgejoule.reconcile import StepOutcome
 
@@ -28,34 +28,38 @@ class Work:
 
     Attributes:
         threads: how many of the run's threads it holds; an exclusive step holds all.
+        subject: what it is about, the model; steps of one kind differ by it.
         fraction: how much of it is done, 0-1; None when it has not said.
     """
 
     kind: str
     threads: int
+    subject: str = ""
     elapsed_s: float = 0.0
     fraction: float | None = None
 
 
-def remaining_s(work: Iterable[Work], durations_s: Mapping[str, float], threads: int) -> float | None:
-    """How long the work will take on this many threads; None when a kind's duration is not known yet.
+def remaining_s(work: Iterable[Work], durations: Durations, threads: int) -> Expected | None:
+    """How long the work will take on this many threads; None when nothing is known of a kind.
 
-    >>> remaining_s([Work("build", 1), Work("build", 1), Work("build", 1)], {"build": 10.0}, threads=2)
-    15.0
-    >>> remaining_s([Work("train", 1, elapsed_s=30.0, fraction=0.25)], {}, threads=2)
+    >>> known = Durations({"build": 10.0})
+    >>> remaining_s([Work("build", 1), Work("build", 1), Work("build", 1)], known, threads=2)
+    Expected(seconds=15.0, measured=True)
+    >>> remaining_s([Work("train", 1, elapsed_s=30.0, fraction=0.25)], known, threads=2).seconds
     90.0
     """
-    thread_seconds, longest = 0.0, 0.0
+    thread_seconds, longest, measured = 0.0, 0.0, True
     for item in work:
         if item.fraction is not None and item.fraction >= _TRUSTED_FROM:
             left = item.elapsed_s * (1 - item.fraction) / item.fraction
-        elif item.kind in durations_s:
-            left = max(0.0, durations_s[item.kind] - item.elapsed_s)
+        elif expected := durations.expect(item.kind, item.subject):
+            left = max(0.0, expected.seconds - item.elapsed_s)
+            measured = measured and expected.measured
         else:
             return None
         thread_seconds += left * item.threads
         longest = max(longest, left)
-    return max(longest, thread_seconds / threads)
+    return Expected(max(longest, thread_seconds / threads), measured)
 
 
 def clock(seconds: float) -> str:
@@ -133,13 +137,12 @@ class LiveDisplay(PlainDisplay):
         self._total: TaskID | None = None
         self._pending: dict[str, Work] = {}
         self._running: dict[str, tuple[TaskID, float]] = {}
-        self._durations_s: dict[str, float] = {}
-        self._seen: Counter[str] = Counter()
+        self._durations = Durations({})
         self._threads = 1
 
     def begin(self, steps: Mapping[str, Work], durations_s: Mapping[str, float], threads: int) -> None:
         self._began = time.monotonic()
-        self._pending, self._durations_s, self._threads = dict(steps), dict(durations_s), threads
+        self._pending, self._durations, self._threads = dict(steps), Durations(durations_s), threads
         self._total = self._bars.add_task("all steps", total=len(steps), unit="", clock="")
 
     def start(self, step: str, work: Work) -> None:
@@ -161,7 +164,7 @@ class LiveDisplay(PlainDisplay):
         if work and self._total is not None:
             self._bars.advance(self._total)
             if outcome.ok and not outcome.cached:
-                self._learn(work.kind, outcome.duration_s)
+                self._durations.learn(work.kind, work.subject, outcome.duration_s)
         super().finish(outcome)
         self.tick()
 
@@ -173,8 +176,8 @@ class LiveDisplay(PlainDisplay):
         for step, (task, since) in self._running.items():
             self._pending[step] = replace(self._pending[step], elapsed_s=now - since)
             self._bars.update(task, clock=clock(now - since))
-        left_s = remaining_s(self._pending.values(), self._durations_s, self._threads)
-        eta = f", about {clock(left_s)} left" if left_s else ""
+        left = remaining_s(self._pending.values(), self._durations, self._threads)
+        eta = f", {'about' if left.measured else 'at a guess'} {clock(left.seconds)} left" if left else ""
         whole = self._bars.tasks[0]
         steps = f"{whole.completed:g}/{whole.total:g} steps"
         self._bars.update(self._total, unit=steps, clock=clock(elapsed_s) + eta)
@@ -191,13 +194,6 @@ class LiveDisplay(PlainDisplay):
     def _remove(self, step: str) -> None:
         if step in self._running:
             self._bars.remove_task(self._running.pop(step)[0])
-
-    def _learn(self, kind: str, duration_s: float) -> None:
-        """This run's own mean replaces what earlier ones took."""
-        seen = self._seen[kind]
-        mean = self._durations_s[kind] if seen else 0.0
-        self._durations_s[kind] = (mean * seen + duration_s) / (seen + 1)
-        self._seen[kind] += 1
 
 
 def display_on(console: Console) -> Display:
