@@ -89,7 +89,8 @@ def test_unset_variable_is_named(folder):
         (
             "int8-ptq",
             "int8_ptq",
-            "spec.yaml:5: 'int8_ptq' is none of fp32, fp16, int8-ptq, int8-qat, fp32-qat, fp16-qat; did you mean 'int8-ptq'?",
+            "spec.yaml:5: 'int8_ptq' is none of fp32, fp16, int8-ptq, int8-qat, fp32-qat, fp16-qat; "
+            "did you mean 'int8-ptq'?",
         ),
         ("nanodet.pth", "nanodet.pt", "spec.yaml:4: weights: there is no file {folder}/nanodet.pt"),
         (

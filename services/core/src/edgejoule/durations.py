@@ -56,20 +56,20 @@ class Durations:
         >>> known = Durations({})
         >>> for kind, subject, s in (("train", "a", 10.0), ("ptq", "a", 4.0), ("train", "b", 30.0)):
         ...     known.learn(kind, subject, s)
-        >>> known.expect("ptq", "b")  # b is three times as heavy as a
-        Expected(seconds=12.0, measured=True)
+        >>> round(known.expect("ptq", "b").seconds)  # b is three times as heavy as a
+        12
         """
-        of_kind = self._seen.get(kind, {})
+        of_kind = self._means(kind)
         if subject in of_kind:
-            return Expected(fmean(of_kind[subject]), True)
+            return Expected(of_kind[subject], True)
         if of_kind:
-            return Expected(fmean(s * self._ratio(subject, other) for other, s in self._means(kind).items()), True)
+            return Expected(fmean(s * self._ratio(subject, other) for other, s in of_kind.items()), True)
         if kind in self._earlier_s:
             return Expected(self._earlier_s[kind], True)
         return Expected(AT_FIRST_S[kind], False) if kind in AT_FIRST_S else None
 
     def _means(self, kind: str) -> dict[str, float]:
-        return {subject: fmean(seconds) for subject, seconds in self._seen[kind].items()}
+        return {subject: fmean(seconds) for subject, seconds in self._seen.get(kind, {}).items()}
 
     def _ratio(self, one: str, other: str) -> float:
         """How many times as long steps of subject ``one`` take as those of ``other``: geometric mean over kinds."""

@@ -52,7 +52,7 @@ class Step:
         >>> Step("build/nanodet_m/fp32/host", "build").subject, Step("analyze", "analyze").subject
         ('nanodet_m', '')
         """
-        return (self.id.split("/") + [""])[1]
+        return self.id.partition("/")[2].partition("/")[0]
 
     def upstream(self) -> Iterator[Ref]:
         """The references to other steps among the inputs."""
