@@ -16,6 +16,7 @@ import functools
 import math
 import operator
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -198,28 +199,38 @@ class SeparableConvNorm(SeparableConv):
         return self.bn(super().forward(x))
 
 
-def _resample(inputs: int, halve: bool) -> nn.Sequential:
+class Shape(NamedTuple):
+    """Of a map; height and width in cells."""
+
+    channels: int
+    height: int
+    width: int
+
+
+def _resample(source: Shape, halve: bool) -> nn.Sequential:
     """A map brought to the pyramid's width, and to half its size."""
     layers = nn.Sequential()
-    if inputs != WIDTH:
-        layers.add_module("conv", ConvNorm(inputs))
+    if source.channels != WIDTH:
+        layers.add_module("conv", ConvNorm(source.channels))
     if halve:
-        layers.add_module("downsample", nn.MaxPool2d(3, 2, ceil_mode=True))  # "SAME" on even sizes
+        # "SAME" on even sizes; on two cells a window of three would see no more, and OpenVINO refuses it
+        window = (min(3, source.height), min(3, source.width))
+        layers.add_module("downsample", nn.MaxPool2d(window, 2, ceil_mode=True))
     return layers
 
 
 class Combine(nn.Module):
     """Fast normalized fusion (the paper's sec. 3.3): sum of w_i x_i over eps + sum of w_i, with w = relu(weights)."""
 
-    def __init__(self, sources: Sequence[int], widths: Sequence[int], levels: Sequence[int], level: int) -> None:
+    def __init__(self, sources: Mapping[int, Shape], fused: Shape) -> None:
         super().__init__()
         self.sources = list(sources)
-        self.enlarged = [levels[source] > level for source in sources]
+        self.enlarged = [source.height < fused.height for source in sources.values()]
         self.resample = nn.ModuleDict(
-            {str(source): _resample(widths[source], halve=levels[source] < level) for source in sources}
+            {str(number): _resample(source, source.height > fused.height) for number, source in sources.items()}
         )
         self.upsample = nn.Upsample(scale_factor=2.0, mode="nearest")
-        self.edge_weights = nn.Parameter(torch.ones(len(sources)))
+        self.edge_weights = nn.Parameter(torch.ones(len(self.sources)))
 
     def forward(self, maps: list[Tensor]) -> Tensor:
         weights = self.edge_weights.relu()
@@ -244,9 +255,9 @@ class AfterCombine(nn.Module):
 class Node(nn.Module):
     """One new map of a cell."""
 
-    def __init__(self, sources: Sequence[int], widths: Sequence[int], levels: Sequence[int], level: int) -> None:
+    def __init__(self, sources: Mapping[int, Shape], fused: Shape) -> None:
         super().__init__()
-        self.combine = Combine(sources, widths, levels, level)
+        self.combine = Combine(sources, fused)
         self.after_combine = AfterCombine()
 
     def forward(self, maps: list[Tensor]) -> Tensor:
@@ -268,11 +279,12 @@ NODES = (
 
 
 class Cell(nn.Module):
-    def __init__(self, widths: Sequence[int]) -> None:
+    def __init__(self, inputs: Sequence[Shape]) -> None:
         super().__init__()
-        widths = [*widths, *(WIDTH for _ in NODES)]
-        levels = [3, 4, 5, 6, 7, *(level for level, _ in NODES)]
-        self.fnode = nn.ModuleList(Node(sources, widths, levels, level) for level, sources in NODES)
+        shapes = [*inputs, *(inputs[level - 3]._replace(channels=WIDTH) for level, _ in NODES)]
+        self.fnode = nn.ModuleList(
+            Node({source: shapes[source] for source in sources}, inputs[level - 3]) for level, sources in NODES
+        )
 
     def forward(self, inputs: list[Tensor]) -> list[Tensor]:
         maps = list(inputs)
@@ -284,12 +296,13 @@ class Cell(nn.Module):
 class BiFpn(nn.Module):
     """Levels 6 and 7 by pooling, then ``CELLS`` cells."""
 
-    def __init__(self, widths: Sequence[int]) -> None:
+    def __init__(self, channels: Sequence[int], input_size: tuple[int, int]) -> None:
         super().__init__()
-        self.resample = nn.ModuleDict({"3": _resample(widths[-1], halve=True), "4": _resample(WIDTH, halve=True)})
-        self.cell = nn.ModuleList(
-            Cell([*widths, WIDTH, WIDTH] if number == 0 else [WIDTH] * len(STRIDES)) for number in range(CELLS)
-        )
+        height, width = input_size
+        levels = [Shape(WIDTH, height // stride, width // stride) for stride in STRIDES]
+        first = [shape._replace(channels=c) for shape, c in zip(levels, [*channels, WIDTH, WIDTH], strict=True)]
+        self.resample = nn.ModuleDict({str(n): _resample(first[n - 1], halve=True) for n in (3, 4)})
+        self.cell = nn.ModuleList(Cell(first if number == 0 else levels) for number in range(CELLS))
 
     def forward(self, features: tuple[Tensor, Tensor, Tensor]) -> list[Tensor]:
         maps = list(features)
@@ -336,10 +349,10 @@ class Network(nn.Module):
     float32[B, 9 * 4, H / stride, W / stride].
     """
 
-    def __init__(self, classes: int) -> None:
+    def __init__(self, classes: int, input_size: tuple[int, int]) -> None:
         super().__init__()
         self.backbone = EfficientNetB0()
-        self.fpn = BiFpn(EfficientNetB0.widths)
+        self.fpn = BiFpn(EfficientNetB0.widths, input_size)
         self.class_net = Head(classes)
         self.box_net = Head(4)
         self._initialize()
@@ -396,7 +409,7 @@ class EfficientDetD0(Detector):
 
     def __init__(self, labels: Sequence[Label], input_size: tuple[int, int]) -> None:
         super().__init__(labels, input_size)
-        self.network = Network(len(self.labels))
+        self.network = Network(len(self.labels), input_size)
         self.register_buffer("mean", torch.tensor(MEAN_RGB).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("inverse_std", 1 / torch.tensor(STD_RGB).view(1, 3, 1, 1), persistent=False)
         centres, sizes = _anchors(input_size)
@@ -408,9 +421,8 @@ class EfficientDetD0(Detector):
 
     def decode(self, raw: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
         logits, offsets = raw[: len(STRIDES)], raw[len(STRIDES) :]
-        # the sigmoid of each map, not of all together: runtimes fuse it into the convolution before it
-        scores = _anchors_first([level.sigmoid() for level in logits], len(self.labels))
-        return xyxy_fractions(self._boxes(_anchors_first(offsets, 4)), self.input_size), scores
+        boxes = self._boxes(_anchors_first(offsets, 4))
+        return xyxy_fractions(boxes, self.input_size), _anchors_first(logits, len(self.labels)).sigmoid()
 
     def _boxes(self, offsets: Tensor) -> Tensor:
         """Offsets [..., N, 4] (x, y, w, h; Faster R-CNN's coding) to x1, y1, x2, y2 in pixels of the input."""
