@@ -89,8 +89,8 @@ step-versions: setup ## Write down the sources of each step kind whose VERSION w
 	@$(BIN)/python tests/contract/test_step_versions.py $(ARGS)
 
 .PHONY: demo-weights
-demo-weights: setup ## Train the demo's small start again (half an hour; examples/ holds the result)
-	@$(BIN)/python -m edgejoule_trainer.demo_weights
+demo-weights: setup ## Train the demo's small starts again (an hour; examples/ holds the results)
+	@for detector in nanodet_m yolov5n; do $(BIN)/python -m edgejoule_trainer.demo_weights $$detector || exit 1; done
 
 .PHONY: clean
 clean: ## Remove environments, caches and the demo's files; finished steps stay in runs/.store
