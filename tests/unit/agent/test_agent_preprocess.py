@@ -104,3 +104,10 @@ def test_to_original_undoes_the_placing(manifest, policy):
     offset = np.array([frame.offset_x, frame.offset_y] * 2)
     fractions = (boxes * scale + offset) / np.array([48, 32, 48, 32])
     assert np.allclose(frame.to_original(fractions), boxes)
+
+
+@pytest.mark.parametrize("alignment", ["half_pixel", "corner"])
+def test_stretched_image_has_no_border_when_it_is_enlarged(manifest, alignment):
+    manifest["resize"].update(policy="stretch", alignment=alignment, fill_rgb=[0, 0, 0])
+    tensor, _ = prepare(np.full((7, 9, 3), 200, dtype=np.uint8), manifest)
+    assert (tensor == 200).all()

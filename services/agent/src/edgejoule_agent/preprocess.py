@@ -86,7 +86,9 @@ def prepare(image: Any, manifest: Mapping[str, Any]) -> Tuple[Any, Frame]:
             raise ModelError("resize: interpolation 'area' cannot be aligned at corners; use bilinear or half_pixel")
         matrix = np.array([[frame.scale_x, 0, frame.offset_x], [0, frame.scale_y, frame.offset_y]], dtype=np.float64)
         size = (frame.input_width, frame.input_height)
-        canvas = cv2.warpAffine(image, matrix, size, flags=interpolation, borderValue=fill)
+        # a stretched image has no border: beyond its last pixel an enlarged one goes on as it is
+        border = cv2.BORDER_REPLICATE if resize["policy"] == "stretch" else cv2.BORDER_CONSTANT
+        canvas = cv2.warpAffine(image, matrix, size, flags=interpolation, borderMode=border, borderValue=fill)
     else:
         inner_width, inner_height = round(frame.width * frame.scale_x), round(frame.height * frame.scale_y)
         left, top = int(frame.offset_x), int(frame.offset_y)

@@ -19,7 +19,8 @@ from edgejoule_trainer.augment import Augmentation
 from edgejoule_trainer.compute import Compute
 from edgejoule_trainer.data.generate import CATEGORIES, draw
 from edgejoule_trainer.detectors import create
-from edgejoule_trainer.training import Recipe, Sample, train
+from edgejoule_trainer.training import Recipe, train
+from edgejoule_trainer.training_images import Sample
 from edgejoule_trainer.weights import write_weights
 
 DETECTORS = ("nanodet_m", "yolov5n")

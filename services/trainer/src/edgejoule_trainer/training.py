@@ -19,7 +19,6 @@ from typing import Protocol
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from edgejoule.errors import DataError, StepError
@@ -28,9 +27,9 @@ from edgejoule_trainer.compute import ON_CPU, Compute, choose_device, half_type,
 from edgejoule_trainer.detectors.detector import Detector, Target
 from edgejoule_trainer.losses.distillation import distillation_loss
 from edgejoule_trainer.norm_statistics import measure_folded_norms
+from edgejoule_trainer.training_images import Sample
 from edgejoule_trainer.training_log import TrainingLog
 
-Sample = tuple[NDArray[np.uint8], NDArray[np.float32], NDArray[np.int64]]
 Batch = tuple[Tensor, list[Target]]
 
 NORM_BATCHES = 4  # the first ones, to measure batch norms by that came folded into their convolutions

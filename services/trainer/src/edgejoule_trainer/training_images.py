@@ -11,13 +11,16 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from edgejoule.errors import DataError
 from edgejoule.records import Label
 from edgejoule_agent.preprocess import decode, prepare
 from edgejoule_agent.shards import ShardReader
-from edgejoule_trainer.training import Sample
+
+Sample = tuple[NDArray[np.uint8], NDArray[np.float32], NDArray[np.int64]]
+"""An image uint8[h, w, 3] RGB, its boxes float32[n, 4] x1 y1 x2 y2, and their class indices int64[n]."""
 
 
 class ShardImages:

@@ -37,6 +37,7 @@ SOURCES = (
     "edgejoule_trainer.norm_statistics",
     "edgejoule_trainer.counting",
     "edgejoule_trainer.weights",
+    "edgejoule_agent.host",
     "edgejoule_agent.preprocess",
     "edgejoule_agent.shards",
 )
