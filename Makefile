@@ -36,9 +36,19 @@ $(INSTALLED): $(PACKAGES:%=services/%/pyproject.toml) constraints.txt requiremen
 	@echo "Done."
 
 .PHONY: demo
-demo: setup ## From weights and images to a judged result, in at most six minutes
+demo: setup ## Two detectors from weights and images to a judged result, in at most eight minutes
 	@$(BIN)/edgejoule data generate --into runs/demo/data
 	@$(BIN)/edgejoule run examples/demo.yaml --out runs/demo
+
+.PHONY: demo-full
+demo-full: setup ## Five detectors x all precisions, in at most three quarters of an hour
+	@$(BIN)/edgejoule data generate --into runs/demo-full/data --train 3000 --val 100
+	@$(BIN)/edgejoule run examples/demo-full.yaml --out runs/demo-full
+
+.PHONY: learnability
+learnability: setup ## Each detector from random weights to AP50 .5 on generated pictures (a quarter of an hour each)
+	@$(BIN)/edgejoule data generate --into runs/learnability/data --train 3000 --val 300
+	@$(BIN)/edgejoule run examples/learnability.yaml --out runs/learnability
 
 .PHONY: test
 test: setup ## The fast tests: unit, contract, integration, doctests
@@ -94,5 +104,5 @@ demo-weights: setup ## Train the demo's small starts again (an hour; examples/ h
 
 .PHONY: clean
 clean: ## Remove environments, caches and the demo's files; finished steps stay in runs/.store
-	rm -rf $(VENV) $(VENV36) .references runs/demo .mypy_cache .ruff_cache .pytest_cache .hypothesis services/*/src/*.egg-info
+	rm -rf $(VENV) $(VENV36) .references runs/demo runs/demo-full runs/learnability .mypy_cache .ruff_cache .pytest_cache .hypothesis services/*/src/*.egg-info
 	find services tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
