@@ -10,11 +10,15 @@ from torch import nn
 from edgejoule.errors import ModelError
 from edgejoule.records import Label
 from edgejoule_trainer.augment import NONE
-from edgejoule_trainer.detectors import create
+from edgejoule_trainer.detectors import create, with_network
 from edgejoule_trainer.export import export_onnx
+from edgejoule_trainer.quantize.fake import insert_quantizers
+from edgejoule_trainer.quantize.fold import fold_batch_norm
+from edgejoule_trainer.quantize.placement import place_quantizers
 from edgejoule_trainer.quantize.ptq import quantize_detector
 from edgejoule_trainer.quantize.qat import disagreement, from_ptq, into_float
 from edgejoule_trainer.training import InMemory, Recipe, train
+from edgejoule_trainer.weights import read_weights, write_weights
 
 LABELS = [Label(id=1, name="disc"), Label(id=2, name="star")]
 
@@ -95,22 +99,30 @@ def test_gradient_passes_straight_through_what_is_not_clipped(detector, ptq):
     assert torch.equal(weight.grad, torch.ones_like(weight))
 
 
-def test_trained_weights_come_back_in_the_detectors_own_form(detector, ptq):
-    pupil = from_ptq(detector, ptq.record)
+@pytest.mark.parametrize("name", ["nanodet_m", "efficientdet_d0"])  # the second one's heads are shared by its levels
+def test_trained_weights_run_in_float_and_come_back_from_a_file(name, tmp_path):
+    torch.manual_seed(0)
+    detector = create(name, LABELS, (128, 128)).eval()
+    network = fold_batch_norm(detector.network)
+    placement = place_quantizers(network)
+    pupil = with_network(detector, insert_quantizers(network, placement, dict.fromkeys(placement.scales, 1.0)))
     with torch.no_grad():
         for parameter in pupil.network.parameters():
             parameter.add_(0.01 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(7)))
+    image = torch.rand(1, 3, 128, 128, generator=torch.Generator().manual_seed(4)) * 255
     plain = into_float(detector, pupil)
-    assert plain.state_dict().keys() == detector.state_dict().keys()
-    unquantized = copy.deepcopy(pupil)
-    for name, layer in list(unquantized.network.named_modules()):
+    write_weights(tmp_path / "qat.safetensors", plain)
+    again = read_weights(tmp_path / "qat.safetensors")
+    for module_name, layer in list(pupil.network.named_modules()):  # what is left when nothing is rounded
         if hasattr(layer, "weight_quantizer"):
-            unquantized.network.set_submodule(name, layer.conv)
-        elif name.startswith("quantizers."):
-            unquantized.network.set_submodule(name, nn.Identity())
+            pupil.network.set_submodule(module_name, layer.conv)
+        elif module_name.startswith("quantizers."):
+            pupil.network.set_submodule(module_name, nn.Identity())
     with torch.no_grad():
-        for ours, wanted in zip(plain(images(1)[0]), unquantized(images(1)[0]), strict=True):
-            torch.testing.assert_close(ours, wanted, rtol=1e-4, atol=1e-5)
+        wanted = pupil(image)
+        for ours, read, expected in zip(plain(image), again(image), wanted, strict=True):
+            torch.testing.assert_close(ours, expected, rtol=1e-5, atol=1e-6)
+            assert torch.equal(read, ours)
 
 
 def test_disagreement_is_that_by_which_ptq_chose(detector, ptq):

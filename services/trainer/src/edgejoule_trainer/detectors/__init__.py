@@ -7,7 +7,7 @@ from importlib.metadata import entry_points
 
 from edgejoule.errors import SpecError
 from edgejoule.records import Label
-from edgejoule_trainer.detectors.detector import Detector, OfficialState, Published, Target
+from edgejoule_trainer.detectors.detector import Detector, OfficialState, Published, Target, with_network
 
 GROUP = "edgejoule.detectors"
 
@@ -40,4 +40,4 @@ def create(name: str, labels: Sequence[Label], input_size: tuple[int, int] | Non
     return kind(labels, input_size or kind.own_input_size)
 
 
-__all__ = ["Detector", "OfficialState", "Published", "Target", "create", "detector_class", "names"]
+__all__ = ["Detector", "OfficialState", "Published", "Target", "create", "detector_class", "names", "with_network"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -118,6 +119,14 @@ class Detector(nn.Module, ABC):
 
         A column that COCO has no category for is there too, with the id None; post-processing leaves it out.
         """
+
+
+def with_network(detector: Detector, network: nn.Module) -> Detector:
+    """A copy of ``detector`` that runs ``network`` instead of its own, in evaluation mode."""
+    changed = copy.copy(detector)
+    changed._modules = dict(detector._modules)  # copy.copy shares the dictionary of submodules
+    changed.network = network
+    return changed.eval()
 
 
 def xyxy_fractions(boxes: Tensor, input_size: tuple[int, int]) -> Tensor:

@@ -8,17 +8,16 @@ tuning images it chose the calibrator with the highest fidelity on 206 other ima
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, fx
+from torch import Tensor
 
 from edgejoule.errors import ModelError
-from edgejoule_trainer.detectors import Detector
+from edgejoule_trainer.detectors import Detector, with_network
 from edgejoule_trainer.quantize.calibrate import collect_statistics
 from edgejoule_trainer.quantize.fake import insert_quantizers, weight_errors
 from edgejoule_trainer.quantize.fold import fold_batch_norm
@@ -115,14 +114,6 @@ def quantize_detector(
         "float_layers": dict(placement.float_layers),
     }
     return Quantized(chosen, record)
-
-
-def with_network(detector: Detector, network: fx.GraphModule) -> Detector:
-    """A copy of ``detector`` that runs ``network`` instead of its own."""
-    changed = copy.copy(detector)
-    changed._modules = dict(detector._modules)  # copy.copy shares the dictionary of submodules
-    changed.network = network
-    return changed.eval()
 
 
 def _compare(

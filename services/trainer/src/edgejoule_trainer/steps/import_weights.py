@@ -12,6 +12,7 @@ QUEUE = "train"
 EXCLUSIVE = False
 OUTPUTS = ("weights", "record")
 SOURCES = (
+    "edgejoule_trainer.quantize.fold",
     "edgejoule_trainer.weights",
     "edgejoule_trainer.detectors",
     "edgejoule_trainer.counting",

@@ -36,6 +36,7 @@ SOURCES = (
     "edgejoule_trainer.losses",
     "edgejoule_trainer.norm_statistics",
     "edgejoule_trainer.counting",
+    "edgejoule_trainer.quantize.fold",
     "edgejoule_trainer.weights",
     "edgejoule_agent.host",
     "edgejoule_agent.preprocess",

@@ -1,4 +1,7 @@
-"""Weights files of ours: safetensors whose header carries, under ``edgejoule``, the detector, labels and input size."""
+"""Weights files of ours: safetensors whose header carries, under ``edgejoule``, the detector, labels and input size.
+
+Quantization-aware training leaves weights into which batch norm is folded; the header says so (``folded``).
+"""
 
 from __future__ import annotations
 
@@ -9,11 +12,13 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
+from torch import fx
 
 from edgejoule.canonical import canonical_json
 from edgejoule.errors import WeightsError
 from edgejoule.records import Label
-from edgejoule_trainer.detectors import Detector, create
+from edgejoule_trainer.detectors import Detector, create, with_network
+from edgejoule_trainer.quantize.fold import fold_batch_norm
 from edgejoule_trainer.weights.files import check_file
 from edgejoule_trainer.weights.loading import load_tensors
 
@@ -30,6 +35,7 @@ def write_weights(path: Path, detector: Detector, dtype: torch.dtype = torch.flo
         "detector": detector.name,
         "labels": [label.model_dump() for label in detector.labels],
         "input": {"height": detector.input_size[0], "width": detector.input_size[1]},
+        "folded": isinstance(detector.network, fx.GraphModule),
     }
     tensors = {
         name: tensor.detach().to(dtype if tensor.dtype.is_floating_point else tensor.dtype).contiguous()
@@ -62,8 +68,10 @@ def read_weights(path: Path, input_size: tuple[int, int] | None = None) -> Detec
         raise WeightsError(f"{path} is damaged or not a safetensors file ({error}).") from error
     if header is None:
         raise WeightsError(f"{path} has no {_HEADER!r} entry in its header, so it was not written by Edgejoule.")
-    name, labels, own_size = _parse_header(header, path)
+    name, labels, own_size, folded = _parse_header(header, path)
     detector = create(name, labels, input_size or own_size)
+    if folded:
+        detector = with_network(detector, fold_batch_norm(detector.network))
     load_tensors(detector, tensors, path)
     return detector.eval()
 
@@ -76,11 +84,12 @@ def is_safetensors(path: Path) -> bool:
     return len(start) == 9 and start[8:9] == b"{"
 
 
-def _parse_header(header: str, path: Path) -> tuple[str, list[Label], tuple[int, int]]:
+def _parse_header(header: str, path: Path) -> tuple[str, list[Label], tuple[int, int], bool]:
     try:
         content: dict[str, Any] = json.loads(header)
         size = content["input"]
         labels = [Label(**label) for label in content["labels"]]
-        return str(content["detector"]), labels, (int(size["height"]), int(size["width"]))
+        own_size = int(size["height"]), int(size["width"])
+        return str(content["detector"]), labels, own_size, bool(content.get("folded", False))
     except (ValueError, KeyError, TypeError) as error:
         raise WeightsError(f"The header of {path} does not say detector, labels and input ({error}).") from error
