@@ -25,6 +25,14 @@ def test_read_model_says_why_when_the_file_cannot_be_read(tmp_path):
         read_model(tmp_path / "none.onnx")
 
 
+def test_read_model_takes_any_batch_that_is_fixed(tmp_path, toy):
+    model = toy()
+    for value in (model.graph.input[0], *model.graph.output):
+        value.type.tensor_type.shape.dim[0].dim_value = 3
+    onnx.save(model, str(tmp_path / "m.onnx"))
+    assert read_model(tmp_path / "m.onnx")[0].graph.input[0].type.tensor_type.shape.dim[0].dim_value == 3
+
+
 def drop_metadata(model):
     del model.metadata_props[:]
 
@@ -39,6 +47,15 @@ def rename_output(model):
 
 def widen_input(model):
     model.graph.input[0].type.tensor_type.shape.dim[3].dim_value = 64
+
+
+def batch_image_alone(model):
+    model.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 2
+
+
+def leave_batch_open(model):
+    for value in (model.graph.input[0], *model.graph.output):
+        value.type.tensor_type.shape.dim[0].dim_param = "batch"
 
 
 def add_class(model):
@@ -59,7 +76,9 @@ def move_weight_out(model):
         (break_metadata, "is not JSON"),
         (rename_output, "the engine contract has image -> boxes, scores"),
         (widen_input, r"image has shape \[1, 3, 32, 64\]"),
-        (add_class, r"scores has shape \[1, 96, 3\], the engine contract float32\[1, N, 2\]"),
+        (add_class, r"scores has shape \[1, 96, 3\], the engine contract float32\[B, N, 2\]"),
+        (batch_image_alone, r"have batches of \[2, 1, 1\]"),
+        (leave_batch_open, "with B fixed"),
         (move_weight_out, "outside|not a valid ONNX"),
     ],
 )

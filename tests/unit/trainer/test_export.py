@@ -13,6 +13,7 @@ import torch
 from edgejoule.errors import ModelError
 from edgejoule.job import Job
 from edgejoule.records import Label, ModelManifest
+from edgejoule_agent.contract import read_model
 from edgejoule_trainer.detectors import create
 from edgejoule_trainer.export import export_onnx
 from edgejoule_trainer.quantize.lint import OPSET, violations
@@ -33,11 +34,14 @@ def images(count, seed=0):
 def detector():
     torch.manual_seed(0)
     made = create("nanodet_m", LABELS, (64, 96)).train()
+    for module in made.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.momentum = None  # the plain mean over the images, or the signal dies on its way
     with torch.no_grad():
         for image in images(8, seed=1):  # batch norm's statistics
             made.network(made.normalize(torch.cat([image, image.flip(3)])))
         for head in made.network.head.gfl_cls:  # some cells are confident
-            head.weight.mul_(30)
+            head.weight.mul_(4)
             head.bias.zero_()
     return made.eval()
 
@@ -59,6 +63,37 @@ def test_exported_graph_answers_as_the_detector(detector, tmp_path):
         expected = detector(image)
     for given, wanted in zip(answers(model, image), expected, strict=True):
         np.testing.assert_allclose(given, wanted.numpy(), atol=1e-4)
+
+
+def test_graph_for_two_images_answers_as_the_graph_for_one_does_to_each(detector, tmp_path):
+    export_onnx(detector, tmp_path / "1.onnx")
+    export_onnx(detector, tmp_path / "2.onnx", batch=2)
+    one, two = (read_model(tmp_path / f"{batch}.onnx")[0] for batch in (1, 2))
+    pair = images(2, seed=3)
+    for both, *each in zip(answers(two, torch.cat(pair)), *(answers(one, image) for image in pair), strict=True):
+        np.testing.assert_allclose(both, np.concatenate(each), atol=1e-5)
+        assert np.abs(each[0] - each[1]).max() > 0.01
+
+
+@pytest.mark.parametrize(
+    ("name", "side"),
+    [
+        ("ssd_mobilenet_v2", 64),
+        ("ssdlite_mobilenet_v3", 64),
+        ("yolov5n", 64),
+        ("efficientdet_d0", 128),
+        ("nanodet_m", 64),
+    ],
+)
+@torch.no_grad()
+def test_decoding_answers_to_two_images_as_to_each(name, side):
+    made = create(name, LABELS, (side, side)).eval()
+    generator = torch.Generator().manual_seed(3)
+    raw = [torch.randn(2, *map_.shape[1:], generator=generator) for map_ in made.network(torch.zeros(1, 3, side, side))]
+    alone = [made.decode(tuple(map_[i : i + 1] for map_ in raw)) for i in (0, 1)]
+    for both, *each in zip(made.decode(tuple(raw)), *alone, strict=True):
+        torch.testing.assert_close(both, torch.cat(each), rtol=1e-6, atol=1e-6)
+        assert float((each[0] - each[1]).abs().max()) > 0.01
 
 
 def test_exported_graph_carries_its_manifest_and_opset(detector, tmp_path):

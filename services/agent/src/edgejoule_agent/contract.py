@@ -127,14 +127,20 @@ def _check_tensors(graph: Any, manifest: Mapping[str, Any], path: Any) -> None:
             "the engine contract has image -> boxes, scores"
         )
     size = manifest["input"]
+    batches = []
     for value, shape in (
-        (inputs["image"], (1, 3, size["height"], size["width"])),
-        (outputs["boxes"], (1, None, 4)),
-        (outputs["scores"], (1, None, len(manifest["labels"]))),
+        (inputs["image"], (3, size["height"], size["width"])),
+        (outputs["boxes"], (None, 4)),
+        (outputs["scores"], (None, len(manifest["labels"]))),
     ):
         tensor = value.type.tensor_type
         found = tuple(dimension.dim_value for dimension in tensor.shape.dim)
-        fits = len(found) == len(shape) and all(want in (None, have) for want, have in zip(shape, found))
-        if tensor.elem_type != FLOAT or not fits:
+        fits = len(found) == 1 + len(shape) and all(want in (None, have) for want, have in zip(shape, found[1:]))
+        if tensor.elem_type != FLOAT or not fits or found[0] < 1:
             wanted = ", ".join("N" if part is None else str(part) for part in shape)
-            raise ModelError(f"{path}: {value.name} has shape {list(found)}, the engine contract float32[{wanted}]")
+            raise ModelError(
+                f"{path}: {value.name} has shape {list(found)}, the engine contract float32[B, {wanted}] with B fixed"
+            )
+        batches.append(found[0])
+    if len(set(batches)) > 1:
+        raise ModelError(f"{path}: image, boxes and scores have batches of {batches}; they must be equal")

@@ -1,7 +1,7 @@
 """A detector as an ONNX graph under the engine contract, with its manifest inside.
 
-The batch is fixed at 1: boards build engines for one frame at a time, TensorRT 8.2 optimizes static
-shapes best, and the box decoder's cells then are constants.
+The batch is fixed, at 1 unless more is asked for: boards build engines for one frame at a time, TensorRT 8.2
+optimizes static shapes best, and the box decoder's cells then are constants.
 """
 
 from __future__ import annotations
@@ -20,7 +20,9 @@ from edgejoule_trainer.detectors import Detector
 from edgejoule_trainer.quantize.lint import INPUT, METADATA_KEY, OPSET, OUTPUTS, check
 
 
-def export_onnx(detector: Detector, path: Path, manifest: ModelManifest | None = None) -> onnx.ModelProto:
+def export_onnx(
+    detector: Detector, path: Path, manifest: ModelManifest | None = None, batch: int = 1
+) -> onnx.ModelProto:
     """Write ``detector`` to ``path``: input ``image``, outputs ``boxes`` and ``scores``; equal weights, equal bytes.
 
     A quantized network becomes QuantizeLinear and DequantizeLinear pairs, in front of float weights too: TensorRT 8.2
@@ -29,6 +31,7 @@ def export_onnx(detector: Detector, path: Path, manifest: ModelManifest | None =
     Args:
         manifest: what goes into the metadata, when not ``detector.manifest()``: a quantized detector has its batch
             norm folded, so its parameters and operations are those of the float one.
+        batch: images that one inference takes; what comes out of an image does not depend on the others.
 
     Raises:
         ModelError: the graph would not run on a board as it should; see ``quantize.lint``.
@@ -40,7 +43,7 @@ def export_onnx(detector: Detector, path: Path, manifest: ModelManifest | None =
         warnings.simplefilter("ignore")
         torch.onnx.export(
             detector.eval(),
-            (torch.zeros(1, 3, height, width),),
+            (torch.zeros(batch, 3, height, width),),
             buffer,  # type: ignore[arg-type]  # without dynamo a file object will do
             dynamo=False,
             opset_version=OPSET,

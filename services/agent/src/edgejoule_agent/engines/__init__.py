@@ -11,13 +11,14 @@ class Engine:
     """A loaded engine; a context manager."""
 
     def infer(self, image: Any) -> Tuple[Any, Any]:
-        """One inference.
+        """One inference; B is the batch the model was exported with, nearly always 1.
 
         Args:
-            image: float32[1,3,H,W], contiguous, from ``preprocess.prepare``.
+            image: float32[B,3,H,W], contiguous, from ``preprocess.prepare``.
 
         Returns:
-            boxes float32[1,N,4] and scores float32[1,N,C], valid until the next call.
+            boxes float32[B,N,4] and scores float32[B,N,C], valid until the next call; post-processing takes
+            them image by image.
         """
         raise NotImplementedError
 
