@@ -3,7 +3,7 @@
 import json
 from typing import Any
 
-VERSION = 1
+VERSION = 2
 QUEUE = "device"
 EXCLUSIVE = True
 OUTPUTS = ("record", "samples")

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-VERSION = 1
+VERSION = 2
 QUEUE = "device"
 EXCLUSIVE = True  # the candidates are timed
 OUTPUTS = ("engine", "record")

@@ -16,7 +16,7 @@ from edgejoule.job import Job
 if TYPE_CHECKING:
     from edgejoule_analyst.measurements import Cell
 
-VERSION = 1
+VERSION = 2
 QUEUE = "analyze"
 EXCLUSIVE = False
 OUTPUTS = ("results", "report")

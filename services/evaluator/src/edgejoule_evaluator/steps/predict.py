@@ -20,7 +20,7 @@ from edgejoule_evaluator.detections import MAX_DETECTIONS, SCORE_FLOOR, Detectio
 
 Output = Literal["detections", "operating"]
 
-VERSION = 1
+VERSION = 2
 QUEUE = "evaluate"
 EXCLUSIVE = False
 OUTPUTS = ("detections", "operating", "record")

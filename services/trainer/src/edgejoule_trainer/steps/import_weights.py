@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from edgejoule.job import Job
 
-VERSION = 1
+VERSION = 2
 QUEUE = "train"
 EXCLUSIVE = False
 OUTPUTS = ("weights", "record")
