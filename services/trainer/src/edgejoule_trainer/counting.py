@@ -32,7 +32,10 @@ def conv_macs(
 
 
 def count_macs(network: nn.Module, input_shape: tuple[int, ...]) -> int:
-    """MACs of ``network`` for an input of that shape (batch first), summed over ``Conv2d`` and ``Linear`` layers."""
+    """MACs of ``network`` for an input of that shape (batch first), summed over ``Conv2d`` and ``Linear`` layers.
+
+    Nothing is computed but shapes.
+    """
     total = 0
 
     def add(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
@@ -44,9 +47,9 @@ def count_macs(network: nn.Module, input_shape: tuple[int, ...]) -> int:
         elif isinstance(module, nn.Linear):
             total += module.in_features * output.numel()
 
-    probe = copy.deepcopy(network).eval()
+    probe = copy.deepcopy(network).eval().to("meta")
     for module in probe.modules():
         module.register_forward_hook(add)
     with torch.no_grad():
-        probe(torch.zeros(input_shape))
+        probe(torch.zeros(input_shape, device="meta"))
     return total
