@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
@@ -80,9 +81,23 @@ def _caption(results: Results) -> Text:
     told = comparisons(results)
     for comparison in told if len(told) <= AS_CARDS else ():
         caption.append(f"\n• {comparison.sentence}")
-    for row in results.rows:
-        if row.status != "ok":
-            caption.append(f"\n• {row_name(row)}: {row.status}: {row.reason}", style=STYLES.get(row.status, "red"))
-        for flag in row.flags:
-            caption.append(f"\n! {row_name(row)}: {flag}", style="yellow")
+    endings = [(row, f"{row.status}: {row.reason}", f"{row.status}: {row.reason}") for row in results.rows]
+    for rows, text in _alike([ending for ending in endings if ending[0].status != "ok"]):
+        caption.append(f"\n• {_names(rows)}: {text}", style=STYLES.get(rows[0].status, "red"))
+    flags = [(row, flag.partition(":")[0], flag) for row in results.rows for flag in row.flags]
+    for rows, text in _alike(flags):
+        caption.append(f"\n! {_names(rows)}: {text}", style="yellow")
     return caption
+
+
+def _alike(said: Sequence[tuple[Row, str, str]]) -> Iterator[tuple[list[Row], str]]:
+    """Rows that say the same kind of thing, (row, kind, text), with the text of the first of them."""
+    kinds: dict[str, tuple[list[Row], str]] = {}
+    for row, kind, text in said:
+        kinds.setdefault(kind, ([], text))[0].append(row)
+    yield from kinds.values()
+
+
+def _names(rows: Sequence[Row]) -> str:
+    more = f" and {len(rows) - 1} more" if len(rows) > 1 else ""
+    return row_name(rows[0]) + more
