@@ -253,3 +253,15 @@ def test_many_comparisons_become_a_table_with_ptq_as_a_reference_of_qat(cells, a
     assert report.count('<td class="text">int8-ptq</td>') == 2
     assert 'class="tiles' not in report
     assert "ΔAP" in shown(results)
+
+
+def test_what_several_rows_have_to_say_is_said_once(cells, analyze_cells) -> None:
+    crowded = [replace(cells.fp32, model=model, contended=True) for model in ("nanodet_m", "yolov5s")]
+    results, folder = analyze_cells(*crowded, *(replace(cells.fp16, model=cell.model) for cell in crowded))
+    text = shown(results)
+    assert text.count("contended:") == 1
+    assert "nanodet_m/fp32/host and 1 more: contended" in text
+    assert text.count("fp32 in disguise") == 1
+    report = (folder / "report").read_text(encoding="utf-8")
+    assert "<strong>nanodet_m/fp32/host, yolov5s/fp32/host</strong>: contended" in report
+    assert "nanodet_m/fp16/host, yolov5s/fp16/host: unsupported." in report

@@ -5,6 +5,7 @@ Quantization-aware INT8 is held against post-training INT8 too: that is what the
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from edgejoule.records import Difference, Results, Row
@@ -102,3 +103,31 @@ def _speed(results: Results, difference: Difference) -> Ratio | None:
 
 def _size(row: Row, against: Row) -> float | None:
     return None if row.size_mb is None or against.size_mb is None else against.size_mb / row.size_mb
+
+
+# --- what several rows have to say ---------------------------------------------------------------
+
+Shared = list[tuple[list[Row], str]]
+
+
+def shared_endings(rows: Sequence[Row]) -> Shared:
+    """Rows that did not end well, by how and why."""
+    return _alike((row, text, text) for row in rows if row.status != "ok" for text in [f"{row.status}: {row.reason}"])
+
+
+def shared_flags(rows: Sequence[Row]) -> Shared:
+    """Rows by what speaks against their figures."""
+    return _alike((row, flag.partition(":")[0], flag) for row in rows for flag in row.flags)
+
+
+def _alike(said: Iterable[tuple[Row, str, str]]) -> Shared:
+    """(row, kind, text) by kind, with the text of the first."""
+    kinds: dict[str, tuple[list[Row], list[str]]] = {}
+    for row, kind, text in said:
+        rows, texts = kinds.setdefault(kind, ([], []))
+        rows.append(row)
+        texts.append(text)
+    return [
+        (rows, texts[0] + (" (figures of the first row)" if len(set(texts)) > 1 else ""))
+        for rows, texts in kinds.values()
+    ]

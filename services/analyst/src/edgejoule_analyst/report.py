@@ -52,13 +52,13 @@ def render_report(results: Results) -> str:
         as_cards=headline.AS_CARDS,
         gaps=gaps,
         gap_of={(row, field): gap.number for gap in gaps for row in gap.rows for field in gap.fields},
-        not_ok=[row for row in results.rows if row.status != "ok"],
+        endings=headline.shared_endings(results.rows),
         charts=charts,
         devices=_with_both(results.rows),
         scored=_scored(results.rows),
         environments=_environments(results),
         protocol=results.spec.get("protocol", {}),
-        flagged=[row for row in results.rows if row.flags],
+        flags=headline.shared_flags(results.rows),
         digits=HASH_DIGITS,
     )
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from edgejoule.records import Difference, Results, Row
-from edgejoule_analyst.headline import AS_CARDS, Comparison, comparisons
+from edgejoule_analyst.headline import AS_CARDS, Comparison, comparisons, shared_endings, shared_flags
 from edgejoule_analyst.words import level, points, row_name, signed_points
 
 WIDTH = 100
@@ -81,21 +81,11 @@ def _caption(results: Results) -> Text:
     told = comparisons(results)
     for comparison in told if len(told) <= AS_CARDS else ():
         caption.append(f"\n• {comparison.sentence}")
-    endings = [(row, f"{row.status}: {row.reason}", f"{row.status}: {row.reason}") for row in results.rows]
-    for rows, text in _alike([ending for ending in endings if ending[0].status != "ok"]):
+    for rows, text in shared_endings(results.rows):
         caption.append(f"\n• {_names(rows)}: {text}", style=STYLES.get(rows[0].status, "red"))
-    flags = [(row, flag.partition(":")[0], flag) for row in results.rows for flag in row.flags]
-    for rows, text in _alike(flags):
+    for rows, text in shared_flags(results.rows):
         caption.append(f"\n! {_names(rows)}: {text}", style="yellow")
     return caption
-
-
-def _alike(said: Sequence[tuple[Row, str, str]]) -> Iterator[tuple[list[Row], str]]:
-    """Rows that say the same kind of thing, (row, kind, text), with the text of the first of them."""
-    kinds: dict[str, tuple[list[Row], str]] = {}
-    for row, kind, text in said:
-        kinds.setdefault(kind, ([], text))[0].append(row)
-    yield from kinds.values()
 
 
 def _names(rows: Sequence[Row]) -> str:
