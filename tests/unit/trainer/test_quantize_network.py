@@ -232,8 +232,9 @@ def test_quantized_network_loads_its_own_state() -> None:
 
 
 def test_weight_errors_equal_direct_quantization() -> None:
-    fake, _ = quantized(trained_like(ResidualToy()))
-    weight = fake.two.conv.weight.detach()
+    network = trained_like(ResidualToy())
+    fake, _ = quantized(network)
+    weight = network.two.weight.detach()
     steps = weight.abs().amax(dim=(1, 2, 3), keepdim=True) / 127
     expected = ((weight / steps).round() * steps - weight).square().mean()
-    assert weight_errors(fake)["two"] == pytest.approx(float(expected), rel=1e-3)
+    assert weight_errors(fold_batch_norm(network), fake)["two"] == pytest.approx(float(expected), rel=1e-3)

@@ -78,11 +78,17 @@ class QuantizedLinear(nn.Module):
         return F.linear(x, self.weight_quantizer(self.linear.weight), self.linear.bias)
 
 
-def insert_quantizers(network: fx.GraphModule, placement: Placement, scales: Mapping[str, float]) -> fx.GraphModule:
+def insert_quantizers(
+    network: fx.GraphModule,
+    placement: Placement,
+    scales: Mapping[str, float],
+    rounded: Mapping[str, Tensor] | None = None,
+) -> fx.GraphModule:
     """A copy of ``network`` (batch norm folded) with quantizers where ``placement`` says.
 
     Args:
         scales: the scale of each name in ``placement.scales``.
+        rounded: by layer, weights that are on the steps of their channels already (see ``rounding``).
     """
     quantized = copy.deepcopy(network)
     modules = dict(quantized.named_modules())
@@ -95,18 +101,23 @@ def insert_quantizers(network: fx.GraphModule, placement: Placement, scales: Map
     for name in sorted(weighted):
         layer = modules[name]
         wrapper = QuantizedConv2d(layer) if isinstance(layer, nn.Conv2d) else QuantizedLinear(layer)
+        if rounded and name in rounded:
+            with torch.no_grad():
+                layer.weight.copy_(rounded[name])
         quantized.set_submodule(name, wrapper)
     quantized.recompile()
     return quantized
 
 
-def weight_errors(network: nn.Module) -> dict[str, float]:
-    """Mean squared quantization error of each quantized layer's weights (the paper's Eq. 8-9)."""
+def weight_errors(network: nn.Module, quantized: nn.Module) -> dict[str, float]:
+    """Mean squared quantization error of each quantized layer's weights (the paper's Eq. 8), against ``network``'s."""
     errors = {}
-    for name, layer in network.named_modules():
+    exact = dict(network.named_modules())
+    for name, layer in quantized.named_modules():
         if isinstance(layer, QuantizedConv2d | QuantizedLinear):
             weight = (layer.conv if isinstance(layer, QuantizedConv2d) else layer.linear).weight.detach()
-            errors[name] = float((weight - layer.weight_quantizer(weight)).square().mean())
+            wanted = exact[name].weight.detach()
+            errors[name] = float((wanted - layer.weight_quantizer(weight)).square().mean())
     return errors
 
 

@@ -1,4 +1,4 @@
-"""Post-training quantization: calibrate once, try every calibrator on the tuning images, keep the best.
+"""Post-training quantization: calibrate and round once, try every calibrator on the tuning images, keep the best.
 
 The measure needs no labels. *Disagreement* compares a quantized detector with its own float form in the
 cells where either is confident: how far the scores moved, and how much the boxes no longer overlap. It is
@@ -22,6 +22,7 @@ from edgejoule_trainer.quantize.calibrate import collect_statistics
 from edgejoule_trainer.quantize.fake import insert_quantizers, weight_errors
 from edgejoule_trainer.quantize.fold import fold_batch_norm
 from edgejoule_trainer.quantize.placement import place_quantizers
+from edgejoule_trainer.quantize.rounding import InputMoments, rounded_weights
 from edgejoule_trainer.quantize.scales import CALIBRATORS, Statistics, mean_squared_error
 
 CONFIDENT = 0.3
@@ -90,10 +91,14 @@ def quantize_detector(
             yield detector.normalize(image)
             progress("calibration", count)
 
-    statistics = collect_statistics(network, placement, normalized())
+    moments = InputMoments(network, placement)
+    with moments.watching():
+        statistics = collect_statistics(network, placement, normalized())
+    rounded = rounded_weights(network, moments.of)
     scales = {name: {t: CALIBRATORS[name](statistics[t]) for t in placement.scales} for name in calibrators}
     candidates = {
-        name: with_network(detector, insert_quantizers(network, placement, scales[name])) for name in calibrators
+        name: with_network(detector, insert_quantizers(network, placement, scales[name], rounded))
+        for name in calibrators
     }
     found = _compare(detector, candidates, tuning, progress)
     told = any(disagreement.cells for disagreement in found.values())
@@ -110,7 +115,7 @@ def quantize_detector(
         },
         "confident_cells": found[best].cells,
         "activations": _activation_errors(statistics, scales[best]),
-        "weights": weight_errors(chosen.network),
+        "weights": weight_errors(network, chosen.network),
         "float_layers": dict(placement.float_layers),
     }
     return Quantized(chosen, record)
