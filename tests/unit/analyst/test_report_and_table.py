@@ -15,6 +15,7 @@ from edgejoule_analyst.commands import app, read_results
 from edgejoule_analyst.headline import Ratio, comparisons, size_in_words, speed_in_words
 from edgejoule_analyst.measurements import Cell, Ended, read_cell, read_ending
 from edgejoule_analyst.report import render_report
+from edgejoule_analyst.sensitivity import sensitivity_class
 from edgejoule_analyst.table import render_table
 
 VOID = {"meta", "br", "img", "link", "hr", "input"}
@@ -251,6 +252,9 @@ def test_many_comparisons_become_a_table_with_ptq_as_a_reference_of_qat(cells, a
     report = (folder / "report").read_text(encoding="utf-8")
     Page(report)
     assert report.count('<td class="text">int8-ptq</td>') == 2
+    lost_pp = [100 * (c.against.ap50 - c.row.ap50) for c in comparisons(results) if c.row.variant == "int8-ptq"]
+    assert [c.sensitivity for c in comparisons(results) if c.sensitivity] == [sensitivity_class(pp) for pp in lost_pp]
+    assert report.count(f'<td class="text">{sensitivity_class(lost_pp[0])}</td>') == 2
     assert 'class="tiles' not in report
     assert "ΔAP" in shown(results)
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from edgejoule.records import Difference, Results, Row
 from edgejoule_analyst.bootstrap import NO_EVIDENCE
+from edgejoule_analyst.sensitivity import SensitivityClass, sensitivity_class
 from edgejoule_analyst.words import factor, interval, row_name, signed_points, variant_name
 
 AS_CARDS = 3
@@ -45,6 +46,13 @@ class Comparison:
     def to_float(self) -> bool:
         """Whether the reference is the model's FP32."""
         return self.against.variant == "fp32"
+
+    @property
+    def sensitivity(self) -> SensitivityClass | None:
+        """The paper's class of what post-training INT8 lost in AP50; None for anything else."""
+        if self.row.variant != "int8-ptq" or not self.to_float or self.row.ap50 is None or self.against.ap50 is None:
+            return None
+        return sensitivity_class(100 * (self.against.ap50 - self.row.ap50))
 
     @property
     def sentence(self) -> str:

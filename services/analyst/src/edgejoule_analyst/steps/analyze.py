@@ -32,6 +32,7 @@ SOURCES = (
     "edgejoule_analyst.pareto",
     "edgejoule_analyst.report",
     "edgejoule_analyst.rows",
+    "edgejoule_analyst.sensitivity",
     "edgejoule_analyst.words",
 )
 
