@@ -253,3 +253,41 @@ def test_saved_run_is_loaded_equal(tmp_path):
     loaded = load("test", store)
     assert loaded.plan == run.plan
     assert isinstance(loaded.plan.steps["import-data"].inputs["images.a"].path, Path)
+
+
+# --- quantization-aware training -------------------------------------------------------------------
+
+
+def qat_spec(folder, precisions, **changes):
+    data = spec_of(folder).model_dump(mode="json", exclude_none=True)["data"]
+    data["sets"]["train"] = {"source": "a"}
+    return spec_of(folder, precisions=precisions, data=data, **changes)
+
+
+def test_qat_goes_on_from_ptq_and_has_a_name_at_each_precision(tmp_path):
+    plan = plan_of(qat_spec(tmp_path, ["fp32", "int8-qat", "fp16-qat", "fp32-qat"]))
+    qat = plan.steps["qat/nanodet_m"]
+    assert qat.inputs["ptq"] == Ref("ptq/nanodet_m", "record")
+    assert qat.inputs["rounded"] == Ref("ptq/nanodet_m", "weights")
+    assert qat.inputs["weights"] == Ref("import-weights/nanodet_m", "weights")
+    assert plan.steps["export-qat/nanodet_m"].inputs == {"weights": Ref("qat/nanodet_m", "weights")}
+    made_from = {cell.variant: plan.steps[f"build/{cell.name}"].inputs["onnx"].step for cell in plan.cells}
+    assert made_from == {
+        "fp32": "export/nanodet_m",
+        "int8-qat": "qat/nanodet_m",
+        "fp16-qat": "export-qat/nanodet_m",
+        "fp32-qat": "export-qat/nanodet_m",
+    }
+    weights = [plan.steps["analyze"].inputs[f"weights-{index}"].step for index in range(4)]
+    assert weights == ["import-weights/nanodet_m", *["qat/nanodet_m"] * 3]
+    seen = set()
+    for step in plan.steps.values():
+        assert {ref.step for ref in step.upstream()} <= seen
+        seen.add(step.id)
+
+
+def test_recipe_of_qat_decides_qat_and_nothing_before_it(tmp_path):
+    before = plan_of(qat_spec(tmp_path, ["fp32", "int8-ptq", "int8-qat"]))
+    after = plan_of(qat_spec(tmp_path, ["fp32", "int8-ptq", "int8-qat"], qat={"preset": "short"}))
+    assert "ptq" not in changed_kinds(before, after)
+    assert {"qat", "build"} <= changed_kinds(before, after)

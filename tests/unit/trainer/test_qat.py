@@ -52,7 +52,7 @@ def weights_of(model):
 
 
 def test_graph_is_that_of_ptq_by_its_record(detector, ptq, tmp_path):
-    again = from_ptq(detector, ptq.record)
+    again = from_ptq(detector, ptq.record, into_float(detector, ptq.detector))
     export_onnx(ptq.detector, tmp_path / "ptq.onnx", detector.manifest())
     export_onnx(again, tmp_path / "qat.onnx", detector.manifest())
     assert (tmp_path / "ptq.onnx").read_bytes() == (tmp_path / "qat.onnx").read_bytes()
@@ -62,11 +62,11 @@ def test_record_of_another_network_is_refused(detector, ptq):
     record = copy.deepcopy(ptq.record)
     record["activations"].pop(next(iter(record["activations"])))
     with pytest.raises(ModelError, match=r"does not fit nanodet_m: 1 scales.*quantize these weights again"):
-        from_ptq(detector, record)
+        from_ptq(detector, record, into_float(detector, ptq.detector))
 
 
 def test_training_lowers_the_disagreement_and_moves_only_weights(detector, ptq):
-    pupil = from_ptq(detector, ptq.record)
+    pupil = from_ptq(detector, ptq.record, into_float(detector, ptq.detector))
     with torch.no_grad():  # coarse weights, as a stand-in for a network that 8 bits hurt
         for _, layer in pupil.network.named_modules():
             if hasattr(layer, "weight_quantizer"):
@@ -77,7 +77,7 @@ def test_training_lowers_the_disagreement_and_moves_only_weights(detector, ptq):
     pictures = [rng.integers(0, 255, (64, 64, 3), dtype=np.uint8) for _ in range(6)]
     data = InMemory([(p, np.array([[8, 8, 40, 40]], np.float32), np.array([0])) for p in pictures])
     recipe = Recipe(
-        iterations=25,
+        iterations=40,
         batch=3,
         learning_rate=2e-3,
         weight_decay=0.0,
@@ -87,13 +87,18 @@ def test_training_lowers_the_disagreement_and_moves_only_weights(detector, ptq):
         augmentation=NONE,
     )
     course = train(pupil, data, recipe, teacher=detector)
-    assert sum(course.losses[-1].values()) < 0.7 * sum(course.losses[0].values())
+    losses = [sum(terms.values()) for terms in course.losses]
+    assert np.mean(losses[-8:]) < 0.75 * np.mean(losses[:8])
     assert all(torch.equal(b, buffers[n]) for n, b in pupil.network.named_buffers())
     assert any(not torch.equal(w, before[n]) for n, w in weights_of(pupil).items())
 
 
 def test_gradient_passes_straight_through_what_is_not_clipped(detector, ptq):
-    layer = next(m for m in from_ptq(detector, ptq.record).network.modules() if hasattr(m, "weight_quantizer"))
+    layer = next(
+        m
+        for m in from_ptq(detector, ptq.record, into_float(detector, ptq.detector)).network.modules()
+        if hasattr(m, "weight_quantizer")
+    )
     weight = layer.conv.weight.detach().clone().requires_grad_()
     layer.weight_quantizer(weight).sum().backward()
     assert torch.equal(weight.grad, torch.ones_like(weight))
@@ -126,6 +131,6 @@ def test_trained_weights_run_in_float_and_come_back_from_a_file(name, tmp_path):
 
 
 def test_disagreement_is_that_by_which_ptq_chose(detector, ptq):
-    found = disagreement(detector, from_ptq(detector, ptq.record), images(2))
+    found = disagreement(detector, from_ptq(detector, ptq.record, into_float(detector, ptq.detector)), images(2))
     assert found.cells == ptq.record["confident_cells"] > 0
     assert found.total == pytest.approx(ptq.record["candidates"]["minmax"]["disagreement"])

@@ -159,8 +159,9 @@ class _Builder:
         self.add(f"ptq/{model}", "ptq", choice, {**weights, **self.role("calibration"), **self.role("tuning")})
         if maker == "ptq":
             return
-        inputs = {"ptq": Ref(f"ptq/{model}", "record"), **self.role("train"), **self.role("tuning")}
-        self.add(f"qat/{model}", "qat", self.training(self.spec.qat), {**weights, **inputs})
+        start = {**weights, "ptq": Ref(f"ptq/{model}", "record"), "rounded": Ref(f"ptq/{model}", "weights")}
+        sets = {**self.role("train"), **self.role("tuning")}
+        self.add(f"qat/{model}", "qat", self.training(self.spec.qat), {**start, **sets})
         if maker == "export-qat":
             self.add(f"export-qat/{model}", "export", {}, {"weights": Ref(f"qat/{model}", "weights")})
 

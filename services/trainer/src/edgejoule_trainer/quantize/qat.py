@@ -2,7 +2,8 @@
 
 Batch norm is folded before: its statistics are frozen, so the weights that are trained are those that run. So are
 the activation scales, which post-training calibration chose, and the weight scales: what moves is the float
-weight behind each 8-bit one, by gradients that pass straight through the rounding (the paper's Eq. 5).
+weight behind each 8-bit one, by gradients that pass straight through the rounding (the paper's Eq. 5). It starts on
+the step to which post-training quantization rounded it, so that training can only go on from there.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from edgejoule.errors import ModelError
 from edgejoule_trainer.detectors import Detector, with_network
@@ -21,8 +22,11 @@ from edgejoule_trainer.quantize.placement import place_quantizers
 from edgejoule_trainer.quantize.ptq import Disagreement
 
 
-def from_ptq(detector: Detector, record: Mapping[str, Any]) -> Detector:
-    """The 8-bit form of ``detector`` that a ``ptq`` step made, by its record: same graph, same scales.
+def from_ptq(detector: Detector, record: Mapping[str, Any], rounded: Detector) -> Detector:
+    """The 8-bit form of ``detector`` that a ``ptq`` step made: same graph, same scales, same rounded weights.
+
+    Args:
+        record, rounded: of that step; the latter as ``into_float`` made it.
 
     Raises:
         ModelError: the record is of another network.
@@ -35,7 +39,12 @@ def from_ptq(detector: Detector, record: Mapping[str, Any]) -> Detector:
             f"the quantization record does not fit {detector.name}: {len(different)} scales are in one of them only, "
             f"for one {min(different)}; quantize these weights again"
         )
-    return with_network(detector, insert_quantizers(network, placement, scales))
+    weights = {
+        name: layer.weight.detach()
+        for name, layer in rounded.network.named_modules()
+        if isinstance(layer, nn.Conv2d | nn.Linear)
+    }
+    return with_network(detector, insert_quantizers(network, placement, scales, weights))
 
 
 def into_float(detector: Detector, quantized: Detector) -> Detector:

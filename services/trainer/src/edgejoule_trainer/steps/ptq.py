@@ -1,7 +1,8 @@
 """Step ``ptq``: weights become an 8-bit ONNX graph (QuantizeLinear and DequantizeLinear, opset 13).
 
 Inputs: ``weights``; ``calibration`` and ``tuning`` (annotations, for the order of the images) with their shards
-``calibration-images-*`` and ``tuning-images-*``. Outputs: ``onnx``, ``record``.
+``calibration-images-*`` and ``tuning-images-*``. Outputs: ``onnx``, ``record``; ``weights``, batch norm folded and
+rounded to 8 bits, from which step ``qat`` goes on.
 Parameters: ``calibrators`` (names of those to try), ``threads``.
 """
 
@@ -12,7 +13,7 @@ from edgejoule.job import Job
 VERSION = 2
 QUEUE = "train"
 EXCLUSIVE = False
-OUTPUTS = ("onnx", "record")
+OUTPUTS = ("onnx", "weights", "record")
 SOURCES = (
     "edgejoule_trainer.quantize",
     "edgejoule_trainer.export",
@@ -34,8 +35,9 @@ def run(job: Job) -> None:
     from edgejoule_trainer.export import export_onnx
     from edgejoule_trainer.quantize.lint import OPSET
     from edgejoule_trainer.quantize.ptq import quantize_detector
+    from edgejoule_trainer.quantize.qat import into_float
     from edgejoule_trainer.training_images import prepared
-    from edgejoule_trainer.weights import read_weights
+    from edgejoule_trainer.weights import read_weights, write_weights
 
     torch.set_num_threads(job.parameters["threads"])
     detector = read_weights(job.inputs["weights"])
@@ -53,5 +55,6 @@ def run(job: Job) -> None:
         lambda phase, images: job.progress(offsets[phase] + images, total, f"images, {phase}"),
     )
     export_onnx(quantized.detector, job.output("onnx"), manifest)
+    write_weights(job.output("weights"), into_float(detector, quantized.detector))
     sets = {role: {"images": len(found), "ids_sha256": hash_json(found)} for role, found in ids.items()}
     job.write_json("record", {"detector": detector.name, "opset": OPSET, "sets": sets, **quantized.record})

@@ -1,8 +1,9 @@
 """Step ``qat``: the 8-bit graph of step ``ptq`` with its weights trained on.
 
-Inputs: ``weights`` (float, what ``ptq`` quantized); ``ptq`` (that step's record); ``train`` (annotations) with
-``train-images-*``; ``tuning`` with ``tuning-images-*``. Outputs: ``onnx`` (Q/DQ, opset 13); ``weights`` (the trained
-ones in float, for engines of other precisions); ``events`` (for TensorBoard); ``record``.
+Inputs: ``weights`` (float, what ``ptq`` quantized); ``ptq`` and ``rounded`` (that step's record and weights);
+``train`` (annotations) with ``train-images-*``; ``tuning`` with ``tuning-images-*``. Outputs: ``onnx`` (Q/DQ, opset
+13); ``weights`` (the trained ones in float, for engines of other precisions); ``events`` (for TensorBoard);
+``record``.
 Parameters: ``recipe`` and ``compute`` as of step ``train``, ``threads``.
 
 What the tuning images say of the result is recorded beside what they said of post-training quantization; the
@@ -54,7 +55,7 @@ def run(job: Job) -> None:
     detector = read_weights(job.inputs["weights"])
     manifest = detector.manifest()
     calibrated = job.read_json("ptq")
-    quantized = from_ptq(detector, calibrated)
+    quantized = from_ptq(detector, calibrated, read_weights(job.inputs["rounded"]))
     with ShardImages(job.read_json("train"), job.inputs_named("train-images"), detector.labels) as images:
         record: dict[str, Any] = train_in_job(job, quantized, images, teacher=detector)
 
