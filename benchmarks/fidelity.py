@@ -1,7 +1,9 @@
-"""Fidelity of our INT8 beside that of ONNX Runtime's quantize_static: same FP32 graph, same calibration images.
+"""AP and fidelity of our INT8 beside ONNX Runtime's quantize_static: same FP32 graph, same calibration images.
 
     edgejoule run examples/coco-nanodet.yaml --out runs/coco-nanodet
-    python benchmarks/fidelity.py --store runs/.store --run coco-nanodet
+    python benchmarks/fidelity.py --store runs/.store --run coco-nanodet [--model NAME]...
+
+Every INT8 variant of the run is told, as built and measured and as its graph is executed exactly.
 
 Everything is taken from that run's store: the float graph, the calibration and evaluation images, and the
 FP32 engine's detections, whose confident ones are the reference. The peer is quantized by min-max with its
@@ -53,6 +55,15 @@ class FinishedRun:
         self._found = survey(plan, self._store, Kinds())
         self.steps = list(plan.steps)
 
+    @property
+    def models(self) -> list[str]:
+        """Those that were quantized."""
+        return [step.partition("/")[2] for step in self.steps_in("ptq")]
+
+    def steps_in(self, folder: str) -> list[str]:
+        """The steps whose name begins so, slash by slash."""
+        return [step for step in self.steps if step.startswith(f"{folder}/")]
+
     def output(self, step: str, name: str) -> Path:
         outcome = self._found[step]
         if not isinstance(outcome, StepOutcome) or outcome.manifest is None:
@@ -87,38 +98,42 @@ def predict(onnx_path: Path, shards: list[Path], manifest: dict) -> Detections:
     return merge(parts)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--store", type=Path, required=True)
-    parser.add_argument("--run", required=True)
-    parser.add_argument("--model", default="nanodet_m")
-    options = parser.parse_args()
-    done = FinishedRun(options.store, options.run)
-    float_graph = done.output(f"export/{options.model}", "onnx")
+def compare(done: FinishedRun, model: str) -> None:
+    """Print AP and fidelity of one model's INT8 variants and of the peer."""
+    float_graph = done.output(f"export/{model}", "onnx")
     _, manifest = read_model(float_graph)
     truth = from_dataset(json.loads(done.output("import-data", "evaluation").read_text()))
     evaluation = done.shards("evaluation")
 
     def engine_detections(variant: str) -> Detections:
-        prefix = f"predict/{options.model}/{variant}/host/"
-        steps = [step for step in done.steps if step.startswith(prefix)]
+        steps = done.steps_in(f"predict/{model}/{variant}/host")
         return merge([read_detections(done.output(step, "detections")) for step in steps])
 
     reference = engine_detections("fp32")
     with tempfile.TemporaryDirectory() as folder:
         peer = Path(folder) / "static.onnx"
         quantize_static(str(float_graph), str(peer), Calibration(prepared(done.shards("calibration"), manifest)))
-        contenders = {
-            "ours, as built and measured": engine_detections("int8-ptq"),
-            "ours, the 8-bit graph executed exactly": predict(
-                done.output(f"ptq/{options.model}", "onnx"), evaluation, manifest
-            ),
-            "quantize_static, min-max, executed exactly": predict(peer, evaluation, manifest),
-        }
-    print(f"{len(reference.images)} images; AP of FP32 {accuracy(curves(truth, reference)).ap:.4f}")
+        contenders = {}
+        for variant, step in (("int8-ptq", f"ptq/{model}"), ("int8-qat", f"qat/{model}")):
+            if done.steps_in(f"predict/{model}/{variant}/host"):
+                contenders[f"{variant}, as built and measured"] = engine_detections(variant)
+                contenders[f"{variant}, executed exactly"] = predict(done.output(step, "onnx"), evaluation, manifest)
+        contenders["quantize_static, min-max, executed exactly"] = predict(peer, evaluation, manifest)
+    print(f"{model}: {len(reference.images)} images; AP of FP32 {accuracy(curves(truth, reference)).ap:.4f}")
     for name, detections in contenders.items():
         faith = fidelity(truth, detections, reference, "fp32", "hotcoco")
         print(f"{name:45s} AP {accuracy(curves(truth, detections)).ap:.4f}  fidelity {faith.ap:.4f}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--store", type=Path, required=True)
+    parser.add_argument("--run", required=True)
+    parser.add_argument("--model", action="append", help="one of the run's models; all when left out")
+    options = parser.parse_args()
+    done = FinishedRun(options.store, options.run)
+    for model in options.model or done.models:
+        compare(done, model)
 
 
 if __name__ == "__main__":
