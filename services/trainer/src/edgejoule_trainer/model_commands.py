@@ -150,10 +150,11 @@ def _pictures(folder: Path, count: int) -> list[Path]:
 
 
 def _measure(detector: Detector, pictures: list[Path], calibrator: str) -> Sensitivity:
-    """Calibrate on the pictures, then quantize layer by layer on the same."""
+    """Calibrate and round on the pictures, then quantize layer by layer on the same."""
     from edgejoule_trainer.quantize.calibrate import collect_statistics
     from edgejoule_trainer.quantize.fold import fold_batch_norm
     from edgejoule_trainer.quantize.placement import eight_bit_layers, place_quantizers
+    from edgejoule_trainer.quantize.rounding import InputMoments, rounded_weights
     from edgejoule_trainer.quantize.scales import CALIBRATORS
     from edgejoule_trainer.quantize.sensitivity import layer_sensitivity
 
@@ -163,7 +164,8 @@ def _measure(detector: Detector, pictures: list[Path], calibrator: str) -> Sensi
     placement = place_quantizers(network)
     layers = len({node.target for node in eight_bit_layers(network, placement)})
     total = len(pictures) * layers
-    with bar(Console(stderr=True), "calibrating") as told:
+    moments = InputMoments(network, placement)
+    with bar(Console(stderr=True), "calibrating") as told, moments.watching():
         statistics = collect_statistics(network, placement, _inputs(detector, pictures, told))
     scales = {name: CALIBRATORS[calibrator](statistics[name]) for name in placement.scales}
     with bar(Console(stderr=True), "one layer at a time") as told:
@@ -173,6 +175,7 @@ def _measure(detector: Detector, pictures: list[Path], calibrator: str) -> Sensi
             scales,
             _inputs(detector, pictures),
             lambda image, layer: told(image * layers + layer, total, "layers"),
+            rounded_weights(network, moments.of),
         )
 
 

@@ -78,6 +78,20 @@ class QuantizedLinear(nn.Module):
         return F.linear(x, self.weight_quantizer(self.linear.weight), self.linear.bias)
 
 
+def quantize_layer(layer: nn.Module, rounded: Tensor | None = None) -> QuantizedConv2d | QuantizedLinear:
+    """``layer`` itself, wrapped so that it runs with 8-bit weights.
+
+    Args:
+        rounded: weights to give it that are on the steps of its channels already; its own are rounded to the nearest.
+    """
+    assert isinstance(layer, nn.Conv2d | nn.Linear)
+    wrapper = QuantizedConv2d(layer) if isinstance(layer, nn.Conv2d) else QuantizedLinear(layer)
+    if rounded is not None:  # after the scales, which are those of the float weights
+        with torch.no_grad():
+            layer.weight.copy_(rounded)
+    return wrapper
+
+
 def insert_quantizers(
     network: fx.GraphModule,
     placement: Placement,
@@ -99,12 +113,7 @@ def insert_quantizers(
         if node.name in placement.scale_of:
             _insert_after(node, f"quantizers.{placement.scale_of[node.name]}")
     for name in sorted(weighted):
-        layer = modules[name]
-        wrapper = QuantizedConv2d(layer) if isinstance(layer, nn.Conv2d) else QuantizedLinear(layer)
-        if rounded and name in rounded:
-            with torch.no_grad():
-                layer.weight.copy_(rounded[name])
-        quantized.set_submodule(name, wrapper)
+        quantized.set_submodule(name, quantize_layer(modules[name], (rounded or {}).get(name)))
     quantized.recompile()
     return quantized
 

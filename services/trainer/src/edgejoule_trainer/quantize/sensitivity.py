@@ -10,6 +10,7 @@ of (x - DQ(Q(x)))^2 (section 3.2 of the paper), in the tensor's own unit squared
 
 from __future__ import annotations
 
+import copy
 import math
 from collections import ChainMap
 from collections.abc import Callable, Iterable, Mapping
@@ -21,7 +22,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from edgejoule.errors import ModelError
-from edgejoule_trainer.quantize.fake import ActivationQuantizer, QuantizedConv2d, QuantizedLinear, insert_quantizers
+from edgejoule_trainer.quantize.fake import ActivationQuantizer, insert_quantizers, quantize_layer
 from edgejoule_trainer.quantize.placement import Placement, eight_bit_layers, scale_read
 
 NO_ERROR_DB = 300.0  # what an SQNR is said to be where there is no error
@@ -112,6 +113,7 @@ def layer_sensitivity(
     scales: Mapping[str, float],
     inputs: Iterable[Tensor],
     progress: Callable[[int, int], None] = lambda image, layer: None,
+    rounded: Mapping[str, Tensor] | None = None,
 ) -> Sensitivity:
     """Quantize each layer alone, on every input.
 
@@ -122,12 +124,13 @@ def layer_sensitivity(
         scales: the scale of each name in ``placement.scales``.
         inputs: normalized images, float32[B,3,H,W].
         progress: called with how many inputs are done and how many layers of the next one.
+        rounded: by layer, weights that are on the steps of their channels (see ``rounding``); else the nearest steps.
 
     Raises:
         ModelError: there is no input.
     """
-    layers = _quantized_layers(network, placement, scales)
-    whole_network = insert_quantizers(network, placement, scales).eval()
+    layers = _quantized_layers(network, placement, scales, rounded or {})
+    whole_network = insert_quantizers(network, placement, scales, rounded).eval()
     replay = _Replay(network)
     own = {name: Error() for name in layers}
     found: dict[str, list[Error]] = {name: [] for name in layers}
@@ -152,16 +155,16 @@ def layer_sensitivity(
 
 
 def _quantized_layers(
-    network: fx.GraphModule, placement: Placement, scales: Mapping[str, float]
+    network: fx.GraphModule, placement: Placement, scales: Mapping[str, float], rounded: Mapping[str, Tensor]
 ) -> dict[str, dict[fx.Node, Callable[[Tensor], Tensor]]]:
     """Name of each 8-bit layer -> its runs in the graph -> what it computes there in 8 bits."""
     modules = dict(network.named_modules())
     layers: dict[str, dict[fx.Node, Callable[[Tensor], Tensor]]] = {}
     for node in eight_bit_layers(network, placement):
-        layer = modules[str(node.target)]
-        wrapped = QuantizedConv2d(layer) if isinstance(layer, nn.Conv2d) else QuantizedLinear(layer)
+        name = str(node.target)
+        wrapped = quantize_layer(copy.deepcopy(modules[name]), rounded.get(name))
         quantizer = ActivationQuantizer(scales[scale_read(node, placement, modules)])
-        layers.setdefault(str(node.target), {})[node] = partial(_quantize_and_run, quantizer, wrapped)
+        layers.setdefault(name, {})[node] = partial(_quantize_and_run, quantizer, wrapped)
     return layers
 
 
