@@ -49,6 +49,13 @@ def test_mixed_precision_gives_about_the_same_first_loss(name, images):
     assert plain == pytest.approx(mixed, rel=0.05)
 
 
+def test_mixed_precision_stays_finite_beside_the_other_layout(images):
+    recipe = Recipe(iterations=10, batch=4, learning_rate=1.5e-3, warmup_iterations=5)
+    compute = Compute(device="cpu", mixed_precision=True, channels_last=True)
+    course = train(fresh("ssd_mobilenet_v2"), images, recipe, compute)
+    assert np.isfinite([sum(losses.values()) for losses in course.losses]).all()
+
+
 @pytest.mark.parametrize("name", DETECTORS)
 def test_new_categories_take_a_new_head_and_nothing_else(name):
     official = create(name, detector_class(name).official_labels(), (128, 128))

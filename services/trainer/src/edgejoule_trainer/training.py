@@ -250,7 +250,7 @@ class _Run:
         """
         for group in self.optimizer.param_groups:
             group["lr"] = cosine_rate(iteration, self.recipe)
-        images = images.to(self.device, non_blocking=True, memory_format=memory_format(self.compute))
+        images = images.to(self.device, non_blocking=True, memory_format=memory_format(self.device, self.compute))
         losses = self._losses(images, [target.to(self.device) for target in targets])
         total: Tensor = torch.stack(list(losses.values())).sum()
         if not torch.isfinite(total):
