@@ -27,9 +27,9 @@ class Compute:
     """What to compute with.
 
     device: ``auto`` takes CUDA where there is some. mixed_precision: convolutions in bfloat16, or in float16 with
-    loss scaling where the device has no bfloat16; losses stay in float32. channels_last: memory layout NHWC, where it can
-    be had (``memory_format``).
-    workers: threads that decode and augment images. deterministic: refuse kernels whose result varies.
+    loss scaling where the device has no bfloat16; losses stay in float32. channels_last: memory layout NHWC, where it
+    can be had (``memory_format``). workers: threads that decode and augment images. deterministic: refuse kernels
+    whose result varies.
     """
 
     device: DeviceName = "auto"
