@@ -10,6 +10,7 @@ On SSD-MobileNetV2 with its authors' weights the weights' share of the error of 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
@@ -21,7 +22,7 @@ from torch import Tensor, fx, nn
 from edgejoule_trainer.quantize.fake import HIGHEST, weight_scales
 from edgejoule_trainer.quantize.placement import Placement, eight_bit_layers
 
-POSITIONS = 256  # of one image, spread over the map, at which a layer's inputs are looked at
+POSITIONS = 256  # of one image, about, spread over the map, at which a layer's inputs are looked at
 LARGEST_BLOCK = 1152  # inputs of one output channel that make up for one another; larger layers are cut
 DAMPING = 0.01  # of the mean square of an input, added to each: for inputs that always go together
 
@@ -51,9 +52,11 @@ class InputMoments:
     @torch.no_grad()
     def _add(self, name: str, layer: nn.Conv2d, inputs: tuple[Tensor, ...]) -> None:
         x = inputs[0].detach()
-        patches = F.unfold(x, layer.kernel_size, layer.dilation, layer.padding, layer.stride)  # type: ignore[arg-type]
-        step = max(1, patches.shape[2] // POSITIONS)
-        columns = patches[:, :, ::step].transpose(0, 1).flatten(1)  # [inputs of a cell, cells]
+        cells = x.shape[2] * x.shape[3] // (layer.stride[0] * layer.stride[1])
+        apart = max(1, math.isqrt(cells // POSITIONS))
+        stride = (layer.stride[0] * apart, layer.stride[1] * apart)
+        patches = F.unfold(x, layer.kernel_size, layer.dilation, layer.padding, stride)  # type: ignore[arg-type]
+        columns = patches.transpose(0, 1).flatten(1)  # [inputs of a cell, cells]
         blocks = columns.unflatten(0, (block_count(layer), -1))
         moments = blocks @ blocks.transpose(1, 2)
         self.of[name] = self.of[name] + moments if name in self.of else moments
