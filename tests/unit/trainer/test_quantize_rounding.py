@@ -1,5 +1,9 @@
 """Rounding with feedback, against the same done one weight at a time with the inverse computed anew for each."""
 
+import os
+import subprocess
+import sys
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -133,3 +137,28 @@ def test_rounded_network_is_nearer_to_the_float_one_and_on_its_steps() -> None:
         steps = layer.conv.weight / layer.weight_quantizer.scale.view(-1, 1, 1, 1)
         torch.testing.assert_close(steps, steps.round(), rtol=0, atol=1e-4)
         torch.testing.assert_close(layer.weight_quantizer(layer.conv.weight), rounded[name], rtol=0, atol=1e-7)
+
+
+def test_round_layer_does_not_depend_on_the_number_of_threads() -> None:
+    """It did where it inverted by LU: wrong inverses or an error, with two threads of MKL on some processors."""
+    code = """
+import sys, torch
+from edgejoule_trainer.quantize.rounding import round_layer
+torch.set_num_threads(int(sys.argv[1]))
+generator = torch.Generator().manual_seed(0)
+inputs = torch.randn(24, 40, 120, generator=generator)
+moments = inputs @ inputs.transpose(1, 2)
+weight = torch.randn(48, 40, 1, 1, generator=generator)
+print(round_layer(weight, 24, moments).double().sum().item())
+"""
+    answers = {
+        subprocess.run(
+            [sys.executable, "-c", code, str(threads)],
+            env={**os.environ, "OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for threads in (1, 2)
+    }
+    assert len(answers) == 1
