@@ -6,13 +6,17 @@ import copy
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 
 from edgejoule.errors import WeightsError
-from edgejoule.records import Label, ModelManifest, Resize
+from edgejoule.records import InputSize, Label, ModelManifest, Nms, Resize
+from edgejoule_trainer.counting import count_macs, count_parameters
+
+COMMON_NMS = Nms(score_floor=0.25, top_k=1000, iou=0.45, class_wise=True, limit=100)
+"""The paper's operating point, the same for all."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +65,7 @@ class Detector(nn.Module, ABC):
     """``forward`` is the engine contract: image float32[B,3,H,W], RGB 0-255, to boxes and scores.
 
     ``network`` holds every weighted layer and is traceable by ``torch.fx``: it is what a quantizer sees.
-    ``normalize`` before it and ``decode`` after it stay in float32.
+    ``normalize`` before it and ``decode`` after it stay in float32. ``nms`` and ``clip`` are the origin's.
     """
 
     name: ClassVar[str]
@@ -69,6 +73,8 @@ class Detector(nn.Module, ABC):
     published: ClassVar[Published]
     resize: ClassVar[Resize]
     own_input_size: ClassVar[tuple[int, int]]
+    nms: ClassVar[Nms]
+    clip: ClassVar[Literal["before_nms", "after_nms"]] = "before_nms"
     input_multiple: ClassVar[int] = 1
     network: nn.Module
 
@@ -99,9 +105,19 @@ class Detector(nn.Module, ABC):
     def loss(self, raw: tuple[Tensor, ...], targets: Sequence[Target]) -> dict[str, Tensor]:
         """The authors' training loss, by term; their sum is minimised."""
 
-    @abstractmethod
     def manifest(self) -> ModelManifest:
         """What goes into the ONNX metadata."""
+        height, width = self.input_size
+        return ModelManifest(
+            detector=self.name,
+            labels=self.labels,
+            input=InputSize(height=height, width=width),
+            resize=self.resize,
+            clip=self.clip,
+            nms={"origin": self.nms, "common": COMMON_NMS},
+            params_m=count_parameters(self) / 1e6,
+            gmacs=count_macs(self.network, (1, 3, height, width)) / 1e9,
+        )
 
     @classmethod
     @abstractmethod

@@ -23,8 +23,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from edgejoule.errors import WeightsError
-from edgejoule.records import InputSize, Label, ModelManifest, Nms, Resize
-from edgejoule_trainer.counting import count_macs, count_parameters
+from edgejoule.records import Label, Nms, Resize
 from edgejoule_trainer.detectors.coco_labels import coco90
 from edgejoule_trainer.detectors.detector import Detector, OfficialState, Published, Target, xyxy_fractions
 from edgejoule_trainer.losses.argmax_matching import match
@@ -401,6 +400,9 @@ class EfficientDetD0(Detector):
     )
     own_input_size = (512, 512)
     input_multiple = 128
+    # The port's. Google's own figures are made with soft NMS (Gaussian), which lowers scores of
+    # overlapping boxes instead of dropping them, and gives about 0.1 AP.
+    nms = Nms(score_floor=0.0, top_k=5000, iou=0.5, class_wise=True, limit=100)
 
     mean: Tensor
     inverse_std: Tensor
@@ -451,24 +453,6 @@ class EfficientDetD0(Detector):
             "focal": sigmoid_focal_loss(logits, present, ALPHA, GAMMA).sum() / normalizer,
             "huber": BOX_WEIGHT * huber.sum() / (4 * normalizer),
         }
-
-    def manifest(self) -> ModelManifest:
-        height, width = self.input_size
-        return ModelManifest(
-            detector=self.name,
-            labels=self.labels,
-            input=InputSize(height=height, width=width),
-            resize=self.resize,
-            clip="before_nms",
-            nms={
-                # The port's. Google's own figures are made with soft NMS (Gaussian), which lowers scores of
-                # overlapping boxes instead of dropping them, and gives about 0.1 AP.
-                "origin": Nms(score_floor=0.0, top_k=5000, iou=0.5, class_wise=True, limit=100),
-                "common": Nms(score_floor=0.25, top_k=1000, iou=0.45, class_wise=True, limit=100),
-            },
-            params_m=count_parameters(self) / 1e6,
-            gmacs=count_macs(self.network, (1, 3, height, width)) / 1e9,
-        )
 
     @classmethod
     def from_official(cls, state: Mapping[str, Tensor]) -> OfficialState:

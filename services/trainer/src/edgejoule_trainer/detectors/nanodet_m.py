@@ -17,8 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from edgejoule.errors import WeightsError
-from edgejoule.records import InputSize, Label, ModelManifest, Nms, Resize
-from edgejoule_trainer.counting import count_macs, count_parameters
+from edgejoule.records import Label, Nms, Resize
 from edgejoule_trainer.detectors.coco_labels import coco80
 from edgejoule_trainer.detectors.detector import Detector, OfficialState, Published, Target, xyxy_fractions
 from edgejoule_trainer.losses import atss
@@ -221,6 +220,7 @@ class NanoDetM(Detector):
     resize = Resize(policy="letterbox_centre", interpolation="bilinear", alignment="corner", fill_rgb=(0, 0, 0))
     own_input_size = (320, 320)
     input_multiple = 32
+    nms = Nms(score_floor=0.05, top_k=1000, iou=0.6, class_wise=True, limit=100)
 
     mean: Tensor
     inverse_std: Tensor
@@ -287,22 +287,6 @@ class NanoDetM(Detector):
             "giou": 2.0 * ((1 - giou(predicted, wanted)) * weight).sum() / total,
             "dfl": 0.25 * (dfl.mean(dim=1) * weight).sum() / total,
         }
-
-    def manifest(self) -> ModelManifest:
-        height, width = self.input_size
-        return ModelManifest(
-            detector=self.name,
-            labels=self.labels,
-            input=InputSize(height=height, width=width),
-            resize=self.resize,
-            clip="before_nms",
-            nms={
-                "origin": Nms(score_floor=0.05, top_k=1000, iou=0.6, class_wise=True, limit=100),
-                "common": Nms(score_floor=0.25, top_k=1000, iou=0.45, class_wise=True, limit=100),
-            },
-            params_m=count_parameters(self) / 1e6,
-            gmacs=count_macs(self.network, (1, 3, height, width)) / 1e9,
-        )
 
     @classmethod
     def from_official(cls, state: Mapping[str, Tensor]) -> OfficialState:

@@ -19,8 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from edgejoule.errors import WeightsError
-from edgejoule.records import InputSize, Label, ModelManifest, Nms, Resize
-from edgejoule_trainer.counting import count_macs, count_parameters
+from edgejoule.records import Label, Nms, Resize
 from edgejoule_trainer.detectors.coco_labels import coco90
 from edgejoule_trainer.detectors.detector import Detector, OfficialState, Published, Target
 from edgejoule_trainer.detectors.prior_boxes import corners, decode, grid_priors, join_levels
@@ -334,6 +333,7 @@ class SsdMobileNetV2(Detector):
     # TensorFlow 1's ResizeBilinear without align_corners takes pixel u = s * x.
     resize = Resize(policy="stretch", interpolation="bilinear", alignment="corner", fill_rgb=(0, 0, 0))
     own_input_size = (300, 300)
+    nms = Nms(score_floor=1e-8, top_k=1000, iou=0.6, class_wise=True, limit=100)
 
     priors: Tensor
 
@@ -365,22 +365,6 @@ class SsdMobileNetV2(Detector):
         wanted = F.one_hot(assignment.labels, logits.shape[-1]).to(logits.dtype)
         class_losses = F.binary_cross_entropy_with_logits(logits, wanted, reduction="none").sum(dim=-1)
         return multibox_loss(class_losses, code, assignment, negatives_at_least=3)
-
-    def manifest(self) -> ModelManifest:
-        height, width = self.input_size
-        return ModelManifest(
-            detector=self.name,
-            labels=self.labels,
-            input=InputSize(height=height, width=width),
-            resize=self.resize,
-            clip="before_nms",
-            nms={
-                "origin": Nms(score_floor=1e-8, top_k=1000, iou=0.6, class_wise=True, limit=100),
-                "common": Nms(score_floor=0.25, top_k=1000, iou=0.45, class_wise=True, limit=100),
-            },
-            params_m=count_parameters(self) / 1e6,
-            gmacs=count_macs(self.network, (1, 3, height, width)) / 1e9,
-        )
 
     @classmethod
     def from_official(cls, state: Mapping[str, Tensor]) -> OfficialState:

@@ -16,8 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from edgejoule.errors import WeightsError
-from edgejoule.records import InputSize, Label, ModelManifest, Nms, Resize
-from edgejoule_trainer.counting import count_macs, count_parameters
+from edgejoule.records import Label, Nms, Resize
 from edgejoule_trainer.detectors.coco_labels import coco90
 from edgejoule_trainer.detectors.detector import Detector, OfficialState, Published, Target
 from edgejoule_trainer.detectors.prior_boxes import decode, grid_priors, join_levels
@@ -256,6 +255,8 @@ class SsdliteMobileNetV3(Detector):
     )
     resize = Resize(policy="stretch", interpolation="bilinear", alignment="half_pixel", fill_rgb=(0, 0, 0))
     own_input_size = (320, 320)
+    # Theirs takes the 300 best of each class into suppression; top_k counts those of all together.
+    nms = Nms(score_floor=0.001, top_k=3000, iou=0.55, class_wise=True, limit=300)
 
     priors: Tensor
 
@@ -281,23 +282,6 @@ class SsdliteMobileNetV3(Detector):
         assignment = assign(self.priors, targets, self.input_size)
         class_losses = F.cross_entropy(logits.transpose(1, 2), assignment.labels, reduction="none")
         return multibox_loss(class_losses, code, assignment)
-
-    def manifest(self) -> ModelManifest:
-        height, width = self.input_size
-        return ModelManifest(
-            detector=self.name,
-            labels=self.labels,
-            input=InputSize(height=height, width=width),
-            resize=self.resize,
-            clip="before_nms",
-            nms={
-                # Theirs takes the 300 best of each class into suppression; top_k counts those of all together.
-                "origin": Nms(score_floor=0.001, top_k=3000, iou=0.55, class_wise=True, limit=300),
-                "common": Nms(score_floor=0.25, top_k=1000, iou=0.45, class_wise=True, limit=100),
-            },
-            params_m=count_parameters(self) / 1e6,
-            gmacs=count_macs(self.network, (1, 3, height, width)) / 1e9,
-        )
 
     @classmethod
     def from_official(cls, state: Mapping[str, Tensor]) -> OfficialState:

@@ -19,8 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from edgejoule.errors import WeightsError
-from edgejoule.records import InputSize, Label, ModelManifest, Nms, Resize
-from edgejoule_trainer.counting import count_macs, count_parameters
+from edgejoule.records import Label, Nms, Resize
 from edgejoule_trainer.detectors.coco_labels import coco80
 from edgejoule_trainer.detectors.detector import Detector, OfficialState, Published, Target, xyxy_fractions
 from edgejoule_trainer.losses.boxes import ciou
@@ -204,6 +203,8 @@ class YoloV5(Detector):
     )
     own_input_size = (640, 640)
     input_multiple = 32
+    nms = Nms(score_floor=0.001, top_k=30000, iou=0.6, class_wise=True, limit=300)
+    clip = "after_nms"
 
     anchors: Tensor
     origins: Tensor
@@ -271,22 +272,6 @@ class YoloV5(Detector):
             "objectness": OBJECTNESS_GAIN * (height * width / 640**2) * objectness_loss,
             "class": CLASS_GAIN * (classes / 80) * class_loss,
         }
-
-    def manifest(self) -> ModelManifest:
-        height, width = self.input_size
-        return ModelManifest(
-            detector=self.name,
-            labels=self.labels,
-            input=InputSize(height=height, width=width),
-            resize=self.resize,
-            clip="after_nms",
-            nms={
-                "origin": Nms(score_floor=0.001, top_k=30000, iou=0.6, class_wise=True, limit=300),
-                "common": Nms(score_floor=0.25, top_k=1000, iou=0.45, class_wise=True, limit=100),
-            },
-            params_m=count_parameters(self) / 1e6,
-            gmacs=count_macs(self.network, (1, 3, height, width)) / 1e9,
-        )
 
     @classmethod
     def from_official(cls, state: Mapping[str, Tensor]) -> OfficialState:
