@@ -34,7 +34,7 @@ def conv_macs(
 def count_macs(network: nn.Module, input_shape: tuple[int, ...]) -> int:
     """MACs of ``network`` for an input of that shape (batch first), summed over ``Conv2d`` and ``Linear`` layers.
 
-    Nothing is computed but shapes.
+    It runs once, where its parameters are; on the device ``meta`` nothing is computed but shapes.
     """
     total = 0
 
@@ -47,9 +47,10 @@ def count_macs(network: nn.Module, input_shape: tuple[int, ...]) -> int:
         elif isinstance(module, nn.Linear):
             total += module.in_features * output.numel()
 
-    probe = copy.deepcopy(network).eval().to("meta")
+    probe = copy.deepcopy(network).eval()
+    device = next(probe.parameters()).device
     for module in probe.modules():
         module.register_forward_hook(add)
     with torch.no_grad():
-        probe(torch.zeros(input_shape, device="meta"))
+        probe(torch.zeros(input_shape, device=device))
     return total

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from edgejoule.generated import bring_up_to_date
+from edgejoule.records import Label
 from edgejoule_trainer.counting import count_macs, count_parameters
 from edgejoule_trainer.detectors import create, detector_class, names
 from edgejoule_trainer.detectors.detector import Published
@@ -40,6 +41,8 @@ class Entry:
     """One detector: counted by us, published by its authors.
 
     input_size: (height, width) in pixels. params_m: 1e6 parameters. gmacs: 1e9 multiply-accumulates an image.
+    like_published: parameters and multiply-accumulates at the input and number of categories that the published ones
+    are of.
     """
 
     name: str
@@ -48,6 +51,7 @@ class Entry:
     categories: int
     params_m: float
     gmacs: float
+    like_published: tuple[float, float]
     published: Published
 
     @property
@@ -57,16 +61,22 @@ class Entry:
     @property
     def params_difference(self) -> float:
         """Ours to the published number of parameters, less one."""
-        return self.params_m / self.published.params_m - 1
+        return self.like_published[0] / self.published.params_m - 1
 
     @property
     def gmacs_difference(self) -> float:
         """Ours to the published multiply-accumulates, less one."""
-        return self.gmacs / self.published.gmacs - 1
+        return self.like_published[1] / self.published.gmacs - 1
 
     @property
     def note(self) -> str:
-        return f"AP on {self.published.ap_on}. Published by {self.published.source}."
+        published = self.published
+        told = f"AP on {published.ap_on}. Published by {published.source}"
+        if published.input_size is None:
+            return f"{told}."
+        (height, width), (params_m, gmacs) = published.input_size, self.like_published
+        of = f"{width}x{height} and {published.categories} categories"
+        return f"{told}, for {of}, where ours has {params_m:.3f} M parameters and {gmacs:.3f} GMACs."
 
     def as_json(self) -> dict[str, Any]:
         published = self.published
@@ -86,6 +96,7 @@ class Entry:
                 "ap_on": published.ap_on,
                 "source": published.source,
             },
+            "like_published": dict(zip(("params_m", "gmacs"), self.like_published, strict=True)),
             "params_difference": self.params_difference,
             "gmacs_difference": self.gmacs_difference,
         }
@@ -93,17 +104,29 @@ class Entry:
 
 def entry_of(name: str) -> Entry:
     """A detector counted, without memory for its weights."""
-    with torch.device("meta"):
-        detector = create(name, detector_class(name).official_labels())
+    kind = detector_class(name)
+    labels, published = kind.official_labels(), kind.published
+    own = _counts(name, labels, kind.own_input_size)
+    compared = own
+    if published.input_size is not None:
+        compared = _counts(name, labels[: published.categories], published.input_size)
     return Entry(
         name=name,
-        title=detector.title,
-        input_size=detector.input_size,
-        categories=sum(label.id is not None for label in detector.labels),
-        params_m=count_parameters(detector) / 1e6,
-        gmacs=count_macs(detector.network, (1, 3, *detector.input_size)) / 1e9,
-        published=detector.published,
+        title=kind.title,
+        input_size=kind.own_input_size,
+        categories=sum(label.id is not None for label in labels),
+        params_m=own[0],
+        gmacs=own[1],
+        like_published=compared,
+        published=published,
     )
+
+
+def _counts(name: str, labels: Sequence[Label], input_size: tuple[int, int]) -> tuple[float, float]:
+    """1e6 parameters, 1e9 multiply-accumulates."""
+    with torch.device("meta"):
+        detector = create(name, labels, input_size)
+    return count_parameters(detector) / 1e6, count_macs(detector.network, (1, 3, *input_size)) / 1e9
 
 
 COLUMNS = (

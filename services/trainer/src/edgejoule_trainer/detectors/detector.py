@@ -51,7 +51,8 @@ class Published:
     """What the authors say of their detector with its official COCO weights, at its own input size.
 
     ap: COCO AP as a fraction; ``ap_on`` says of which images and how. params_m: parameters in millions.
-    gmacs: multiply-accumulates of one inference, 1e9. source: where these stand.
+    gmacs: multiply-accumulates of one inference, 1e9. source: where these stand. input_size and categories: what the
+    counts are of, where that is not the official weights.
     """
 
     ap: float
@@ -59,6 +60,8 @@ class Published:
     params_m: float
     gmacs: float
     source: str
+    input_size: tuple[int, int] | None = None
+    categories: int | None = None
 
 
 class Detector(nn.Module, ABC):

@@ -328,7 +328,9 @@ class SsdMobileNetV2(Detector):
         ap_on="test-dev, 320x320",
         params_m=4.3,
         gmacs=0.8,
-        source="Sandler et al. 2018 (arXiv 1801.04381), Table 6, MNet V2 + SSDLite, at 320x320, of 80 categories",
+        source="Sandler et al. 2018 (arXiv 1801.04381), Table 6, MNet V2 + SSDLite, to one digit",
+        input_size=(320, 320),
+        categories=80,
     )
     # TensorFlow 1's ResizeBilinear without align_corners takes pixel u = s * x.
     resize = Resize(policy="stretch", interpolation="bilinear", alignment="corner", fill_rgb=(0, 0, 0))
