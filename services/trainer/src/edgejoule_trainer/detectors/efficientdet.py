@@ -48,7 +48,7 @@ HUBER_DELTA, BOX_WEIGHT = 0.1, 50.0
 
 
 def _norm(channels: int) -> nn.BatchNorm2d:
-    # The authors' momentum, 0.01, is for long trainings on large batches; ours are short, so the statistics must follow.
+    # The authors' momentum, 0.01, is for long trainings on large batches; in a short one the statistics must follow.
     return nn.BatchNorm2d(channels, eps=1e-3, momentum=0.1)
 
 
