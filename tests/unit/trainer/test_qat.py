@@ -16,7 +16,7 @@ from edgejoule_trainer.quantize.fake import insert_quantizers
 from edgejoule_trainer.quantize.fold import fold_batch_norm
 from edgejoule_trainer.quantize.placement import place_quantizers
 from edgejoule_trainer.quantize.ptq import quantize_detector
-from edgejoule_trainer.quantize.qat import disagreement, from_ptq, into_float
+from edgejoule_trainer.quantize.qat import answers, disagreement, from_ptq, into_float
 from edgejoule_trainer.training import InMemory, Recipe, train
 from edgejoule_trainer.weights import read_weights, write_weights
 
@@ -131,6 +131,8 @@ def test_trained_weights_run_in_float_and_come_back_from_a_file(name, tmp_path):
 
 
 def test_disagreement_is_that_by_which_ptq_chose(detector, ptq):
-    found = disagreement(detector, from_ptq(detector, ptq.record, into_float(detector, ptq.detector)), images(2))
+    found = disagreement(
+        from_ptq(detector, ptq.record, into_float(detector, ptq.detector)), images(2), answers(detector, images(2))
+    )
     assert found.cells == ptq.record["confident_cells"] > 0
     assert found.total == pytest.approx(ptq.record["candidates"]["minmax"]["disagreement"])

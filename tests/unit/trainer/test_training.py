@@ -122,6 +122,43 @@ def test_boxes_follow_their_pixels(policy, alignment, seed):
         np.testing.assert_allclose(placed[0], [x1, y1, x2, y2], atol=1.6)
 
 
+def test_judged_training_ends_with_the_best_weights_whatever_interrupts_it(images, tmp_path):
+    recipe = Recipe(iterations=8, batch=2, warmup_iterations=2)
+
+    def judge(detector):  # a stand-in for how bad they are, least somewhere in the middle
+        return abs(float(detector.network.head.gfl_cls[0].bias.detach().sum()) - wanted)
+
+    seen = {}
+    train(
+        fresh(),
+        images,
+        recipe,
+        judge=lambda d: seen.setdefault(len(seen), float(d.network.head.gfl_cls[0].bias.detach().sum())),
+    )
+    assert len(seen) == 5
+    wanted = seen[2]
+    whole = fresh()
+    course = train(whole, images, recipe, judge=judge)
+    assert course.chosen == 4
+    assert course.judged.keys() == {0, 2, 4, 6, 8}
+    assert float(whole.network.head.gfl_cls[0].bias.sum()) == wanted
+
+    class Killed(Exception):
+        pass
+
+    def kill_at_six(done, total, losses):
+        if done == 6:
+            raise Killed
+
+    kept = {"checkpoint": tmp_path / "c.pt", "checkpoint_every_s": 0}
+    with pytest.raises(Killed):
+        train(fresh(), images, recipe, judge=judge, progress=kill_at_six, **kept)
+    resumed = fresh()
+    again = train(resumed, images, recipe, judge=judge, **kept)
+    assert again.judged == course.judged
+    assert all(torch.equal(tensor, tensors(whole)[name]) for name, tensor in tensors(resumed).items())
+
+
 # --- where and how it is computed ------------------------------------------------------------------
 
 

@@ -200,7 +200,7 @@ QAT_PRESETS: dict[str, dict[str, Any]] = {
     "short": {
         "iterations": 200,
         "batch": 8,
-        "learning_rate": 1e-4,
+        "learning_rate": 2e-5,
         "average_decay": 0.98,
         "distillation": 1.0,
         "augmentation": {"zoom": [0.8, 1.2]},

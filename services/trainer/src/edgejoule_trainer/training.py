@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -32,6 +32,7 @@ from edgejoule_trainer.training_log import TrainingLog
 
 Batch = tuple[Tensor, list[Target]]
 
+SNAPSHOTS = 4  # of a judged run, evenly spaced, the end among them
 NORM_BATCHES = 4  # the first ones, to measure batch norms by that came folded into their convolutions
 
 
@@ -71,6 +72,10 @@ class Course:
     iterations: list[int] = field(default_factory=list)
     losses: list[dict[str, float]] = field(default_factory=list)
     step_ms: list[float] = field(default_factory=list)
+    judged: dict[int, float] = field(default_factory=dict)
+    """Iteration to how bad the weights were judged then; 0 is the start."""
+    chosen: int | None = None
+    """The iteration whose weights the run ended with, where it was judged."""
 
     def median_step_ms(self) -> float | None:
         """Of one iteration with everything in it, the wait for data too; None where none was done."""
@@ -167,6 +172,7 @@ def train(
     checkpoint: Path | None = None,
     checkpoint_every_s: float = 30.0,
     log: Path | None = None,
+    judge: Callable[[Detector], float] | None = None,
     progress: Callable[[int, int, dict[str, float]], None] = lambda done, total, losses: None,
 ) -> Course:
     """Train in place; ``detector`` ends as the running average of the weights, which is what to use, on the CPU.
@@ -176,6 +182,8 @@ def train(
         checkpoint: where to keep the state; if the file is there, training goes on from it, with the same
             result as if it had never stopped.
         log: folder for TensorBoard's event files.
+        judge: how bad weights are, on images that are not trained on; then ``detector`` ends as the best of the
+            start, the end and SNAPSHOTS - 1 moments between.
         progress: called after each iteration with (done, total, loss by term).
 
     Raises:
@@ -197,6 +205,8 @@ def train(
         course = Course()
         scalars = TrainingLog(log, start) if log is not None else None
         saved_at = clock = time.monotonic()
+        if judge is not None and run.best is None:
+            run.consider(judge, 0)
         detector.train()
         try:
             for iteration, (images, targets) in _batches(start, data, detector, recipe, compute.workers):
@@ -210,17 +220,37 @@ def train(
                     rate = cosine_rate(iteration, recipe)
                     scalars.add(done, {**{f"loss/{k}": v for k, v in losses.items()}, "learning_rate": rate})
                 progress(done, recipe.iterations, losses)
+                if judge is not None and is_snapshot(done, recipe.iterations):
+                    run.consider(judge, done)
                 if checkpoint is not None and done < recipe.iterations and now - saved_at > checkpoint_every_s:
                     run.save(checkpoint, done)
                     saved_at = now
         finally:
             if scalars is not None:
                 scalars.close()
-        detector.load_state_dict(run.average.detector.state_dict())
+        if run.best is not None:
+            course.chosen, course.judged = run.best.iteration, run.judged
+        detector.load_state_dict(run.average.detector.state_dict() if run.best is None else run.best.weights)
         for module in (detector, teacher):
             if module is not None:
                 place(module.eval(), torch.device("cpu"), ON_CPU)
     return course
+
+
+def is_snapshot(done: int, iterations: int) -> bool:
+    """Whether a judged run of so many iterations is judged after this one.
+
+    >>> [done for done in range(1, 11) if is_snapshot(done, 10)]
+    [3, 5, 8, 10]
+    """
+    return done * SNAPSHOTS // iterations > (done - 1) * SNAPSHOTS // iterations
+
+
+class _Best(NamedTuple):
+    """The best weights so far."""
+
+    iteration: int
+    weights: dict[str, Tensor]
 
 
 class _Run:
@@ -239,6 +269,8 @@ class _Run:
         torch.manual_seed(recipe.seed)
         self.average = _Average(detector)
         self.optimizer = torch.optim.AdamW(parameter_groups(detector, recipe.weight_decay), lr=recipe.learning_rate)
+        self.judged: dict[int, float] = {}
+        self.best: _Best | None = None
         scaled = compute.mixed_precision and half_type(device) is torch.float16
         self.scaler = torch.amp.GradScaler(device.type, enabled=scaled)
 
@@ -289,6 +321,14 @@ class _Run:
             raw = detector.network(detector.normalize(images))
         return tuple(level.float() for level in raw)
 
+    def consider(self, judge: Callable[[Detector], float], done: int) -> None:
+        """Judge the averaged weights, on the CPU, and keep them if there were none as good."""
+        candidate = copy.deepcopy(self.average.detector).to("cpu").eval()
+        value = judge(candidate)
+        if not self.judged or value < min(self.judged.values()):
+            self.best = _Best(done, candidate.state_dict())
+        self.judged[done] = value
+
     def save(self, path: Path, iteration: int) -> None:
         """Write the whole state, so that a kill while writing leaves the one before."""
         state = {
@@ -298,6 +338,8 @@ class _Run:
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(),
             "torch_rng": torch.get_rng_state(),
+            "judged": self.judged,
+            "best": tuple(self.best) if self.best is not None else None,
         }
         partial = path.with_suffix(".partial")
         torch.save(state, partial)
@@ -313,6 +355,8 @@ class _Run:
         self.optimizer.load_state_dict(state["optimizer"])
         self.scaler.load_state_dict(state["scaler"])
         torch.set_rng_state(state["torch_rng"].cpu())
+        self.judged = state["judged"]
+        self.best = _Best(*state["best"]) if state["best"] is not None else None
         return int(state["iteration"])
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from edgejoule.job import Job
@@ -22,7 +23,11 @@ def recipe_of(job: Job) -> Recipe:
 
 
 def train_in_job(
-    job: Job, detector: Detector, images: TrainingImages, teacher: Detector | None = None
+    job: Job,
+    detector: Detector,
+    images: TrainingImages,
+    teacher: Detector | None = None,
+    judge: Callable[[Detector], float] | None = None,
 ) -> dict[str, Any]:
     """Train ``detector`` in place, write output ``events``, and return what the record says of the run."""
     recipe, compute = recipe_of(job), Compute(**job.parameters["compute"])
@@ -39,6 +44,7 @@ def train_in_job(
         teacher=teacher if recipe.distillation else None,
         checkpoint=job.scratch / "checkpoint.pt",
         log=logs,
+        judge=judge,
         progress=tell,
     )
     training_log.join(logs, job.output("events"))
@@ -47,6 +53,8 @@ def train_in_job(
         "device": describe(choose_device(compute.device)),
         "step_ms": course.median_step_ms(),
         "course": curve(course),
+        "judged": {str(iteration): value for iteration, value in course.judged.items()},
+        "chosen_iteration": course.chosen,
     }
 
 

@@ -61,10 +61,19 @@ def into_float(detector: Detector, quantized: Detector) -> Detector:
     return plain
 
 
-def disagreement(detector: Detector, quantized: Detector, images: Iterable[Tensor]) -> Disagreement:
-    """How far ``quantized`` is from its float form on ``images`` (float32[1,3,H,W], RGB 0-255)."""
+def answers(detector: Detector, images: Iterable[Tensor]) -> list[tuple[Tensor, Tensor]]:
+    """Boxes and scores of ``detector`` for each of ``images`` (float32[1,3,H,W], RGB 0-255)."""
+    with torch.inference_mode():
+        return [detector(image) for image in images]
+
+
+def disagreement(
+    quantized: Detector, images: Iterable[Tensor], of_float: Iterable[tuple[Tensor, Tensor]]
+) -> Disagreement:
+    """How far ``quantized`` is on ``images`` from what its float form answered."""
     found = Disagreement()
     with torch.inference_mode():
-        for image in images:
-            found.add(*quantized(image), *detector(image))
+        for image, (float_boxes, float_scores) in zip(images, of_float, strict=True):
+            boxes, scores = quantized(image)
+            found.add(boxes, scores, float_boxes, float_scores)
     return found

@@ -6,15 +6,19 @@ Inputs: ``weights`` (float, what ``ptq`` quantized); ``ptq`` and ``rounded`` (th
 ``record``.
 Parameters: ``recipe`` and ``compute`` as of step ``train``, ``threads``.
 
-What the tuning images say of the result is recorded beside what they said of post-training quantization; the
-evaluation images have no part in it.
+The disagreement with the float detector on the tuning images is judged at the start, which is what ``ptq`` made, and at
+a few moments of the training (``judged``); the weights of the best one are taken (``chosen_iteration``; 0: training
+brought nothing). The evaluation images have no part in it.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from edgejoule.job import Job
+
+if TYPE_CHECKING:
+    from edgejoule_trainer.detectors import Detector
 
 VERSION = 1
 QUEUE = "train"
@@ -46,7 +50,7 @@ def run(job: Job) -> None:
 
     from edgejoule_trainer.export import export_onnx
     from edgejoule_trainer.quantize.lint import OPSET
-    from edgejoule_trainer.quantize.qat import disagreement, from_ptq, into_float
+    from edgejoule_trainer.quantize.qat import answers, disagreement, from_ptq, into_float
     from edgejoule_trainer.training_images import ShardImages, prepared
     from edgejoule_trainer.training_run import train_in_job
     from edgejoule_trainer.weights import read_weights, write_weights
@@ -56,22 +60,19 @@ def run(job: Job) -> None:
     manifest = detector.manifest()
     calibrated = job.read_json("ptq")
     quantized = from_ptq(detector, calibrated, read_weights(job.inputs["rounded"]))
-    with ShardImages(job.read_json("train"), job.inputs_named("train-images"), detector.labels) as images:
-        record: dict[str, Any] = train_in_job(job, quantized, images, teacher=detector)
-
     layout = manifest.model_dump(mode="json")
-    tuning = disagreement(detector, quantized, prepared(job.inputs_named("tuning-images"), layout))
+    tuning = list(prepared(job.inputs_named("tuning-images"), layout))
+    of_float = answers(detector, tuning)
+
+    def judge(candidate: Detector) -> float:
+        return disagreement(candidate, tuning, of_float).total
+
+    told = calibrated["confident_cells"] > 0  # else all weights would be judged alike
+    with ShardImages(job.read_json("train"), job.inputs_named("train-images"), detector.labels) as images:
+        record: dict[str, Any] = train_in_job(job, quantized, images, teacher=detector, judge=judge if told else None)
+
     export_onnx(quantized, job.output("onnx"), manifest)
     write_weights(job.output("weights"), into_float(detector, quantized))
-    before = calibrated["candidates"][calibrated["calibrator"]]
     job.write_json(
-        "record",
-        {
-            "detector": detector.name,
-            "opset": OPSET,
-            "calibrator": calibrated["calibrator"],
-            "disagreement_ptq": before["disagreement"] if before else None,
-            "disagreement": tuning.total if tuning.cells else None,
-            **record,
-        },
+        "record", {"detector": detector.name, "opset": OPSET, "calibrator": calibrated["calibrator"], **record}
     )
