@@ -301,26 +301,33 @@ def test_only_quick_is_not_comparable():
     assert [name for name, preset in PRESETS.items() if not preset.comparable] == ["quick"]
 
 
-@pytest.mark.parametrize("name", ["demo", "coco-nanodet"])
+@pytest.mark.parametrize("name", sorted(path.stem for path in EXAMPLES.glob("*.yaml")))
 def test_example_is_a_spec(tmp_path, name):
     """Each example, beside files that it names."""
     text = (EXAMPLES / f"{name}.yaml").read_text()
     here = tmp_path / "examples"
     here.mkdir()
-    for folder in ("runs/demo/data/train", "runs/demo/data/val", "runs/demo/data/annotations"):
-        (tmp_path / folder).mkdir(parents=True)
-    for folder in ("train2017", "val2017", "annotations"):
+    for run in ("demo", "demo-full", "learnability"):
+        data = tmp_path / "runs" / run / "data"
+        for folder in ("train", "val", "annotations"):
+            (data / folder).mkdir(parents=True)
+        for split in ("train", "val"):
+            (data / "annotations" / f"{split}.json").touch()
+    for folder in ("train2017", "val2017", "annotations", "ssd"):
         (tmp_path / folder).mkdir()
-    for file in ("runs/demo/data/annotations/train.json", "runs/demo/data/annotations/val.json"):
-        (tmp_path / file).touch()
     for file in ("annotations/instances_train2017.json", "annotations/instances_val2017.json"):
         (tmp_path / file).touch()
-    (here / "nanodet_m_shapes.safetensors").touch()
+    for start in EXAMPLES.glob("*.safetensors"):
+        (here / start.name).touch()
     (here / f"{name}.yaml").write_text(text)
-    environment = {"COCO": str(tmp_path), "NANODET_WEIGHTS": str(here / "nanodet_m_shapes.safetensors")}
+    environment = {
+        "COCO": str(tmp_path),
+        "NANODET_WEIGHTS": str(here / "nanodet_m_shapes.safetensors"),
+        "SSD_WEIGHTS": str(tmp_path / "ssd"),
+    }
     spec = load_spec(here / f"{name}.yaml", environment=environment)
     assert spec.name == name
-    assert spec.precisions == ["fp32", "fp16", "int8-ptq"]
+    assert spec.precisions[0] == "fp32"
 
 
 # --- quantization-aware training -------------------------------------------------------------------
