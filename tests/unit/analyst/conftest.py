@@ -47,6 +47,8 @@ class Synthetic:
     variant: str = "fp32"
     precision: str = "fp32"
     device: str = "host"
+    graph: str = ""
+    """Its graph, where that is not its own: the variant whose graph it has."""
     skill: float = 0.75
     latency_ms: float = 9.0
     size_mb: float = 3.9
@@ -247,7 +249,7 @@ def write_inputs(cells: list[Synthetic], folder: Path) -> tuple[dict[str, Any], 
             if upstream in ended:
                 ended.setdefault(downstream, ended[upstream])
         put(f"weights-{index}", b"\x10weights of " + cell.model.encode())
-        put(f"onnx-{index}", ended.get("onnx", b"\x08onnx of " + f"{cell.model} {cell.precision}".encode()))
+        put(f"onnx-{index}", ended.get("onnx", b"\x08onnx of " + f"{cell.model} {cell.graph or cell.variant}".encode()))
         put(f"engine-{index}", ended.get("build", b"engine of " + cell.name.encode()))
         put(f"build-{index}", ended.get("build") or engine_record(cell).model_dump_json().encode())
         matches = synthetic_matches(cell.skill)

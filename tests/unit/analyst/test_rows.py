@@ -143,3 +143,13 @@ def test_analysis_is_byte_for_byte_repeatable(cells, analyze_cells) -> None:
     before = [(first / name).read_bytes() for name in ("results", "report")]
     _, again = analyze_cells(cells.fp32, cells.int8)
     assert [(again / name).read_bytes() for name in ("results", "report")] == before
+
+
+def test_qat_that_has_the_graph_of_ptq_says_so(cells, analyze_cells) -> None:
+    unchanged = replace(cells.qat, graph="int8-ptq")
+    results, _ = analyze_cells(cells.fp32, cells.int8, unchanged)
+    assert [row.variant for row in results.rows if any("training brought nothing" in flag for flag in row.flags)] == [
+        "int8-qat"
+    ]
+    results, _ = analyze_cells(cells.fp32, cells.int8, cells.qat)
+    assert not [flag for row in results.rows for flag in row.flags if "training brought nothing" in flag]

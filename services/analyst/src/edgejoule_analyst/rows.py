@@ -118,6 +118,18 @@ def _contradictions(values: Mapping[str, Any], recomputed: Mapping[Metric, Estim
             yield f"energy of {energy_mj:.1f} mJ is far from power times latency, {product_mj:.1f} mJ"
 
 
+def with_unchanged_flagged(rows: Sequence[Row]) -> list[Row]:
+    """The rows; one whose quantization-aware weights are those of post-training quantization says so."""
+    ptq = {(row.model, row.device): row.hashes.onnx for row in rows if row.variant == "int8-ptq"}
+    same = "training brought nothing that the tuning set shows: this is the graph of int8-ptq"
+    return [
+        row.model_copy(update={"flags": [*row.flags, same]})
+        if row.variant == "int8-qat" and row.hashes.onnx and row.hashes.onnx == ptq.get((row.model, row.device))
+        else row
+        for row in rows
+    ]
+
+
 def with_pareto(rows: Sequence[Row]) -> list[Row]:
     """The rows, each ok one told whether it is on the front of AP against mean latency within its device."""
     decided = list(rows)

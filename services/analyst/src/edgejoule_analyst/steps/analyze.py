@@ -49,7 +49,7 @@ def run(job: Job) -> None:
     from edgejoule_analyst.comparison import METRICS, differences, measure
     from edgejoule_analyst.measurements import Cell, read_cell
     from edgejoule_analyst.report import render_report
-    from edgejoule_analyst.rows import make_evidence, make_row, with_pareto
+    from edgejoule_analyst.rows import make_evidence, make_row, with_pareto, with_unchanged_flagged
 
     cells = [Cell.model_validate(cell) for cell in job.parameters["cells"]]
     spec = job.parameters["spec"]
@@ -69,7 +69,7 @@ def run(job: Job) -> None:
         run=job.parameters["run"],
         edgejoule_version=__version__,
         spec=spec,
-        rows=with_pareto(rows),
+        rows=with_pareto(with_unchanged_flagged(rows)),
         differences=differences(cells, accuracy),
         evidence={name: make_evidence(found, intervals.get(name)) for name, found in measured.items()},
         data=job.read_json("data"),
