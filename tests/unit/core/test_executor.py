@@ -446,7 +446,7 @@ def test_interrupt_lets_steps_unwind_and_leaves_no_process(
     process, pids = sleeper
     process.send_signal(signal.SIGINT)
 
-    assert process.wait(30) != 0
+    assert process.wait(10) != 0
     assert not any(is_alive(pid) for pid in pids)
     assert (tmp_path / "pids.unwound").exists()
     assert list((store.path / "attempts").rglob("*.json")) == []
