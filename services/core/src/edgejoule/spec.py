@@ -128,7 +128,6 @@ class Training(Section):
     augmentation: Augmentation = Field(default=Augmentation(), description="how training views vary")
     threads: Threads = Field(default=2, description="CPU threads of the training process; part of the result's key")
     device: Literal["auto", "cpu", "cuda"] = Field(default="auto", description="auto takes CUDA where there is some")
-    channels_last: bool = Field(default=False, strict=True, description="memory layout NHWC, faster on many devices")
     workers: Annotated[int, Field(ge=1, le=64, strict=True)] = Field(
         default=1, description="threads that decode and augment images; the result does not depend on them"
     )
@@ -138,7 +137,7 @@ class Training(Section):
 
     def compute(self) -> dict[str, Any]:
         """How it is computed, as the parameters of a step have it."""
-        return self.model_dump(mode="json", include={"device", "channels_last", "workers", "deterministic"})
+        return self.model_dump(mode="json", include={"device", "workers", "deterministic"})
 
 
 class Train(Training):
@@ -150,6 +149,7 @@ class Train(Training):
         0.001, gt=0, le=10, strict=True, description="peak, after a linear warm-up; then a cosine"
     )
     warmup_iterations: Annotated[int, Field(ge=0, strict=True)] = Field(50, description="steps of the linear warm-up")
+    channels_last: bool = Field(default=False, strict=True, description="memory layout NHWC, faster on many devices")
     mixed_precision: bool = Field(
         False, strict=True, description="convolutions in bfloat16, or float16 with loss scaling where there is none"
     )
@@ -160,13 +160,14 @@ class Train(Training):
         return self.model_dump(mode="json", include=values)
 
     def compute(self) -> dict[str, Any]:
-        return {**super().compute(), "mixed_precision": self.mixed_precision}
+        layout = {"channels_last": self.channels_last, "mixed_precision": self.mixed_precision}
+        return {**super().compute(), **layout}
 
 
 class Qat(Training):
     """Quantization-aware training, from the graph that post-training quantization made.
 
-    Always in float32: it simulates one arithmetic, and half precision would simulate another.
+    Always in float32 and the plain memory layout: it simulates one arithmetic, and others would simulate another.
     """
 
     preset: Literal["paper", "short"] = Field(
