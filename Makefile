@@ -31,7 +31,7 @@ $(INSTALLED): $(PACKAGES:%=services/%/pyproject.toml) constraints.txt requiremen
 	@echo "Installing into $(VENV), once: torch, ONNX Runtime, OpenVINO and the rest; about a minute plus the download ..."
 	@$(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install -qq --disable-pip-version-check --progress-bar off \
-	  --constraint constraints.txt --requirement requirements-dev.txt $(PACKAGES:%=--editable services/%)
+	  --constraint constraints.txt --requirement requirements-dev.txt --editable 'services/core[stack]' $(PACKAGES:%=--editable services/%)
 	@touch $@
 	@echo "Done."
 
