@@ -17,14 +17,23 @@ import pytest
 
 from edgejoule.errors import DataError, SpecError, StepError, StoreError
 from edgejoule.executor import RunOutcome, run_plan
+from edgejoule.folder_store import FolderStore
 from edgejoule.kinds import Kinds
 from edgejoule.plan import Cell, Plan, Ref, Source, Step, step_key
 from edgejoule.progress import Display
 from edgejoule.reconcile import Ready, StepOutcome, survey
-from edgejoule.store import FolderStore, Made, Manifest
+from edgejoule.store import Made, Manifest
 
 TOYS = Path(__file__).parent / "toys"
-KINDS = Kinds({"toy": "toy_step", "measure": "toy_measure", "limited": "toy_limited", "broken": "toy_broken"})
+KINDS = Kinds(
+    {
+        "toy": "toy_step",
+        "measure": "toy_measure",
+        "limited": "toy_limited",
+        "talkative": "toy_talkative",
+        "broken": "toy_broken",
+    }
+)
 
 
 @pytest.fixture(autouse=True)
@@ -255,6 +264,25 @@ def test_step_is_ended_at_its_time_limit_with_all_it_started(store: FolderStore,
 
     assert ended.reason == "ran longer than its limit of 0.5 s"
     assert not any(is_alive(int(pid)) for pid in pids.read_text().split())
+
+
+def test_step_killed_for_memory_each_time_fails_after_three_attempts(store: FolderStore) -> None:
+    ended = run(plan_of(toy("a", do="killed"), toy("b")), store).outcomes
+
+    assert events(store, "started").count("a") == 3
+    assert ended["a"].outcome == "oom"
+    assert ended["b"].ok
+
+
+def test_step_that_says_nothing_for_too_long_is_ended(store: FolderStore, tmp_path: Path) -> None:
+    pids = tmp_path / "pids"
+    ended = run(
+        plan_of(toy("a", kind="talkative", do="sleep", pids=str(pids)), toy("b", kind="talkative", ticks=40)), store
+    ).outcomes
+
+    assert ended["a"].reason == "hung: no progress for 0.5 s"
+    assert not any(is_alive(int(pid)) for pid in pids.read_text().split())
+    assert ended["b"].ok
 
 
 def test_full_disk_ends_the_run_and_is_no_failure_of_the_step(store: FolderStore) -> None:

@@ -67,6 +67,7 @@ def work(tmp_path: Path, module: str = "toy_step", **parameters: object) -> Repo
         Request(module, dict(parameters), {}, str(outputs), str(scratch)),
         log=tmp_path / "log",
         time_limit_s=60,
+        silence_limit_s=60,
         on_progress=lambda done, total, unit: None,
         stopping=lambda: False,
     )
@@ -102,6 +103,7 @@ def test_worker_is_stopped_when_asked(tmp_path: Path) -> None:
             Request("toy_step", {"do": "sleep", "pids": str(pids)}, {}, str(tmp_path), str(tmp_path)),
             log=tmp_path / "log",
             time_limit_s=60,
+            silence_limit_s=60,
             on_progress=lambda done, total, unit: None,
             stopping=pids.exists,
         )

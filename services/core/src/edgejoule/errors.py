@@ -74,9 +74,10 @@ class UnsupportedError(StepError):
 
 
 class OutOfMemoryError(StepError):
-    """The step was ended because memory ran out."""
+    """The step was ended because memory ran out; it may have been others who took it."""
 
     outcome = "oom"
+    transient = True
 
 
 class TimeLimitError(StepError):

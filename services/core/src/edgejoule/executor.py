@@ -8,18 +8,16 @@ from __future__ import annotations
 
 import os
 import queue
-import socket
 import threading
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import datetime, timezone
 from functools import partial
 from pathlib import Path
 
-from edgejoule import __version__
 from edgejoule.errors import CorruptBlobError, CorruptManifestError, DataError
+from edgejoule.execution import DURABLE, attempt, now
 from edgejoule.kinds import Kinds, StepKind
 from edgejoule.locks import Pause, host_lock
 from edgejoule.plan import Cell, Plan, Ref, Source, Step
@@ -34,14 +32,13 @@ from edgejoule.reconcile import (
     recorded,
     resolve,
 )
-from edgejoule.store import Attempt, Blob, Made, Manifest, Store, settled_failure
-from edgejoule.worker import Report, Request, Stopped, run_worker, threads_of
+from edgejoule.store import Manifest, Store, settled_failure
+from edgejoule.worker import Stopped, threads_of
 
 OnCell = Callable[[Cell, Mapping[str, StepOutcome]], None]
 
 _TICK_S = 0.25
 _MEASURING_TICK_S = 1.0  # the parent keeps quiet while a step measures
-_DURABLE = ("ok", "unsupported")
 
 
 @dataclass(frozen=True)
@@ -64,7 +61,7 @@ class RunOutcome:
     @property
     def failed(self) -> list[StepOutcome]:
         """Where it went wrong; ``unsupported`` is an answer, and what merely follows is not listed."""
-        return [o for o in self.outcomes.values() if o.outcome not in _DURABLE and o.origin == o.step]
+        return [o for o in self.outcomes.values() if o.outcome not in DURABLE and o.origin == o.step]
 
 
 def run_plan(
@@ -188,7 +185,7 @@ class _Run:
         except CorruptManifestError as error:
             self._quarantine(step.id, ready.key, str(error))
             return None
-        if outcome and outcome.outcome not in _DURABLE and self._retry:
+        if outcome and outcome.outcome not in DURABLE and self._retry:
             self._store.forget_attempts(ready.key)
             return None
         return outcome
@@ -285,10 +282,10 @@ class _Run:
             while True:
                 if outcome := recorded(step, ready, self._store):  # another run was quicker
                     return outcome
-                inputs: dict[str, str] = {}
+                inputs: dict[str, Path] = {}
                 for name, sha256 in ready.inputs.items():
                     try:
-                        inputs[name] = str(self._local(step.inputs[name], sha256))
+                        inputs[name] = self._local(step.inputs[name], sha256)
                     except CorruptBlobError as error:
                         return _Damaged(sha256, str(error))
                 with host_lock(exclusive=kind.exclusive, pause=self._pause(step, busy)) as host:
@@ -306,46 +303,30 @@ class _Run:
         return source.path
 
     def _attempt(
-        self, step: Step, ready: Ready, kind: StepKind, inputs: dict[str, str], locks: tuple[int, int]
+        self, step: Step, ready: Ready, kind: StepKind, inputs: Mapping[str, Path], locks: tuple[int, int]
     ) -> StepOutcome | None:
         """Try once. None: it failed, but trying again may help."""
-        log = self._store.log(ready.key, len(self._store.attempts(ready.key)) + 1)
-        outputs = self._store.outputs(ready.key)
-        scratch = self._store.scratch(ready.key)
         self._log_event("started", step.id, ready.key)
-        began = time.monotonic()
-        report = run_worker(
-            Request(kind.module, dict(step.parameters), inputs, str(outputs), str(scratch)),
-            log=log,
-            time_limit_s=kind.time_limit_s,
+        result = attempt(
+            step,
+            ready,
+            kind,
+            self._store,
+            inputs,
             on_progress=partial(self._tell, self._display.advance, step.id),
             stopping=self._stopping.is_set,
             inherit=locks,
         )
-        duration_s = time.monotonic() - began
-        if report.outcome == "ok" and (fault := _fault(outputs, kind)):
-            report = Report("failed", fault)
-        if report.outcome in _DURABLE:
-            blobs = (
-                {file.name: self._store.take(file) for file in sorted(outputs.iterdir())} if not report.reason else {}
-            )
-            manifest = self._store.commit(_manifest(step, ready, kind, blobs, report, duration_s))
-            self._store.clear_scratch(ready.key)
-            return committed(step, manifest, cached=False)
-        attempt = Attempt(
-            step=step.id,
-            outcome=report.outcome,
-            reason=report.reason or "",
-            transient=report.transient,
-            at=_now(),
-            host=socket.gethostname(),
-            duration_s=duration_s,
-        )
-        self._store.add_attempt(ready.key, attempt)
-        if settled_failure(self._store.attempts(ready.key)) is None:
+        if isinstance(result, Manifest):
+            return committed(step, result, cached=False)
+        attempts = self._store.attempts(ready.key)
+        if settled_failure(attempts) is None:
             self._log_event("retried", step.id, ready.key)
             return None
-        return StepOutcome(step.id, report.outcome, report.reason, step.id, ready.key, duration_s=duration_s, log=log)
+        log = self._store.log(ready.key, len(attempts))
+        return StepOutcome(
+            step.id, result.outcome, result.reason, step.id, ready.key, duration_s=result.duration_s, log=log
+        )
 
     def _pause(self, step: Step, reason: str) -> Pause:
         """A pause that says what the step waits for, and gives up when the run is stopped."""
@@ -366,33 +347,7 @@ class _Run:
         self._inbox.put(partial(show, *arguments))
 
     def _log_event(self, event: str, step: str, key: str | None) -> None:
-        self._store.add_event(self._run, {"at": _now(), "event": event, "step": step, "key": key})
-
-
-def _fault(outputs: Path, kind: StepKind) -> str | None:
-    """What is wrong with the outputs of a step that says it succeeded."""
-    files = list(outputs.iterdir())
-    if odd := [file.name for file in files if file.is_symlink() or not file.is_file()]:
-        return f"output {odd[0]!r} is not a plain file"
-    missing = {name for name in kind.outputs if "*" not in name} - {file.name for file in files}
-    return f"ended without writing its output {min(missing)!r}" if missing else None
-
-
-def _manifest(
-    step: Step, ready: Ready, kind: StepKind, outputs: dict[str, Blob], report: Report, duration_s: float
-) -> Manifest:
-    return Manifest(
-        key=ready.key,
-        kind=step.kind,
-        version=kind.version,
-        step=step.id,
-        parameters=dict(step.parameters),
-        inputs=dict(ready.inputs),
-        outputs=outputs,
-        outcome="ok" if report.outcome == "ok" else "unsupported",
-        reason=report.reason,
-        made=Made(at=_now(), host=socket.gethostname(), duration_s=duration_s, edgejoule=__version__),
-    )
+        self._store.add_event(self._run, {"at": now(), "event": event, "step": step, "key": key})
 
 
 def _event_name(outcome: StepOutcome) -> str:
@@ -401,7 +356,3 @@ def _event_name(outcome: StepOutcome) -> str:
     if outcome.key is None:
         return "skipped"
     return "finished" if outcome.ok else outcome.outcome
-
-
-def _now() -> str:
-    return datetime.now(timezone.utc).isoformat(timespec="milliseconds")

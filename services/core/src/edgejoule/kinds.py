@@ -16,6 +16,7 @@ from edgejoule.errors import StepError
 
 GROUP = "edgejoule.steps"
 TIME_LIMIT_S = 6 * 3600.0
+SILENCE_LIMIT_S = 600.0
 _QUEUES = ("train", "evaluate", "analyze", "device")
 
 PACKAGES = {
@@ -36,7 +37,12 @@ PACKAGES = {
 
 @dataclass(frozen=True)
 class StepKind:
-    """What a step module says of itself (see ``edgejoule.job``)."""
+    """What a step module says of itself (see ``edgejoule.job``).
+
+    Attributes:
+        time_limit_s: an attempt that takes longer is ended.
+        silence_limit_s: an attempt that says nothing of its progress for so long hangs, and is ended.
+    """
 
     name: str
     module: str
@@ -46,6 +52,7 @@ class StepKind:
     outputs: tuple[str, ...]
     sources: tuple[str, ...]
     time_limit_s: float
+    silence_limit_s: float
 
 
 class Kinds:
@@ -98,6 +105,7 @@ class Kinds:
                 outputs=tuple(module.OUTPUTS),
                 sources=tuple(module.SOURCES),
                 time_limit_s=float(getattr(module, "TIME_LIMIT_S", TIME_LIMIT_S)),
+                silence_limit_s=float(getattr(module, "SILENCE_LIMIT_S", SILENCE_LIMIT_S)),
             )
         except AttributeError as error:
             raise StepError(f"the step kind {name!r} is broken: {error}; every step module must define it") from error

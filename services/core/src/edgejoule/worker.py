@@ -89,6 +89,7 @@ def run_worker(
     *,
     log: Path,
     time_limit_s: float,
+    silence_limit_s: float,
     on_progress: Progress,
     stopping: Callable[[], bool],
     inherit: Sequence[int] = (),
@@ -96,6 +97,7 @@ def run_worker(
     """Carry out one attempt in a child process and wait for it.
 
     Args:
+        silence_limit_s: a step that says nothing of its progress for so long hangs.
         inherit: descriptors of locks that must outlast this process for as long as the child lives.
 
     Raises:
@@ -125,7 +127,7 @@ def run_worker(
         with suppress(BrokenPipeError):  # the child is dead already; its exit code tells
             process.stdin.write(json.dumps(asdict(request)).encode() + b"\n")
             process.stdin.flush()
-        return _follow(process, events, time_limit_s, on_progress, stopping)
+        return _follow(process, events, time_limit_s, silence_limit_s, on_progress, stopping)
     finally:
         _end(process)
         os.close(events)
@@ -135,13 +137,16 @@ def _follow(
     process: subprocess.Popen[bytes],
     events: int,
     time_limit_s: float,
+    silence_limit_s: float,
     on_progress: Progress,
     stopping: Callable[[], bool],
 ) -> Report:
     deadline = time.monotonic() + time_limit_s
+    heard_at = time.monotonic()
     last: dict[str, Any] = {}
     for event in _events(process, events):
         if event is not None and "progress" in event:
+            heard_at = time.monotonic()
             on_progress(*event["progress"])
         elif event is not None:
             last = event
@@ -149,6 +154,8 @@ def _follow(
             raise Stopped
         elif time.monotonic() > deadline:
             return Report("failed", f"ran longer than its limit of {time_limit_s:g} s", TimeLimitError.transient)
+        elif time.monotonic() > heard_at + silence_limit_s:
+            return Report("failed", f"hung: no progress for {silence_limit_s:g} s", TimeLimitError.transient)
     return _report(last, process.wait())
 
 
