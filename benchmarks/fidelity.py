@@ -20,10 +20,10 @@ import numpy as np
 from onnxruntime.quantization import CalibrationDataReader, quantize_static
 
 from edgejoule import runs
+from edgejoule.folder_store import FolderStore
 from edgejoule.kinds import Kinds
 from edgejoule.reconcile import StepOutcome, survey
 from edgejoule.records import ModelManifest
-from edgejoule.store import FolderStore
 from edgejoule_agent import postprocess, preprocess
 from edgejoule_agent.contract import read_model
 from edgejoule_agent.engines import onnxruntime_engine, open_engine

@@ -9,11 +9,11 @@ from hypothesis import strategies as st
 
 from edgejoule.canonical import canonical_json, hash_json
 from edgejoule.devices import Device
+from edgejoule.folder_store import FolderStore
 from edgejoule.matrix import make_plan, shuffled
 from edgejoule.plan import Cell, Ref, Source, step_key
 from edgejoule.runs import Run, load, save
 from edgejoule.spec import check_spec
-from edgejoule.store import FolderStore
 from edgejoule.yamltree import Tree
 
 HOST = Device("host", "host-1", {"machine": "x86_64"}, {"runtime": "1.0"})

@@ -16,7 +16,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgejoule.errors import CorruptBlobError, CorruptManifestError, StepError, StoreError
-from edgejoule.store import Attempt, Blob, FolderStore, Made, Manifest, settled_failure
+from edgejoule.folder_store import FolderStore
+from edgejoule.store import Attempt, Blob, Made, Manifest, settled_failure
 
 KEY = hashlib.sha256(b"key").hexdigest()
 NOBODY = 65534
@@ -193,7 +194,7 @@ def test_failure_is_settled_by_one_permanent_or_three_transient_attempts(transie
 def test_events_are_read_in_order_and_a_torn_last_one_is_left_out(store: FolderStore) -> None:
     store.add_event("run", {"event": "started", "step": "a"})
     store.add_event("run", {"event": "finished", "step": "a"})
-    with open(store.run_folder("run") / "events.jsonl", "a") as file:
+    with open(store.path / "runs" / "run" / "events.jsonl", "a") as file:
         file.write('{"event": "sta')
 
     assert [event["event"] for event in store.events("run")] == ["started", "finished"]
@@ -233,7 +234,8 @@ def test_lease_is_held_by_one_at_a_time(store: FolderStore) -> None:
 WRITER = """
 import sys
 from pathlib import Path
-from edgejoule.store import FolderStore, Made, Manifest
+from edgejoule.folder_store import FolderStore
+from edgejoule.store import Made, Manifest
 store, name = FolderStore(Path(sys.argv[1])), sys.argv[2]
 print("ready", flush=True)
 sys.stdin.readline()
@@ -341,7 +343,7 @@ exec "$2" - "$1" <<'END'
 import sys
 from pathlib import Path
 from edgejoule.errors import StoreError
-from edgejoule.store import FolderStore
+from edgejoule.folder_store import FolderStore
 store = FolderStore(Path(sys.argv[1]) / "store")
 kept = store.put(b"kept")
 try:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from edgejoule.executor import RunOutcome
     from edgejoule.runs import Run
-    from edgejoule.store import FolderStore
+    from edgejoule.store import Store
 
 GROUP = "edgejoule.commands"
 FILES = {"results.json": "results", "report.html": "report"}  # what a run writes: outputs of its analysis
@@ -46,11 +46,11 @@ Out = Annotated[
     Path | None,
     typer.Option(help="Folder for results.json, report.html and training logs.", show_default="runs/NAME"),
 ]
-StoreFolder = Annotated[
-    Path | None,
+StorePlace = Annotated[
+    str | None,
     typer.Option(
         envvar="EDGEJOULE_STORE",
-        help="Folder that keeps every finished step, for all runs.",
+        help="What keeps every finished step, for all runs: a folder, or s3://BUCKET/PREFIX.",
         show_default=".store beside the output folder",
     ),
 ]
@@ -64,7 +64,7 @@ Json = Annotated[bool, typer.Option("--json", help="Answer in JSON on standard o
 def run(
     spec: SpecFile,
     out: Out = None,
-    store: StoreFolder = None,
+    store: StorePlace = None,
     settings: Settings = [],  # noqa: B006 - typer wants a list and never changes it
     as_json: Json = False,
     retry: Annotated[bool, typer.Option("--retry", help="Try steps again that failed for good.")] = False,
@@ -80,7 +80,7 @@ def run(
     from edgejoule.store import Manifest
 
     console = _console(sys.stderr)
-    prepared, kept, folder = _prepare(spec, out, store, settings, session, console)
+    prepared, kept, folder = _prepare(spec, out, store, settings, session, console, writing=True)
     folder.mkdir(parents=True, exist_ok=True)
     runs.save(prepared, kept)
     display = display_on(console)
@@ -121,7 +121,7 @@ def run(
         raise typer.Exit(1)
 
 
-def _write_logs(ended: RunOutcome, kept: FolderStore, folder: Path) -> int:
+def _write_logs(ended: RunOutcome, kept: Store, folder: Path) -> int:
     """Copy out what the run's training steps logged; how many there are. A log that is damaged is no loss."""
     from edgejoule import runs
 
@@ -141,20 +141,20 @@ def _write_logs(ended: RunOutcome, kept: FolderStore, folder: Path) -> int:
 def plan(
     spec: SpecFile,
     out: Out = None,
-    store: StoreFolder = None,
+    store: StorePlace = None,
     settings: Settings = [],  # noqa: B006
     as_json: Json = False,
     session: Session = "1",
 ) -> None:
     """Show what a run would do, and what is done already. Changes nothing but the store's cache of file hashes."""
     console = _console(sys.stderr)
-    prepared, kept, _ = _prepare(spec, out, store, settings, session, console)
+    prepared, kept, _ = _prepare(spec, out, store, settings, session, console, writing=False)
     _show_steps(prepared, kept, as_json)
 
 
 def status(
     run: Annotated[str | None, typer.Argument(metavar="[RUN]", help="Name of a run; all runs where not given.")] = None,
-    store: StoreFolder = None,
+    store: StorePlace = None,
     as_json: Json = False,
 ) -> None:
     """Show how far runs are, from what is in the store; works while they run and after."""
@@ -167,7 +167,7 @@ def status(
         _show_steps(runs.load(run, kept), kept, as_json)
         return
     answer = {}
-    for name in runs.names(kept):
+    for name in kept.run_names():
         found = survey(runs.load(name, kept).plan, kept, Kinds())
         answer[name] = [tables.state_of(state) for state in found.values()]
     if as_json:
@@ -175,10 +175,10 @@ def status(
     for name, states in answer.items() if not as_json else ():
         typer.echo(f"{name}: {runs.count_states(states)}")
     if not answer and not as_json:
-        typer.echo(f"There are no runs yet in the store {kept.path}.")
+        typer.echo(f"There are no runs yet in the store {kept.where}.")
 
 
-def doctor(store: StoreFolder = None, as_json: Json = False) -> None:
+def doctor(store: StorePlace = None, as_json: Json = False) -> None:
     """Print everything a bug report needs."""
     from edgejoule import doctor as examiner
     from edgejoule.runs import find_store
@@ -190,23 +190,25 @@ def doctor(store: StoreFolder = None, as_json: Json = False) -> None:
 def _prepare(
     spec_file: Path,
     out: Path | None,
-    store: Path | None,
+    store: str | None,
     settings: Sequence[str],
     session: str,
     console: Console,
-) -> tuple[Run, FolderStore, Path]:
+    *,
+    writing: bool,
+) -> tuple[Run, Store, Path]:
     """The spec made a plan, the store it runs in, and the folder its results go to."""
     from edgejoule.devices import probe
     from edgejoule.matrix import make_plan
     from edgejoule.progress import bar
     from edgejoule.runs import Run, find_store
     from edgejoule.spec import as_written, check_spec, read_tree
-    from edgejoule.store import FolderStore
+    from edgejoule.store import open_store
 
     tree = read_tree(spec_file, settings)
     spec = check_spec(tree, spec_file.absolute().parent)
     folder = out if out is not None else Path("runs") / spec.name
-    kept = FolderStore(find_store(folder, store, os.environ))
+    kept = open_store(find_store(folder, store, os.environ), os.environ, writing=writing)
     written = as_written(spec, tree)
     devices = {name: probe(name) for name in spec.devices}
     with bar(console, "hashing the data") as progress:
@@ -214,7 +216,7 @@ def _prepare(
     return Run(spec.name, written, made), kept, folder
 
 
-def _show_steps(run: Run, store: FolderStore, as_json: bool) -> None:
+def _show_steps(run: Run, store: Store, as_json: bool) -> None:
     from edgejoule import tables
     from edgejoule.kinds import Kinds
     from edgejoule.reconcile import StepOutcome, survey
@@ -233,18 +235,18 @@ def _show_steps(run: Run, store: FolderStore, as_json: bool) -> None:
             for step in run.plan.steps.values()
         ]
         cells = [{"name": cell.name, "steps": list(cell.steps)} for cell in run.plan.cells]
-        typer.echo(json.dumps({"run": run.name, "store": str(store.path), "steps": steps, "cells": cells}, indent=2))
+        typer.echo(json.dumps({"run": run.name, "store": store.where, "steps": steps, "cells": cells}, indent=2))
         return
     _console(sys.stdout).print(tables.plan_table(run.name, run.plan, found))
     typer.echo(f"{len(run.plan.cells)} rows, {len(states)} steps: {count_states(states)}")
 
 
-def _existing_store(path: Path) -> FolderStore:
-    from edgejoule.store import FolderStore
+def _existing_store(where: str) -> Store:
+    from edgejoule.store import open_store
 
-    if not path.is_dir():
-        raise EdgejouleError(f"there is no store {path}; name it with --store or EDGEJOULE_STORE, or run a spec first")
-    return FolderStore(path)
+    if "://" not in where and not Path(where).is_dir():
+        raise EdgejouleError(f"there is no store {where}; name it with --store or EDGEJOULE_STORE, or run a spec first")
+    return open_store(where, os.environ, writing=False)
 
 
 def _console(file: Any) -> Console:

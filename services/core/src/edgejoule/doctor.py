@@ -15,17 +15,18 @@ from edgejoule import __version__
 from edgejoule.devices import probe
 from edgejoule.errors import EdgejouleError
 from edgejoule.kinds import PACKAGES, Kinds
+from edgejoule.store import open_store
 
 OURS = ("edgejoule", "edgejoule-agent", "edgejoule-trainer", "edgejoule-evaluator", "edgejoule-analyst")
 RUNTIMES = ("onnxruntime", "openvino", "tensorrt")
 LIBRARIES = ("torch", "onnx", "onnxslim", "numpy", "scipy", "opencv-python-headless", "hotcoco", "pycocotools")
 
 
-def examine(store: Path, root: Path = Path("/")) -> dict[str, Any]:
+def examine(store: str, root: Path = Path("/")) -> dict[str, Any]:
     """Look at everything; what cannot be told is said in words, never left out.
 
     Args:
-        store: the store's folder; it is not made.
+        store: the store's folder, which is not made, or its s3:// URL.
         root: where ``proc`` and ``sys`` are.
     """
     return {
@@ -104,8 +105,11 @@ def _steps() -> Iterator[tuple[str, str]]:
             yield name, f"version {kind.version} in {kind.module}"
 
 
-def store_health(path: Path) -> dict[str, Any]:
-    """Whether the store can be written, how much is in it, how much room is left."""
+def store_health(where: str) -> dict[str, Any]:
+    """Whether the store can be written, how much is in it, how much room is left; of an S3 store the first alone."""
+    if "://" in where:
+        return {"path": where, "answer": _answer(where)}
+    path = Path(where)
     existing = next(folder for folder in (path.absolute(), *path.absolute().parents) if folder.is_dir())
     usage = shutil.disk_usage(existing)
     health: dict[str, Any] = {
@@ -121,6 +125,14 @@ def store_health(path: Path) -> dict[str, Any]:
         health["steps with failures"] = sum(1 for _ in path.glob("attempts/*/1.json"))
         health["quarantined"] = sum(1 for _ in path.glob("quarantine/*"))
     return health
+
+
+def _answer(where: str) -> str:
+    try:
+        open_store(where, os.environ)
+    except EdgejouleError as error:
+        return f"cannot be used: {error}"
+    return "can be read and written"
 
 
 def _fields(path: Path) -> dict[str, str]:

@@ -14,9 +14,7 @@ from typing import Any
 from edgejoule.canonical import canonical_json
 from edgejoule.errors import StoreError
 from edgejoule.plan import Cell, Plan, Ref, Source, Step
-from edgejoule.store import FolderStore
-
-PLAN_FILE = "plan.json"
+from edgejoule.store import PLAN_FILE, Store
 
 
 @dataclass(frozen=True)
@@ -28,7 +26,7 @@ class Run:
     plan: Plan
 
 
-def save(run: Run, store: FolderStore) -> None:
+def save(run: Run, store: Store) -> None:
     """Keep spec and plan in the store, so that ``edgejoule status`` can tell of the run."""
     value = {
         "name": run.name,
@@ -36,32 +34,29 @@ def save(run: Run, store: FolderStore) -> None:
         "steps": [_step_to_json(step) for step in run.plan.steps.values()],
         "cells": [dataclasses.asdict(cell) for cell in run.plan.cells],
     }
-    write_atomically(store.run_folder(run.name) / PLAN_FILE, canonical_json(value).encode("utf-8"))
+    store.put_run_file(run.name, PLAN_FILE, canonical_json(value).encode("utf-8"))
 
 
-def load(name: str, store: FolderStore) -> Run:
+def load(name: str, store: Store) -> Run:
     """The run called ``name``.
 
     Raises:
         StoreError: there is none, or its plan is damaged.
     """
-    path = store.path / "runs" / name / PLAN_FILE
+    kept = store.run_file(name, PLAN_FILE)
+    if kept is None:
+        known = ", ".join(store.run_names()) or "none yet"
+        raise StoreError(f"there is no run {name!r} in the store {store.where}; its runs are: {known}")
     try:
-        value = json.loads(path.read_bytes())
+        value = json.loads(kept)
         steps = {step["id"]: _step_from_json(step) for step in value["steps"]}
         cells = tuple(Cell(**{**cell, "steps": tuple(cell["steps"])}) for cell in value["cells"])
         return Run(value["name"], value["spec"], Plan(steps, cells))
-    except (FileNotFoundError, NotADirectoryError):
-        known = ", ".join(names(store)) or "none yet"
-        raise StoreError(f"there is no run {name!r} in the store {store.path}; its runs are: {known}") from None
     except (ValueError, KeyError, TypeError) as error:
-        raise StoreError(f"{path} is not a plan ({error}); run the spec again, which writes it anew") from error
-
-
-def names(store: FolderStore) -> list[str]:
-    """The runs that the store knows, the latest first."""
-    plans = (store.path / "runs").glob(f"*/{PLAN_FILE}")
-    return [path.parent.name for path in sorted(plans, key=lambda path: path.stat().st_mtime_ns, reverse=True)]
+        raise StoreError(
+            f"runs/{name}/{PLAN_FILE} in the store {store.where} is not a plan ({error}); "
+            "run the spec again, which writes it anew"
+        ) from error
 
 
 def write_atomically(path: Path, data: bytes) -> None:
@@ -95,17 +90,17 @@ def _step_from_json(value: Mapping[str, Any]) -> Step:
     return Step(value["id"], value["kind"], value["parameters"], inputs)
 
 
-def find_store(out: Path | None, store: Path | None, environment: Mapping[str, str]) -> Path:
+def find_store(out: Path | None, store: str | None, environment: Mapping[str, str]) -> str:
     """Where the store is: as said, else ``EDGEJOULE_STORE``, else ``.store`` beside the output folder.
 
-    >>> str(find_store(Path("runs/demo"), None, {}))
+    >>> find_store(Path("runs/demo"), None, {})
     'runs/.store'
     """
     if store is not None:
         return store
     if environment.get("EDGEJOULE_STORE"):
-        return Path(environment["EDGEJOULE_STORE"])
-    return Path(os.path.normpath(out / ".." / ".store")) if out is not None else Path("runs/.store")
+        return environment["EDGEJOULE_STORE"]
+    return os.path.normpath(out / ".." / ".store") if out is not None else "runs/.store"
 
 
 def count_states(states: Sequence[str]) -> str:

@@ -10,9 +10,9 @@ import sys
 from pathlib import Path
 
 from edgejoule.executor import run_plan
+from edgejoule.folder_store import FolderStore
 from edgejoule.kinds import Kinds
 from edgejoule.plan import Plan, Ref, Step
-from edgejoule.store import FolderStore
 
 MODULES = {"toy": "toy_step", "measure": "toy_measure", "limited": "toy_limited", "broken": "toy_broken"}
 
