@@ -5,9 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import statistics
 import time
-from collections import defaultdict
 from contextlib import suppress
 from itertools import count
 from pathlib import Path
@@ -17,7 +15,7 @@ from pydantic import ValidationError
 
 from edgejoule.canonical import canonical_json, hash_file
 from edgejoule.errors import CorruptBlobError, CorruptManifestError, StepError, StoreError
-from edgejoule.store import DURATIONS_FROM, PLAN_FILE, Attempt, Blob, Manifest
+from edgejoule.store import DURATIONS_FROM, PLAN_FILE, Attempt, Blob, Manifest, median_durations_s, read_manifest
 from edgejoule.workspace import Workspace
 
 
@@ -91,13 +89,9 @@ class FolderStore(Workspace):
         path = self._manifest(key)
         with self._explained():
             try:
-                manifest = Manifest.model_validate_json(path.read_bytes())
+                manifest = read_manifest(path.read_bytes(), key, str(path))
             except FileNotFoundError:
                 return None
-            except ValidationError as error:
-                raise CorruptManifestError(f"{path} is not a manifest ({error.error_count()} faults)") from error
-            if manifest.key != key:
-                raise CorruptManifestError(f"{path} is the manifest of another key, {manifest.key}")
             for name, blob in manifest.outputs.items() if blobs else ():
                 if not self._has_size(blob):
                     raise CorruptManifestError(
@@ -140,14 +134,7 @@ class FolderStore(Workspace):
     def durations_s(self) -> dict[str, float]:
         with self._explained():
             by_age = sorted(os.scandir(self._manifests), key=lambda entry: entry.stat().st_mtime_ns)
-            durations: defaultdict[str, list[float]] = defaultdict(list)
-            for entry in by_age[-DURATIONS_FROM:]:
-                try:
-                    manifest = Manifest.model_validate_json(Path(entry.path).read_bytes())
-                except ValidationError:  # told to the user when its step is due
-                    continue
-                durations[manifest.kind].append(manifest.made.duration_s)
-        return {kind: statistics.median(values) for kind, values in durations.items()}
+            return median_durations_s(Path(entry.path).read_bytes() for entry in by_age[-DURATIONS_FROM:])
 
     def _manifest(self, key: str) -> Path:
         return self._manifests / f"{key}.json"

@@ -13,14 +13,16 @@ Every fault leaves either nothing or a blob that no manifest points at. Two kind
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from contextlib import AbstractContextManager
+import statistics
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-from pydantic import Field
+from pydantic import Field, ValidationError
 
-from edgejoule.errors import StoreError
+from edgejoule.errors import CorruptManifestError, StoreError
 from edgejoule.locks import Pause, pause
 from edgejoule.records import Record, Sha256, Status
 from edgejoule.sources import HashCache
@@ -28,11 +30,14 @@ from edgejoule.sources import HashCache
 ATTEMPTS = 3
 """How often a step may fail in a way that trying again could mend."""
 
+LOSSES = 10
+"""How often the worker of a step may be lost; most often that says nothing of the step."""
+
 PLAN_FILE = "plan.json"
 """The file of a run that makes it one."""
 
 DURATIONS_FROM = 200
-"""Manifests that estimates are made of, the newest ones."""
+"""Manifests that estimates are made of."""
 
 _URL = re.compile(r"(\w+)://")
 
@@ -70,26 +75,55 @@ class Manifest(Record):
 
 
 class Attempt(Record):
-    """One failure of a step."""
+    """One failure of a step, or of its worker."""
 
     step: str
     outcome: Status
     reason: str
     transient: bool
+    lost: bool = Field(default=False, description="its worker was lost, and with it what became of the step")
     at: str
     host: str
     duration_s: float
 
 
 def settled_failure(attempts: list[Attempt]) -> Attempt | None:
-    """The failure that these attempts come to: any permanent one, or the last of three; None while one more may help.
+    """The failure that these attempts come to, None while one more may help.
+
+    That is any permanent one, the last of three, or the last of ten whose worker was lost.
 
     It stands, in later runs too, until :meth:`Store.forget_attempts`.
     """
     permanent = [attempt for attempt in attempts if not attempt.transient]
     if permanent:
         return permanent[-1]
-    return attempts[-1] if len(attempts) >= ATTEMPTS else None
+    losses = sum(attempt.lost for attempt in attempts)
+    return attempts[-1] if len(attempts) - losses >= ATTEMPTS or losses >= LOSSES else None
+
+
+def read_manifest(data: bytes, key: str, name: str) -> Manifest:
+    """The manifest in these bytes, which lie under ``name``.
+
+    Raises:
+        CorruptManifestError: they are none, or that of another key.
+    """
+    try:
+        manifest = Manifest.model_validate_json(data)
+    except ValidationError as error:
+        raise CorruptManifestError(f"{name} is not a manifest ({error.error_count()} faults)") from error
+    if manifest.key != key:
+        raise CorruptManifestError(f"{name} is the manifest of another key, {manifest.key}")
+    return manifest
+
+
+def median_durations_s(manifests: Iterable[bytes]) -> dict[str, float]:
+    """Step kind to the median duration of these results; what is damaged is told when its step is due."""
+    durations: defaultdict[str, list[float]] = defaultdict(list)
+    for data in manifests:
+        with suppress(ValidationError):
+            manifest = Manifest.model_validate_json(data)
+            durations[manifest.kind].append(manifest.made.duration_s)
+    return {kind: statistics.median(values) for kind, values in durations.items()}
 
 
 class Store(Protocol):
