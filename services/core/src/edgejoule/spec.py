@@ -149,6 +149,12 @@ class Train(Training):
         0.001, gt=0, le=10, strict=True, description="peak, after a linear warm-up; then a cosine"
     )
     warmup_iterations: Annotated[int, Field(ge=0, strict=True)] = Field(50, description="steps of the linear warm-up")
+    gradient_clip: float = Field(
+        default=1.0,
+        gt=0,
+        strict=True,
+        description="greatest norm of a gradient: Adam remembers a larger one, of the first steps, for hundreds of steps",
+    )
     channels_last: bool = Field(default=False, strict=True, description="memory layout NHWC, faster on many devices")
     mixed_precision: bool = Field(
         False, strict=True, description="convolutions in bfloat16, or float16 with loss scaling where there is none"
@@ -156,7 +162,7 @@ class Train(Training):
 
     def recipe(self) -> dict[str, Any]:
         """What is computed, but for the seed."""
-        values = {"iterations", "batch", "learning_rate", "warmup_iterations", "augmentation"}
+        values = {"iterations", "batch", "learning_rate", "warmup_iterations", "gradient_clip", "augmentation"}
         return self.model_dump(mode="json", include=values)
 
     def compute(self) -> dict[str, Any]:
