@@ -114,7 +114,7 @@ class BlobCache:
         """A descriptor that keeps the blob from being removed for as long as it is open."""
         use = path.with_name(path.name + _USE)
         while True:
-            path.parent.mkdir(exist_ok=True)
+            path.parent.mkdir(parents=True, exist_ok=True)  # a person may clear the cache at any time
             descriptor = os.open(use, os.O_RDWR | os.O_CREAT, 0o644)
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_SH)  # waits for as long as another takes to remove one file

@@ -170,7 +170,12 @@ class FolderStore(Workspace):
         with self._explained():
             folder = self._attempts / key
             folder.mkdir(exist_ok=True)
-            os.replace(self._write(data), folder / f"{len(self.attempts(key)) + 1}.json")
+            file = self._write(data)
+            for number in count(len(self.attempts(key)) + 1):
+                with suppress(FileExistsError):  # of another, who failed at the same time
+                    os.link(file, folder / f"{number}.json")
+                    break
+            file.unlink()
             _sync(folder)
 
     def forget_attempts(self, key: str) -> None:
