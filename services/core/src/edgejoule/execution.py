@@ -58,6 +58,7 @@ def attempt(
         inherit=inherit,
     )
     duration_s = time.monotonic() - began
+    store.keep_log(ready.key, number)
     if report.outcome == "ok" and (fault := _fault(outputs, kind)):
         report = Report("failed", fault)
     if report.outcome in DURABLE:

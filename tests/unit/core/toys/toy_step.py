@@ -82,6 +82,14 @@ def full_disk(job: Any) -> None:
         file.write("x")
 
 
+def full_disk_once(job: Any) -> None:
+    marker = Path(job.parameters["marker"])
+    if not marker.exists():
+        marker.touch()
+        full_disk(job)
+    join(job)
+
+
 def killed(job: Any) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
@@ -122,6 +130,7 @@ DEEDS = {
     "crash": crash,
     "flaky": flaky,
     "full_disk": full_disk,
+    "full_disk_once": full_disk_once,
     "killed": killed,
     "segfault": segfault,
     "leave": leave,

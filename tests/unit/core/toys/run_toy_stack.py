@@ -1,0 +1,47 @@
+"""A worker or a conductor of toy steps: ``run_toy_stack.py worker STORE BROKER QUEUE...`` or ``conductor STORE BROKER``.
+
+The environment variable TOY_TIMING holds its times in JSON.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import signal
+import sys
+import threading
+
+from edgejoule.kinds import Kinds
+from edgejoule.stack.app import Sender
+from edgejoule.stack.conductor import Conductor
+from edgejoule.stack.coordination import Coordination, Timing
+from edgejoule.stack.worker import serve
+from edgejoule.store import open_store
+
+MODULES = {
+    "toy": "toy_step",
+    "measure": "toy_measure",
+    "limited": "toy_limited",
+    "talkative": "toy_talkative",
+    "broken": "toy_broken",
+}
+
+
+def main() -> int:
+    role, where, broker, *queues = sys.argv[1:]
+    times = json.loads(os.environ.get("TOY_TIMING", "{}"))
+    store = open_store(where, os.environ)
+    coordination = Coordination(broker, Timing(**times))
+    kinds = Kinds(MODULES)
+    if role == "worker":
+        return serve(queues, broker=broker, store=store, coordination=coordination, kinds=kinds)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    stopping = threading.Event()
+    signal.signal(signal.SIGTERM, lambda number, frame: stopping.set())
+    Conductor(store, coordination, Sender(broker), kinds, stopping).serve()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
