@@ -83,7 +83,7 @@ class Bucket:
             from botocore.exceptions import BotoCoreError
         except ImportError as error:
             raise StoreError(
-                f"s3://{name} needs an S3 client, which is missing: pip install edgejoule[stack]"
+                f"the store s3://{name} needs an S3 client, which is missing: pip install 'edgejoule[stack]'"
             ) from error
         self.name = name
         self.patience_s = patience_s
