@@ -186,3 +186,9 @@ def test_measurement_waits_for_others_and_newcomers_wait_behind_it(tmp_path: Pat
     newcomer.join(5)
 
     assert order == ["measurement", "newcomer"]
+
+
+def test_host_lock_lies_where_the_environment_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EDGEJOULE_LOCKS", str(tmp_path))
+    with host_lock(exclusive=True):
+        assert (tmp_path / "edgejoule-host.lock").exists()

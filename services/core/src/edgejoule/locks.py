@@ -54,9 +54,10 @@ def host_lock(*, exclusive: bool, pause: Pause = pause, folder: Path | None = No
     measurement instead of keeping it out for ever.
 
     Args:
-        folder: where the lock files lie, the temp folder by default; runs that share it share the host.
+        folder: where the lock files lie; runs that share it share the host. By default what EDGEJOULE_LOCKS names
+            (containers of one host share it), else the temp folder.
     """
-    folder = folder or Path(tempfile.gettempdir())
+    folder = folder or Path(os.environ.get("EDGEJOULE_LOCKS") or tempfile.gettempdir())
     turnstile = _open(folder / "edgejoule-turnstile.lock")
     try:
         host = _open(folder / "edgejoule-host.lock")

@@ -140,7 +140,7 @@ class MinioAccounts:
 
     def __init__(self, endpoint: str, root_key: str, root_secret: str) -> None:
         from minio import MinioAdmin
-        from minio.credentials import StaticProvider
+        from minio.credentials.providers import StaticProvider
 
         url = urlsplit(endpoint)
         self._admin = MinioAdmin(
@@ -203,6 +203,8 @@ def make_accounts(
         StoreError: the server does not answer, refuses, or does not hold an account to its rights.
     """
     from botocore.exceptions import BotoCoreError, ClientError
+    from botocore.parsers import ResponseParserError
+    from minio.error import MinioAdminException
 
     try:
         s3 = _client("s3", endpoint, root_key, root_secret)
@@ -216,7 +218,7 @@ def make_accounts(
             accounts.put(user, secret, policy(rights, bucket, prefix), known=_lets_in(own, bucket, prefix))
             _try_out(own, service, rights, bucket, prefix)
             _log.info("%s: account %s", service, user)
-    except (BotoCoreError, ClientError) as error:
+    except (BotoCoreError, ClientError, ResponseParserError, MinioAdminException) as error:
         raise StoreError(f"the S3 server {endpoint} makes no accounts for the stack: {error}; {_ADVICE}") from error
 
 
@@ -243,7 +245,7 @@ def _client(service: str, endpoint: str, key: str, secret: str) -> Any:
     settings = Config(
         connect_timeout=5, read_timeout=30, retries={"total_max_attempts": 5}, s3={"addressing_style": "path"}
     )
-    return Session(key, secret, region_name=REGION).client(service, endpoint_url=endpoint, config=settings)  # type: ignore[call-overload]
+    return Session(key, secret, region_name=REGION).client(service, endpoint_url=endpoint, config=settings)
 
 
 def _make_bucket(s3: Any, bucket: str) -> None:
