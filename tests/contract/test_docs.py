@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
 
 CALL = re.compile(r"(?:`|^ {4})edgejoule ((?:[a-z]+ ?)+)([^`\n#]*)", re.MULTILINE)
-VARIABLE = re.compile(r"\bEDGEJOULE_[A-Z_]*[A-Z]\b")
+VARIABLE = re.compile(r"\bEDGEJOULE_[A-Z0-9_]*[A-Z0-9]\b")
 
 
 def text_of(*names: str) -> str:

@@ -20,11 +20,14 @@ import pytest
 from servers import BUCKET, S3Server, free_ports
 
 from edgejoule import bucket as bucket_module
+from edgejoule import runs
 from edgejoule.bucket import Bucket
+from edgejoule.doctor import store_health
 from edgejoule.errors import CorruptBlobError, StoreError
 from edgejoule.executor import run_plan
 from edgejoule.kinds import Kinds
 from edgejoule.plan import Plan, Ref, Step
+from edgejoule.runs import Run
 from edgejoule.s3_store import S3Store
 from edgejoule.store import Attempt, Blob, Made, Manifest, open_store
 
@@ -485,3 +488,42 @@ def test_run_on_a_bucket_goes_as_in_a_folder_and_repairs_what_was_damaged(
     events = [(event["event"], event["step"]) for event in store.events("test")]
     assert ("quarantined", "a") in events
     assert events[0] == ("started", "a")
+
+
+def call(words: list[str], environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", "from edgejoule.cli import main; main()", *words],
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+
+def test_commands_take_a_bucket_for_a_store(store: S3Store, environment: dict[str, str]) -> None:
+    where = environment["EDGEJOULE_STORE"]
+    none = call(["status"], environment)
+    runs.save(Run("nightly", {}, Plan({}, ())), store)
+    one = call(["status", "--store", where], environment)
+    absent = call(["status", "weekly"], environment)
+    keyless = call(["status"], {**environment, "EDGEJOULE_S3_ACCESS_KEY": ""})
+
+    assert (none.returncode, none.stdout) == (0, f"There are no runs yet in the store {where}.\n")
+    assert (one.returncode, one.stdout) == (0, "nightly: \n")
+    assert (absent.returncode, absent.stderr) == (
+        1,
+        f"there is no run 'weekly' in the store {where}; its runs are: nightly\n",
+    )
+    assert (keyless.returncode, keyless.stderr) == (
+        1,
+        f"the store {where} needs a key, and EDGEJOULE_S3_ACCESS_KEY is not set: set it\n",
+    )
+
+
+def test_doctor_says_how_a_bucket_is(environment: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+
+    assert store_health(environment["EDGEJOULE_STORE"])["answer"] == "can be read and written"
+    monkeypatch.setenv("EDGEJOULE_S3_ACCESS_KEY", "nobody")
+    assert store_health(environment["EDGEJOULE_STORE"])["answer"].startswith("cannot be used: the S3 server http://")

@@ -19,7 +19,10 @@ from edgejoule.store import open_store
 
 OURS = ("edgejoule", "edgejoule-agent", "edgejoule-trainer", "edgejoule-evaluator", "edgejoule-analyst")
 RUNTIMES = ("onnxruntime", "openvino", "tensorrt")
-LIBRARIES = ("torch", "onnx", "onnxslim", "numpy", "scipy", "opencv-python-headless", "hotcoco", "pycocotools")
+LIBRARIES = (
+    *("torch", "onnx", "onnxslim", "numpy", "scipy", "opencv-python-headless", "hotcoco", "pycocotools"),
+    *("boto3", "celery"),
+)
 
 
 def examine(store: str, root: Path = Path("/")) -> dict[str, Any]:

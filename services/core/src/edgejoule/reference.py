@@ -29,7 +29,8 @@ _CLI_HEAD = """# The command line
 
 Results go to standard output, progress and errors to standard error. Exit codes: 0 all well (an `unsupported`
 row is an answer, not an error), 1 an error or a failed row, 2 wrong usage, 130 stopped by ^C. The store is the
-folder that `--store` or the environment variable `EDGEJOULE_STORE` names, else `.store` beside the output folder.
+folder or bucket that `--store` or the environment variable `EDGEJOULE_STORE` names, else `.store` beside the output
+folder.
 """
 
 _SPEC_HEAD = """# The spec
