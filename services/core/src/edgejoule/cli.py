@@ -13,18 +13,30 @@ import tempfile
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from enum import Enum
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
 from edgejoule import __version__
 from edgejoule.errors import CorruptBlobError, EdgejouleError
+from edgejoule.options import (
+    Json,
+    Out,
+    Retry,
+    Session,
+    Settings,
+    SpecFile,
+    StorePlace,
+    console_on,
+    existing_store,
+    prepare,
+)
+from edgejoule.stack import commands as stack
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from edgejoule.executor import RunOutcome
     from edgejoule.runs import Run
     from edgejoule.store import Store
@@ -41,24 +53,12 @@ COMMANDS = {
 }
 """Commands of our other packages: who brings them, and what they do. Loaded only when called."""
 
-SpecFile = Annotated[Path, typer.Argument(metavar="SPEC", help="The spec, a YAML file; see docs/reference/spec.md.")]
-Out = Annotated[
-    Path | None,
-    typer.Option(help="Folder for results.json, report.html and training logs.", show_default="runs/NAME"),
-]
-StorePlace = Annotated[
-    str | None,
-    typer.Option(
-        envvar="EDGEJOULE_STORE",
-        help="What keeps every finished step, for all runs: a folder, or s3://BUCKET/PREFIX.",
-        show_default=".store beside the output folder",
-    ),
-]
-Settings = Annotated[
-    list[str], typer.Option("--set", metavar="KEY=VALUE", help="Override a value, e.g. protocol.trials=3. Repeatable.")
-]
-Session = Annotated[str, typer.Option(help="Measuring session; a new name measures everything measured anew.")]
-Json = Annotated[bool, typer.Option("--json", help="Answer in JSON on standard output.")]
+
+class Executor(str, Enum):
+    """Who carries out a run."""
+
+    HERE = "here"
+    STACK = "stack"
 
 
 def run(
@@ -67,8 +67,11 @@ def run(
     store: StorePlace = None,
     settings: Settings = [],  # noqa: B006 - typer wants a list and never changes it
     as_json: Json = False,
-    retry: Annotated[bool, typer.Option("--retry", help="Try steps again that failed for good.")] = False,
+    retry: Retry = False,
     session: Session = "1",
+    on: Annotated[Executor, typer.Option("--on", help="Who carries it out: this process, or the stack's workers.")] = (
+        Executor.HERE
+    ),
 ) -> None:
     """Do what a spec asks for. What is done already is not done again; ^C loses nothing that is finished."""
     from edgejoule import runs, tables
@@ -79,8 +82,8 @@ def run(
     from edgejoule.records import Results
     from edgejoule.store import Manifest
 
-    console = _console(sys.stderr)
-    prepared, kept, folder = _prepare(spec, out, store, settings, session, console, writing=True)
+    console = console_on(sys.stderr)
+    prepared, kept, folder = prepare(spec, out, store, settings, session, console, writing=True)
     folder.mkdir(parents=True, exist_ok=True)
     runs.save(prepared, kept)
     display = display_on(console)
@@ -90,7 +93,10 @@ def run(
             display.note(tables.row_line(cell, outcomes, kept))
 
     def carry_out() -> tuple[RunOutcome, Manifest]:
-        ended = run_plan(prepared.plan, kept, run=prepared.name, display=display, on_cell=tell_row, retry=retry)
+        if on is Executor.STACK:
+            ended = stack.run_on_stack(prepared, kept, display, tell_row, retry=retry)
+        else:
+            ended = run_plan(prepared.plan, kept, run=prepared.name, display=display, on_cell=tell_row, retry=retry)
         analysis = ended.outcomes["analyze"]
         if analysis.manifest is None:
             raise EdgejouleError(f"there are no results, because the analysis failed: {analysis.reason}")
@@ -147,8 +153,8 @@ def plan(
     session: Session = "1",
 ) -> None:
     """Show what a run would do, and what is done already. Changes nothing but the store's cache of file hashes."""
-    console = _console(sys.stderr)
-    prepared, kept, _ = _prepare(spec, out, store, settings, session, console, writing=False)
+    console = console_on(sys.stderr)
+    prepared, kept, _ = prepare(spec, out, store, settings, session, console, writing=False)
     _show_steps(prepared, kept, as_json)
 
 
@@ -156,13 +162,17 @@ def status(
     run: Annotated[str | None, typer.Argument(metavar="[RUN]", help="Name of a run; all runs where not given.")] = None,
     store: StorePlace = None,
     as_json: Json = False,
+    watch: Annotated[bool, typer.Option("--watch", help="Follow one run, the latest where none is named.")] = False,
 ) -> None:
     """Show how far runs are, from what is in the store; works while they run and after."""
     from edgejoule import runs, tables
     from edgejoule.kinds import Kinds
     from edgejoule.reconcile import survey
 
-    kept = _existing_store(runs.find_store(None, store, os.environ))
+    kept = existing_store(store)
+    if watch:
+        stack.watch_run(run, kept, console_on(sys.stdout))
+        return
     if run is not None:
         _show_steps(runs.load(run, kept), kept, as_json)
         return
@@ -187,35 +197,6 @@ def doctor(store: StorePlace = None, as_json: Json = False) -> None:
     typer.echo(json.dumps(found, indent=2) if as_json else "\n".join(examiner.as_lines(found)))
 
 
-def _prepare(
-    spec_file: Path,
-    out: Path | None,
-    store: str | None,
-    settings: Sequence[str],
-    session: str,
-    console: Console,
-    *,
-    writing: bool,
-) -> tuple[Run, Store, Path]:
-    """The spec made a plan, the store it runs in, and the folder its results go to."""
-    from edgejoule.devices import probe
-    from edgejoule.matrix import make_plan
-    from edgejoule.progress import bar
-    from edgejoule.runs import Run, find_store
-    from edgejoule.spec import as_written, check_spec, read_tree
-    from edgejoule.store import open_store
-
-    tree = read_tree(spec_file, settings)
-    spec = check_spec(tree, spec_file.absolute().parent)
-    folder = out if out is not None else Path("runs") / spec.name
-    kept = open_store(find_store(folder, store, os.environ), os.environ, writing=writing)
-    written = as_written(spec, tree)
-    devices = {name: probe(name) for name in spec.devices}
-    with bar(console, "hashing the data") as progress:
-        made = make_plan(spec, devices, lambda path: kept.hashes.source(path, progress), written, session)
-    return Run(spec.name, written, made), kept, folder
-
-
 def _show_steps(run: Run, store: Store, as_json: bool) -> None:
     from edgejoule import tables
     from edgejoule.kinds import Kinds
@@ -237,22 +218,8 @@ def _show_steps(run: Run, store: Store, as_json: bool) -> None:
         cells = [{"name": cell.name, "steps": list(cell.steps)} for cell in run.plan.cells]
         typer.echo(json.dumps({"run": run.name, "store": store.where, "steps": steps, "cells": cells}, indent=2))
         return
-    _console(sys.stdout).print(tables.plan_table(run.name, run.plan, found))
+    console_on(sys.stdout).print(tables.plan_table(run.name, run.plan, found))
     typer.echo(f"{len(run.plan.cells)} rows, {len(states)} steps: {count_states(states)}")
-
-
-def _existing_store(where: str) -> Store:
-    from edgejoule.store import open_store
-
-    if "://" not in where and not Path(where).is_dir():
-        raise EdgejouleError(f"there is no store {where}; name it with --store or EDGEJOULE_STORE, or run a spec first")
-    return open_store(where, os.environ, writing=False)
-
-
-def _console(file: Any) -> Console:
-    from rich.console import Console
-
-    return Console(file=file)
 
 
 # --- the program ---------------------------------------------------------------------------------
@@ -275,7 +242,7 @@ def make_app(wanted: Callable[[str], bool]) -> typer.Typer:
     ) -> None:
         pass
 
-    for command in (run, plan, status, doctor):
+    for command in (run, plan, status, doctor, *stack.COMMANDS):
         app.command()(command)
     found = _announced()
     for name in sorted({*COMMANDS, *found}):
