@@ -62,6 +62,24 @@ def test_plain_display_has_a_line_for_each_ended_step_and_no_control_characters(
     ]
 
 
+def test_plain_display_tells_now_and_then_how_far_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [1000.0]
+    monkeypatch.setattr("time.monotonic", lambda: now[0])
+    on, file = console(terminal=False)
+    display = display_on(on)
+    display.begin({"a": Work("train", 1), "b": Work("score", 1)}, {"score": 4.0}, 2)
+    display.start("a", Work("train", 1))
+    display.advance("a", 100, 400, "iterations")
+    for _ in range(60):
+        now[0] += 1
+        display.tick()
+
+    assert file.getvalue().splitlines() == [
+        "running         1:00  a: 100/400 iterations",
+        "all steps       1:00  0/2 done, about 3:00 left",
+    ]
+
+
 def test_live_display_shows_the_run_and_each_running_step(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("edgejoule.progress.SHOWN_AFTER_S", 0.0)
     on, file = console(terminal=True)

@@ -18,6 +18,9 @@ from edgejoule.reconcile import StepOutcome
 SHOWN_AFTER_S = 2.0
 """What is over sooner shows no bar."""
 
+TOLD_EVERY_S = 60.0
+"""Where there is no terminal, the running steps have a line as often."""
+
 _STYLES = {"ok": "green", "unsupported": "yellow"}
 _TRUSTED_FROM = 0.05  # share of a step done from which its own pace tells how long it will take
 
@@ -103,14 +106,78 @@ class Display:
         """The run is over."""
 
 
+class Tally:
+    """How far a run is: its steps to do, and those under way.
+
+    Args:
+        steps: all that is to do, by id.
+        durations_s: how long earlier steps took, per kind.
+        threads: that steps may use together.
+    """
+
+    def __init__(self, steps: Mapping[str, Work], durations_s: Mapping[str, float], threads: int) -> None:
+        self.total = len(steps)
+        self.running: dict[str, str] = {}
+        """Steps under way, with what they last said."""
+        self._threads = threads
+        self._began = time.monotonic()
+        self._since: dict[str, float] = {}
+        self._pending = dict(steps)
+        self._durations = Durations(durations_s)
+
+    @property
+    def done(self) -> int:
+        return self.total - len(self._pending)
+
+    def start(self, step: str, work: Work) -> None:
+        self._pending[step] = work
+        self._since[step] = time.monotonic()
+        self.running[step] = ""
+
+    def advance(self, step: str, done: float, total: float, unit: str) -> None:
+        self._pending[step] = replace(self._pending[step], fraction=done / total if total > 0 else None)
+        self.running[step] = f"{done:g}/{total:g} {unit}"
+
+    def finish(self, outcome: StepOutcome) -> None:
+        self.running.pop(outcome.step, None)
+        self._since.pop(outcome.step, None)
+        work = self._pending.pop(outcome.step, None)
+        if work and outcome.ok and not outcome.cached:
+            self._durations.learn(work.kind, work.subject, outcome.duration_s)
+
+    def elapsed_s(self, step: str | None = None) -> float:
+        """Of a running step, or of the whole run."""
+        return time.monotonic() - (self._began if step is None else self._since[step])
+
+    def left(self) -> str:
+        """How long the rest will take, in words; empty when nothing is known."""
+        for step in self.running:
+            self._pending[step] = replace(self._pending[step], elapsed_s=self.elapsed_s(step))
+        left = remaining_s(self._pending.values(), self._durations, self._threads)
+        return f"{'about' if left.measured else 'at a guess'} {clock(left.seconds)} left" if left else ""
+
+
 class PlainDisplay(Display):
-    """One line for each step that ends: for logs and pipes."""
+    """For logs and pipes: a line for each step that ends, and now and then one for each that is running."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
         self._before = 0
+        self._tally = Tally({}, {}, 1)
+        self._told_at = 0.0
+
+    def begin(self, steps: Mapping[str, Work], durations_s: Mapping[str, float], threads: int) -> None:
+        self._tally = Tally(steps, durations_s, threads)
+        self._told_at = 0.0
+
+    def start(self, step: str, work: Work) -> None:
+        self._tally.start(step, work)
+
+    def advance(self, step: str, done: float, total: float, unit: str) -> None:
+        self._tally.advance(step, done, total, unit)
 
     def finish(self, outcome: StepOutcome) -> None:
+        self._tally.finish(outcome)
         if outcome.cached and outcome.ok:
             self._before += 1
         elif outcome.origin == outcome.step:  # what merely follows from a failed step upstream is not told again
@@ -118,6 +185,16 @@ class PlainDisplay(Display):
 
     def note(self, text: str) -> None:
         self._print(text)
+
+    def tick(self) -> None:
+        if self._tally.elapsed_s() - self._told_at < TOLD_EVERY_S:
+            return
+        self._told_at = self._tally.elapsed_s()
+        for step, amount in self._tally.running.items():
+            told = f": {amount}" if amount else ""
+            self._print(f"{'running':<11} {clock(self._tally.elapsed_s(step)):>8}  {step}{told}")
+        left = f", {words}" if (words := self._tally.left()) else ""
+        self._print(f"{'all steps':<11} {clock(self._told_at):>8}  {self._tally.done}/{self._tally.total} done{left}")
 
     def end(self) -> None:
         if self._before:
@@ -133,67 +210,52 @@ class LiveDisplay(PlainDisplay):
     def __init__(self, console: Console) -> None:
         super().__init__(console)
         self._bars = _bars(console)
-        self._began = time.monotonic()
-        self._total: TaskID | None = None
-        self._pending: dict[str, Work] = {}
-        self._running: dict[str, tuple[TaskID, float]] = {}
-        self._durations = Durations({})
-        self._threads = 1
+        self._whole: TaskID | None = None
+        self._tasks: dict[str, TaskID] = {}
 
     def begin(self, steps: Mapping[str, Work], durations_s: Mapping[str, float], threads: int) -> None:
-        self._began = time.monotonic()
-        self._pending, self._durations, self._threads = dict(steps), Durations(durations_s), threads
-        self._total = self._bars.add_task("all steps", total=len(steps), unit="", clock="")
+        super().begin(steps, durations_s, threads)
+        self._whole = self._bars.add_task("all steps", total=len(steps), unit="", clock="")
 
     def start(self, step: str, work: Work) -> None:
+        super().start(step, work)
         self._remove(step)
-        self._pending[step] = work
-        self._running[step] = (self._bars.add_task(step, total=None, unit="", clock=""), time.monotonic())
+        self._tasks[step] = self._bars.add_task(step, total=None, unit="", clock="")
 
     def wait(self, step: str, reason: str | None) -> None:
-        self._bars.update(self._running[step][0], description=f"{step}: waits {reason}" if reason else step)
+        self._bars.update(self._tasks[step], description=f"{step}: waits {reason}" if reason else step)
 
     def advance(self, step: str, done: float, total: float, unit: str) -> None:
-        self._pending[step] = replace(self._pending[step], fraction=done / total if total > 0 else None)
-        task = self._running[step][0]
-        self._bars.update(task, completed=done, total=total or None, unit=f"{done:g}/{total:g} {unit}")
+        super().advance(step, done, total, unit)
+        self._bars.update(self._tasks[step], completed=done, total=total or None, unit=self._tally.running[step])
 
     def finish(self, outcome: StepOutcome) -> None:
         self._remove(outcome.step)
-        work = self._pending.pop(outcome.step, None)
-        if work and self._total is not None:
-            self._bars.advance(self._total)
-            if outcome.ok and not outcome.cached:
-                self._durations.learn(work.kind, work.subject, outcome.duration_s)
         super().finish(outcome)
         self.tick()
 
     def tick(self) -> None:
-        now = time.monotonic()
-        elapsed_s = now - self._began
-        if elapsed_s < SHOWN_AFTER_S or self._total is None:
+        elapsed_s = self._tally.elapsed_s()
+        if elapsed_s < SHOWN_AFTER_S or self._whole is None:
             return
-        for step, (task, since) in self._running.items():
-            self._pending[step] = replace(self._pending[step], elapsed_s=now - since)
-            self._bars.update(task, clock=clock(now - since))
-        left = remaining_s(self._pending.values(), self._durations, self._threads)
-        eta = f", {'about' if left.measured else 'at a guess'} {clock(left.seconds)} left" if left else ""
-        whole = self._bars.tasks[0]
-        steps = f"{whole.completed:g}/{whole.total:g} steps"
-        self._bars.update(self._total, unit=steps, clock=clock(elapsed_s) + eta)
+        for step, task in self._tasks.items():
+            self._bars.update(task, clock=clock(self._tally.elapsed_s(step)))
+        left = f", {words}" if (words := self._tally.left()) else ""
+        steps = f"{self._tally.done}/{self._tally.total} steps"
+        self._bars.update(self._whole, completed=self._tally.done, unit=steps, clock=clock(elapsed_s) + left)
         self._bars.start()
         self._bars.refresh()
 
     def end(self) -> None:
-        if self._total is not None:
+        if self._whole is not None:
             for task in list(self._bars.task_ids):
                 self._bars.remove_task(task)
         self._bars.stop()
         super().end()
 
     def _remove(self, step: str) -> None:
-        if step in self._running:
-            self._bars.remove_task(self._running.pop(step)[0])
+        if step in self._tasks:
+            self._bars.remove_task(self._tasks.pop(step))
 
 
 def display_on(console: Console) -> Display:
