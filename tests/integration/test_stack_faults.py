@@ -124,6 +124,17 @@ def test_device_steps_wait_for_the_worker_of_their_device(stack: Stack) -> None:
 # --- workers ------------------------------------------------------------------------------------------
 
 
+def test_worker_started_on_demand_ends_when_idle_and_not_during_a_longer_step(stack: Stack) -> None:
+    stack.conductor()
+    worker = stack.worker(TOY_IDLE_EXIT_S="1.5")
+    stack.submit(plan_of(toy("long", ticks=200, diary=str(stack.diary)), toy("after", "long")))
+
+    assert stack.finish() == {"long": "finished", "after": "finished"}
+    assert stack.done_by_toys() == ["long"]  # and it was not begun twice
+    assert worker.wait(10) == 0
+    assert "this worker ends" in stack.logs("worker")
+
+
 def test_default_times_have_a_lost_workers_step_run_again_within_30_s() -> None:
     times = Timing()
     assert times.lease_s + 2 * times.look_s + 2 * times.beat_s < 25

@@ -1,6 +1,6 @@
-"""A worker or a conductor of toy steps: ``run_toy_stack.py worker STORE BROKER QUEUE...`` or ``conductor STORE BROKER``.
+"""A worker or a conductor of toy steps: ``run_toy_stack.py worker STORE BROKER QUEUE...``, ``conductor STORE BROKER``.
 
-The environment variable TOY_TIMING holds its times in JSON.
+The environment variable TOY_TIMING holds its times in JSON, TOY_IDLE_EXIT_S a worker's patience.
 """
 
 from __future__ import annotations
@@ -35,7 +35,10 @@ def main() -> int:
     coordination = Coordination(broker, Timing(**times))
     kinds = Kinds(MODULES)
     if role == "worker":
-        return serve(queues, broker=broker, store=store, coordination=coordination, kinds=kinds)
+        idle_exit_s = float(os.environ.get("TOY_IDLE_EXIT_S", "inf"))
+        return serve(
+            queues, broker=broker, store=store, coordination=coordination, kinds=kinds, idle_exit_s=idle_exit_s
+        )
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     stopping = threading.Event()
     signal.signal(signal.SIGTERM, lambda number, frame: stopping.set())

@@ -35,6 +35,10 @@ def worker(
         list[str], typer.Argument(metavar="QUEUE...", help="train, evaluate, analyze or device.NAME; one or more.")
     ],
     store: StorePlace = None,
+    idle_exit: Annotated[
+        float | None,
+        typer.Option(min=1, help="End after so many seconds without a step: for workers that are started on demand."),
+    ] = None,
 ) -> None:
     """Carry out steps for the stack, one at a time, until told to stop."""
     with _stack() as (coordination, broker):
@@ -42,7 +46,15 @@ def worker(
         from edgejoule.stack.worker import serve
 
         kept = _store_of_stack(store)
-        code = serve(queues, broker=broker, store=kept, coordination=coordination, kinds=Kinds(), alive=_alive_file())
+        code = serve(
+            queues,
+            broker=broker,
+            store=kept,
+            coordination=coordination,
+            kinds=Kinds(),
+            alive=_alive_file(),
+            idle_exit_s=idle_exit,
+        )
     raise typer.Exit(code)
 
 

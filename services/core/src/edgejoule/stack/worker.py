@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import socket
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal
@@ -243,6 +245,25 @@ def bounded_strategy(task: Any, app: Any, consumer: Any) -> Callable[..., Any]:
     return receive_bounded
 
 
+class _Idleness:
+    """How long a worker has had nothing to do."""
+
+    def __init__(self) -> None:
+        self._since: float | None = time.monotonic()
+
+    @contextmanager
+    def interrupted(self) -> Iterator[None]:
+        self._since = None
+        try:
+            yield
+        finally:
+            self._since = time.monotonic()
+
+    def lasts_for(self, seconds: float) -> bool:
+        since = self._since
+        return since is not None and time.monotonic() - since >= seconds
+
+
 def serve(
     queues: Sequence[str],
     *,
@@ -251,6 +272,7 @@ def serve(
     coordination: Coordination,
     kinds: Kinds,
     alive: Path | None = None,
+    idle_exit_s: float | None = None,
     log_level: str = "INFO",
 ) -> int:
     """Work on these queues until SIGTERM or SIGINT; the exit code.
@@ -259,15 +281,23 @@ def serve(
 
     Args:
         alive: file that is touched while the main loop turns.
+        idle_exit_s: end, as by SIGTERM, after so long without a step; never where not given.
     """
     stopping = threading.Event()
     name = f"{socket.gethostname()}:{os.getpid()}"
     steps = StepWorker(store, coordination, kinds, name, stopping)
     app = make_app(broker, queues)
+    idleness = _Idleness()
 
     @app.task(name=TASK, Strategy=staticmethod(bounded_strategy))  # type: ignore[untyped-decorator]
     def step(message: Any) -> None:
-        steps.carry_out(message)
+        with idleness.interrupted():
+            steps.carry_out(message)
+
+    def end_when_idle(seconds: float) -> None:
+        if idleness.lasts_for(seconds) and not stopping.is_set():
+            _log.info("nothing to do for %g s: this worker ends", seconds)
+            os.kill(os.getpid(), signal.SIGTERM)  # a step that comes in now is given back
 
     class Signs(bootsteps.StartStopStep):  # type: ignore[misc]
         """Signs of life, from the loop that takes the messages."""
@@ -277,6 +307,8 @@ def serve(
         def start(self, parent: Any) -> None:
             if alive is not None:
                 parent.timer.call_repeatedly(1.0, touch, (alive,))
+            if idle_exit_s is not None:
+                parent.timer.call_repeatedly(1.0, end_when_idle, (idle_exit_s,))
 
     app.steps["worker"].add(Signs)
     worker = app.Worker(
