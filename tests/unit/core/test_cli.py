@@ -208,6 +208,28 @@ def test_run_whose_rows_all_fail_still_gives_results_and_exits_with_1(here, call
     assert "there is no run 'other' in the store" in err
 
 
+def test_get_copies_what_a_step_made_and_says_what_it_cannot_find(here, call):
+    call("run", "spec.yaml", "--json")
+    code, out, _ = call("get", "small", "analyze")
+    assert code == 0
+    assert {line.split()[0] for line in out.splitlines()} >= {"results", "report"}
+
+    code, out, _ = call("get", "small", "analyze", "results", "--into", "deep/copy.json")
+    assert code == 0
+    assert out.startswith("wrote deep/copy.json, ")
+    assert (here / "deep/copy.json").read_bytes() == (here / "runs/small/results.json").read_bytes()
+
+    for words, said in (
+        (("small", "analyse"), "run 'small' has no step 'analyse'; edgejoule status small lists its steps"),
+        (("small", "import-data"), "step 'import-data' of run 'small' has made nothing yet"),
+        (("small", "analyze", "reprot"), "step 'analyze' made no output 'reprot'; it made: "),
+        (("smal", "analyze"), "there is no run 'smal' in the store"),
+    ):
+        code, _, err = call("get", *words)
+        assert code == 1
+        assert said in err
+
+
 def test_store_follows_the_environment(here, call, monkeypatch):
     monkeypatch.setenv("EDGEJOULE_STORE", str(here / "elsewhere"))
     _, out, _ = call("plan", "spec.yaml", "--json")

@@ -188,6 +188,40 @@ def status(
         typer.echo(f"There are no runs yet in the store {kept.where}.")
 
 
+def get(
+    run: Annotated[str, typer.Argument(metavar="RUN", help="Name of a run.")],
+    step: Annotated[str, typer.Argument(metavar="STEP", help="A step of it, as edgejoule status RUN lists them.")],
+    output: Annotated[str | None, typer.Argument(metavar="[OUTPUT]", help="Which; listed where not given.")] = None,
+    into: Annotated[Path | None, typer.Option(help="File to write.", show_default="OUTPUT")] = None,
+    store: StorePlace = None,
+) -> None:
+    """Copy what a step made out of the store: weights, an ONNX graph, an engine, a record."""
+    from edgejoule import runs
+    from edgejoule.kinds import Kinds
+    from edgejoule.reconcile import StepOutcome, survey
+
+    kept = existing_store(store)
+    plan = runs.load(run, kept).plan
+    if step not in plan.steps:
+        raise EdgejouleError(f"run {run!r} has no step {step!r}; edgejoule status {run} lists its steps")
+    state = survey(plan, kept, Kinds())[step]
+    made = state.manifest if isinstance(state, StepOutcome) else None
+    if made is None:
+        raise EdgejouleError(
+            f"step {step!r} of run {run!r} has made nothing yet; edgejoule status {run} tells how far it is"
+        )
+    if output is None:
+        for name, blob in made.outputs.items():
+            typer.echo(f"{name}  {blob.size_bytes} bytes  sha256 {blob.sha256}")
+        return
+    if (blob_wanted := made.outputs.get(output)) is None:
+        raise EdgejouleError(f"step {step!r} made no output {output!r}; it made: {', '.join(made.outputs) or 'none'}")
+    target = into if into is not None else Path(output)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    runs.write_atomically(target, kept.fetch(blob_wanted.sha256).read_bytes())
+    typer.echo(f"wrote {target}, {blob_wanted.size_bytes} bytes, sha256 {blob_wanted.sha256}")
+
+
 def doctor(store: StorePlace = None, as_json: Json = False) -> None:
     """Print everything a bug report needs."""
     from edgejoule import doctor as examiner
@@ -242,7 +276,7 @@ def make_app(wanted: Callable[[str], bool]) -> typer.Typer:
     ) -> None:
         pass
 
-    for command in (run, plan, status, doctor, *stack.COMMANDS):
+    for command in (run, plan, status, get, doctor, *stack.COMMANDS):
         app.command()(command)
     found = _announced()
     for name in sorted({*COMMANDS, *found}):
