@@ -199,6 +199,7 @@ class PlainDisplay(Display):
     def end(self) -> None:
         if self._before:
             self._print(f"steps done before: {self._before}")
+            self._before = 0  # a run on the stack has two parts
 
     def _print(self, text: str, style: str | None = None) -> None:
         self._console.print(text, style=style, markup=False, highlight=False, soft_wrap=True)

@@ -90,6 +90,14 @@ def full_disk_once(job: Any) -> None:
     join(job)
 
 
+def crash_once(job: Any) -> None:
+    marker = Path(job.parameters["marker"])
+    if not marker.exists():
+        marker.touch()
+        crash(job)
+    join(job)
+
+
 def killed(job: Any) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
@@ -128,6 +136,7 @@ DEEDS = {
     "link": link,
     "unsupported": unsupported,
     "crash": crash,
+    "crash_once": crash_once,
     "flaky": flaky,
     "full_disk": full_disk,
     "full_disk_once": full_disk_once,

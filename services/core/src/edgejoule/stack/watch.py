@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Mapping
 from dataclasses import replace
 
@@ -24,7 +25,7 @@ from edgejoule.stack.run_files import RunState, state_of_run
 from edgejoule.store import Store
 
 LOOK_S = 0.5
-_SLOW_LOOK_S = 5.0  # for a step that nobody seems to be at
+_UNSEEN = 20  # steps that nobody seems to be at, of which the store is asked at each look
 _NOBODY = Standing(None, None)
 
 
@@ -46,7 +47,7 @@ class Watcher:
         self._coordination = coordination
         self._frontier = Frontier(plan, kinds)
         self._standings: dict[str, Standing] = {}
-        self._looked_at: dict[str, float] = {}
+        self._unseen: deque[str] = deque()
 
     @property
     def outcomes(self) -> Mapping[str, StepOutcome]:
@@ -62,24 +63,32 @@ class Watcher:
         """Those that carry out steps of the plan."""
         return {progress.worker for progress in self.progress.values()}
 
-    def look(self) -> list[StepOutcome]:
-        """What ended since the last look."""
+    def look(self, *, thoroughly: bool = False) -> list[StepOutcome]:
+        """What ended since the last look.
+
+        Args:
+            thoroughly: ask the store of every step that is ready, not only of those that someone was seen at.
+        """
         ended = self._follow_up()
-        keys = {step: ready.key for step, ready in self._frontier.ready.items()}
-        before, now = self._standings, time.monotonic()
-        known = self._coordination.standings(list(keys.values())) if self._coordination else {}
-        self._standings = {step: known.get(key, _NOBODY) for step, key in keys.items()}
-        for step, ready in list(self._frontier.ready.items()):
-            was, is_now = before.get(step, _NOBODY), self._standings[step]
-            due = was != is_now or now - self._looked_at.get(step, now - _SLOW_LOOK_S) >= _SLOW_LOOK_S
-            if not is_now.known and due:
-                self._looked_at[step] = now
-                if outcome := self._found(self.plan.steps[step], ready):
-                    self._frontier.end(outcome)
-                    ended.append(outcome)
+        ready = dict(self._frontier.ready)
+        before = self._standings
+        known = self._coordination.standings([r.key for r in ready.values()]) if self._coordination else {}
+        self._standings = {step: known.get(r.key, _NOBODY) for step, r in ready.items()}
+        gone = {step for step, s in self._standings.items() if not s.known and before.get(step, _NOBODY).known}
+        for step in gone | set(ready if thoroughly else self._next_unseen()):
+            if not self._standings[step].known and (outcome := self._found(self.plan.steps[step], ready[step])):
+                self._frontier.end(outcome)
+                ended.append(outcome)
         ended += self._follow_up()
         self._see_progress()
         return ended
+
+    def _next_unseen(self) -> list[str]:
+        """Some of the steps that nobody seems to be at, all of them in turn."""
+        if not self._unseen:
+            self._unseen.extend(step for step, standing in self._standings.items() if not standing.known)
+        chosen = [self._unseen.popleft() for _ in range(min(_UNSEEN, len(self._unseen)))]
+        return [step for step in chosen if step in self._standings]
 
     def _see_progress(self) -> None:
         ready = self._frontier.ready
@@ -139,7 +148,7 @@ def follow(
             display.finish(outcomes[id])
         while True:
             state = state_of_run(run, store)
-            for outcome in watcher.look():
+            for outcome in watcher.look(thoroughly=state.end is not None):
                 outcomes[outcome.step] = replace(outcome, cached=False)
                 started.discard(outcome.step)
                 display.finish(outcomes[outcome.step])
@@ -216,7 +225,7 @@ def _tell(run: str, watcher: Watcher, store: Store, durations: Durations, consol
 
 def _over(run: str, watcher: Watcher, store: Store, durations: Durations) -> bool:
     state = state_of_run(run, store)
-    for outcome in watcher.look():
+    for outcome in watcher.look(thoroughly=state.end is not None):
         if outcome.ok and outcome.duration_s:
             step = watcher.plan.steps[outcome.step]
             durations.learn(step.kind, step.subject, outcome.duration_s)
