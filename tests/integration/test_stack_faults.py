@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
-from servers import RedisServer
+from servers import BUCKET, RedisServer, S3Server
 from toy_stack import QUICK, Stack, plan_of, toy
 
 from edgejoule.executor import run_plan
@@ -193,6 +193,34 @@ def test_worker_paused_past_its_lease_stops_when_it_wakes_and_one_manifest_count
 
     assert stack.done_by_toys() == ["sleeper"]
     assert "stopped sleeper: lost" in stack.logs("worker")
+
+
+def test_worker_paused_on_one_host_does_not_hold_up_another(
+    redis_server: RedisServer, s3_server: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Hosts have workspaces of their own, so the sleeper's work goes on elsewhere while its first worker is paused."""
+    redis_server.client().flushall()
+    settings = s3_server.environment(prefix="stack-faults")
+    for name, value in settings.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("EDGEJOULE_WORKSPACE", str(tmp_path / "user"))
+    stack = Stack(tmp_path, redis_server, store=settings["EDGEJOULE_STORE"])
+    try:
+        stack.conductor()
+        first = stack.worker(EDGEJOULE_WORKSPACE=str(tmp_path / "first"), EDGEJOULE_LOCKS=str(tmp_path))
+        stack.submit(sleeper(stack, seconds=2))
+        wait_for_sleeper(stack)
+        first.send_signal(signal.SIGSTOP)
+        stack.worker(EDGEJOULE_WORKSPACE=str(tmp_path / "second"), EDGEJOULE_LOCKS=str(tmp_path))
+        stack.finish()
+        first.send_signal(signal.SIGCONT)
+        stack.wait_until(lambda: "sleeper: ok" in stack.logs("worker1") or "stopped sleeper" in stack.logs("worker1"))
+
+        listed = s3_server.client().list_objects_v2(Bucket=BUCKET, Prefix="stack-faults/manifests/")
+        assert listed["KeyCount"] == 2
+        stack.wait_until(lambda: not stack.coordination.left_over(), 5)
+    finally:
+        stack.close()
 
 
 def test_step_that_hangs_is_ended_three_times_and_fails(stack: Stack) -> None:
