@@ -37,7 +37,7 @@ MUST_NOT_IMPORT = {
 }
 """Package to what it must do without, even inside a function."""
 
-HEAVY = ("torch", "onnx", "onnxruntime", "openvino", "tensorrt", "matplotlib")
+HEAVY = ("torch", "onnx", "onnxruntime", "openvino", "tensorrt", "matplotlib", "celery", "kombu", "redis", "boto3")
 """What may be imported only once there is work for it."""
 
 COMES_ALONG = {"tensorrt", "pkg_resources", "pydantic_core"}
