@@ -12,8 +12,7 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal
@@ -53,6 +52,12 @@ class StepWorker:
         self._kinds = kinds
         self._name = name
         self._stopping = stopping
+        self._idle_since: float | None = time.monotonic()
+
+    def idle_s(self) -> float:
+        """How long there was no step for us; messages that are refused or dropped are none. 0 during a step."""
+        since = self._idle_since
+        return 0.0 if since is None else time.monotonic() - since
 
     def carry_out(self, value: object) -> None:
         """Carry out the step of a message, if it is one and still counts. Raises only redis.RedisError."""
@@ -65,6 +70,7 @@ class StepWorker:
         if not self._coordination.take(message.key, message.claim, holder):
             _log.info("dropped a message for %s: it is taken, or was sent anew", message.step)
             return
+        self._idle_since = None
         news: Wake = Ended(key=message.key)
         trouble = False
         began = time.monotonic()
@@ -85,6 +91,7 @@ class StepWorker:
         self._release(message.key, holder, news)
         if trouble:
             self._stopping.wait(self._coordination.timing.trouble_s)
+        self._idle_since = time.monotonic()
 
     def _execute(self, message: StepMessage, kind: StepKind, beat: _Beat) -> None:
         ready = message.as_ready()
@@ -245,25 +252,6 @@ def bounded_strategy(task: Any, app: Any, consumer: Any) -> Callable[..., Any]:
     return receive_bounded
 
 
-class _Idleness:
-    """How long a worker has had nothing to do."""
-
-    def __init__(self) -> None:
-        self._since: float | None = time.monotonic()
-
-    @contextmanager
-    def interrupted(self) -> Iterator[None]:
-        self._since = None
-        try:
-            yield
-        finally:
-            self._since = time.monotonic()
-
-    def lasts_for(self, seconds: float) -> bool:
-        since = self._since
-        return since is not None and time.monotonic() - since >= seconds
-
-
 def serve(
     queues: Sequence[str],
     *,
@@ -287,15 +275,13 @@ def serve(
     name = f"{socket.gethostname()}:{os.getpid()}"
     steps = StepWorker(store, coordination, kinds, name, stopping)
     app = make_app(broker, queues)
-    idleness = _Idleness()
 
     @app.task(name=TASK, Strategy=staticmethod(bounded_strategy))  # type: ignore[untyped-decorator]
     def step(message: Any) -> None:
-        with idleness.interrupted():
-            steps.carry_out(message)
+        steps.carry_out(message)
 
     def end_when_idle(seconds: float) -> None:
-        if idleness.lasts_for(seconds) and not stopping.is_set():
+        if steps.idle_s() >= seconds and not stopping.is_set():
             _log.info("nothing to do for %g s: this worker ends", seconds)
             os.kill(os.getpid(), signal.SIGTERM)  # a step that comes in now is given back
 
