@@ -1,8 +1,11 @@
-# `make` lists the targets. Settings, in the environment or behind make: PYTHON, PYTHON36, PYTEST_WORKERS.
+# `make` lists the targets. Settings, in the environment or behind make: PYTHON, PYTHON36, PYTEST_WORKERS, HELM.
 
 PYTHON ?= python3
 PYTHON36 ?= $(firstword $(wildcard $(or $(PYENV_ROOT),$(HOME)/.pyenv)/versions/3.6.*/bin/python) python3.6)
 PYTEST_WORKERS ?= 2
+# The tests of charts/ are skipped where it is not there.
+HELM ?= helm
+export HELM
 
 PACKAGES := core agent trainer evaluator analyst
 VENV := .venv

@@ -22,6 +22,9 @@ stack="resetchannels &/* ~edgejoule:* $queues $commands"
   echo "user hostagent on >${HOST_AGENT_SECRET:?is not set} $stack"
   # People submit and watch; sending messages is the conductor's.
   echo "user operator on >${OPERATOR_SECRET:?is not set} resetchannels ~edgejoule:* %R~train* %R~evaluate* %R~analyze* %R~device.* $commands"
+  # KEDA asks by a small script how long the evaluators' queue is; it could not take anything out.
+  [ -z "${KEDA_SECRET:-}" ] ||
+    echo "user keda on >$KEDA_SECRET resetchannels ~evaluate -@all +ping +hello +client|setinfo +eval +type +llen"
 } > "$folder/users.acl"
 
 exec redis-server --bind '* -::*' --port 6379 --protected-mode no --aclfile "$folder/users.acl" --dir /data \

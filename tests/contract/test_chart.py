@@ -1,0 +1,715 @@
+"""The Helm chart renders what Kubernetes takes, gives each service what it needs, and refuses wrong values."""
+
+from __future__ import annotations
+
+import functools
+import ipaddress
+import json
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import kubernetes_validate
+import pytest
+import typer.main
+import yaml
+from servers import RedisServer
+
+from edgejoule.cli import make_app
+from edgejoule.stack.accounts import RIGHTS, access_key, secret_name
+
+ROOT = Path(__file__).resolve().parents[2]
+CHART = ROOT / "charts" / "edgejoule"
+HELM = shutil.which(os.environ.get("HELM", "helm"))
+# kubeVersion in Chart.yaml, and the newest whose schemas kubernetes-validate has
+KUBERNETES = ("1.29", "1.37")
+VALUES = {"default": None, **{f.name.removesuffix("-values.yaml"): f for f in sorted(CHART.glob("ci/*-values.yaml"))}}
+RESTRICTED_VOLUMES = {"configMap", "csi", "downwardAPI", "emptyDir", "ephemeral", "persistentVolumeClaim", "projected"}
+SERVICES = {"conductor", "trainer", "evaluator", "analyst", "host-agent"}
+
+Object = dict[str, Any]
+
+needs_helm = pytest.mark.skipif(
+    HELM is None, reason="there is no helm: install it, or say where it is: HELM=/path/helm"
+)
+for_all_values = pytest.mark.parametrize("name", VALUES)
+
+
+def helm(command: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    assert HELM is not None
+    return subprocess.run([HELM, command, *arguments], capture_output=True, text=True, timeout=60, check=False)
+
+
+@functools.cache
+def rendered(name: str = "default", *settings: str, chart: Path = CHART) -> list[Object]:
+    """The objects of a release called ``test`` in the namespace ``vision``."""
+    values = ["--values", str(VALUES[name])] if VALUES[name] else []
+    given = [word for setting in settings for word in ("--set", setting)]
+    answer = helm("template", "test", str(chart), "--namespace", "vision", *values, *given)
+    assert answer.returncode == 0, answer.stderr
+    return [found for found in yaml.safe_load_all(answer.stdout) if found]
+
+
+def of_kind(objects: list[Object], *kinds: str) -> list[Object]:
+    return [one for one in objects if one["kind"] in kinds]
+
+
+def component(one: Object) -> str:
+    return str(one["metadata"]["labels"]["app.kubernetes.io/component"])
+
+
+def pods(objects: list[Object]) -> dict[str, Object]:
+    """Component to pod template."""
+    found = {}
+    for one in objects:
+        spec = one["spec"].get("jobTargetRef", one["spec"]) if "spec" in one else {}
+        if "template" in spec:
+            found[component(one)] = spec["template"]
+    return found
+
+
+def container_of(pod: Object) -> Object:
+    (container,) = pod["spec"]["containers"]
+    return dict(container)
+
+
+def variables(pod: Object) -> dict[str, Object]:
+    return {variable["name"]: variable for variable in container_of(pod)["env"]}
+
+
+def secret_keys(pod: Object) -> set[tuple[str, str]]:
+    refs = [v["valueFrom"]["secretKeyRef"] for v in variables(pod).values() if "valueFrom" in v]
+    return {(ref["name"], ref["key"]) for ref in refs}
+
+
+def value_at(tree: Any, path: str) -> Any:
+    return functools.reduce(lambda found, name: found[name], path.split("."), tree)
+
+
+# --- what Kubernetes and KEDA take --------------------------------------------------------------------
+
+
+@needs_helm
+@for_all_values
+def test_chart_lints_strictly(name: str) -> None:
+    values = ["--values", str(VALUES[name])] if VALUES[name] else []
+    answer = helm("lint", "--strict", str(CHART), *values)
+    assert answer.returncode == 0, answer.stdout + answer.stderr
+
+
+@needs_helm
+@pytest.mark.parametrize("version", KUBERNETES)
+@for_all_values
+def test_every_object_is_valid_for_kubernetes(name: str, version: str) -> None:
+    for one in rendered(name):
+        if not one["apiVersion"].startswith("keda.sh/"):
+            kubernetes_validate.validate(one, version, strict=True)
+
+
+def test_oldest_kubernetes_is_the_charts() -> None:
+    chart = yaml.safe_load((CHART / "Chart.yaml").read_text(encoding="utf-8"))
+    assert chart["kubeVersion"] == f">={KUBERNETES[0]}.0-0"
+    assert KUBERNETES[1] == kubernetes_validate.latest_version().rpartition(".")[0]
+
+
+def closed(properties: Object, **more: Any) -> Object:
+    return {"type": "object", "properties": properties, "additionalProperties": False, **more}
+
+
+# After scaledjob_types.go and triggerauthentication_types.go of KEDA; numbers in metadata are strings there
+KEDA = {
+    "ScaledJob": closed(
+        {
+            "jobTargetRef": {"type": "object"},  # a Job's spec, which Kubernetes' own schema is asked about
+            "pollingInterval": {"type": "integer"},
+            "successfulJobsHistoryLimit": {"type": "integer"},
+            "failedJobsHistoryLimit": {"type": "integer"},
+            "minReplicaCount": {"type": "integer"},
+            "maxReplicaCount": {"type": "integer"},
+            "envSourceContainerName": {"type": "string"},
+            "rollout": closed(
+                {"strategy": {"enum": ["immediate", "gradual"]}, "propagationPolicy": {"type": "string"}}
+            ),
+            "scalingStrategy": closed(
+                {
+                    "strategy": {"enum": ["default", "custom", "accurate", "eager"]},
+                    "pendingPodConditions": {"type": "array"},
+                    "multipleScalersCalculation": {"type": "string"},
+                }
+            ),
+            "triggers": {
+                "type": "array",
+                "minItems": 1,
+                "items": closed(
+                    {
+                        "type": {"type": "string"},
+                        "name": {"type": "string"},
+                        "useCachedMetrics": {"type": "boolean"},
+                        "metadata": {"type": "object", "additionalProperties": {"type": "string"}},
+                        "authenticationRef": closed({"name": {"type": "string"}, "kind": {"type": "string"}}),
+                        "metricType": {"type": "string"},
+                    },
+                    required=["type", "metadata"],
+                ),
+            },
+        },
+        required=["jobTargetRef", "triggers"],
+    ),
+    "TriggerAuthentication": closed(
+        {
+            "secretTargetRef": {
+                "type": "array",
+                "items": closed(
+                    {"parameter": {"type": "string"}, "name": {"type": "string"}, "key": {"type": "string"}},
+                    required=["parameter", "name", "key"],
+                ),
+            }
+        }
+    ),
+}
+# redis_scaler.go: what a trigger of type redis may say
+REDIS_TRIGGER = {"address", "username", "listName", "listLength", "activationListLength", "databaseIndex", "enableTLS"}
+
+
+@needs_helm
+@pytest.mark.parametrize("name", ["keda", "external"])
+def test_kedas_objects_are_valid(name: str) -> None:
+    (job,) = of_kind(rendered(name), "ScaledJob")
+    (authentication,) = of_kind(rendered(name), "TriggerAuthentication")
+    for one in (job, authentication):
+        assert one["apiVersion"] == "keda.sh/v1alpha1"
+        assert one.keys() == {"apiVersion", "kind", "metadata", "spec"}
+        jsonschema.validate(one["spec"], KEDA[one["kind"]])
+    (trigger,) = job["spec"]["triggers"]
+    assert trigger["type"] == "redis"
+    assert trigger["metadata"].keys() <= REDIS_TRIGGER
+    assert trigger["authenticationRef"]["name"] == authentication["metadata"]["name"]
+    for version in KUBERNETES:
+        as_job = {
+            "apiVersion": "batch/v1",
+            "kind": "Job",
+            "metadata": {"name": "made-by-keda"},
+            "spec": job["spec"]["jobTargetRef"],
+        }
+        kubernetes_validate.validate(as_job, version, strict=True)
+
+
+# --- autoscaling ends no running work -----------------------------------------------------------------
+
+
+@needs_helm
+def test_autoscaler_never_chooses_a_worker_to_end() -> None:
+    objects = rendered("keda")
+    assert not of_kind(objects, "ScaledObject", "HorizontalPodAutoscaler")
+    assert not [one for one in of_kind(objects, "Deployment") if component(one) == "evaluator"]
+    (scaled,) = of_kind(objects, "ScaledJob")
+    job = scaled["spec"]["jobTargetRef"]
+    assert "activeDeadlineSeconds" not in job
+    assert "activeDeadlineSeconds" not in job["template"]["spec"]
+    assert scaled["spec"]["rollout"]["strategy"] == "gradual"
+    assert (job["parallelism"], job["completions"]) == (1, 1)
+    annotations = job["template"]["metadata"]["annotations"]
+    assert annotations["cluster-autoscaler.kubernetes.io/safe-to-evict"] == "false"
+
+
+@needs_helm
+def test_scaled_workers_take_from_the_queue_that_is_counted_and_end_when_idle() -> None:
+    (scaled,) = of_kind(rendered("keda"), "ScaledJob")
+    (trigger,) = scaled["spec"]["triggers"]
+    queue = trigger["metadata"]["listName"]
+    arguments = container_of(pods([scaled])["evaluator"])["args"]
+    assert arguments == ["worker", queue, "--idle-exit", "60"]
+    assert scaled["spec"]["scalingStrategy"]["strategy"] == "accurate"  # what is under way is not in the queue
+
+
+# KEDA's redis_scaler.go asks so
+LENGTH = """
+local listType = redis.call('type', KEYS[1]).ok
+return redis.call(({list = 'llen', none = 'llen'})[listType], KEYS[1])
+"""
+
+
+@needs_helm
+def test_kedas_account_may_ask_for_the_length_and_nothing_else(redis_server: RedisServer, tmp_path: Path) -> None:
+    import redis
+
+    (scaled,) = of_kind(rendered("keda"), "ScaledJob")
+    metadata = scaled["spec"]["triggers"][0]["metadata"]
+    rules = users_of_start_script(tmp_path)[metadata["username"]]
+    admin = redis_server.client()
+    admin.flushall()
+    admin.execute_command("ACL", "SETUSER", metadata["username"], "reset", *rules)
+    try:
+        admin.rpush(metadata["listName"], "a", "b", "c")
+        admin.set("edgejoule:conductor", "one")
+        with redis.Redis(port=redis_server.port, username=metadata["username"], password="its-secret") as keda:
+            assert keda.eval(LENGTH, 1, metadata["listName"]) == 3
+            for forbidden in (
+                ("LPOP", metadata["listName"]),
+                ("LRANGE", metadata["listName"], 0, -1),
+                ("GET", "edgejoule:conductor"),
+                ("LLEN", "train"),
+                ("EVAL", "return redis.call('lpop', KEYS[1])", 1, metadata["listName"]),
+                ("KEYS", "*"),
+                ("FLUSHALL",),
+            ):
+                with pytest.raises(redis.ResponseError, match=r"NOPERM|permission|can't run this command"):
+                    keda.execute_command(*forbidden)
+        assert admin.llen(metadata["listName"]) == 3
+    finally:
+        admin.execute_command("ACL", "DELUSER", metadata["username"])
+
+
+def users_of_start_script(folder: Path) -> dict[str, list[str]]:
+    """User to rules, as docker/redis/start.sh writes them when it has every secret."""
+    script = (ROOT / "docker/redis/start.sh").read_text(encoding="utf-8")
+    assert "folder=/run/redis\n" in script
+    (folder / "start.sh").write_text(script.replace("folder=/run/redis\n", f"folder='{folder}'\n"))
+    (folder / "redis-server").write_text("#!/bin/sh\n")
+    (folder / "redis-server").chmod(0o755)
+    names = ["REDIS_ADMIN_PASSWORD", "KEDA_SECRET", *(secret_name(service) for service in RIGHTS)]
+    environment = {"PATH": f"{folder}:{os.environ['PATH']}", **dict.fromkeys(names, "its-secret")}
+    subprocess.run(["sh", str(folder / "start.sh")], env=environment, check=True, timeout=20)
+    lines = (folder / "users.acl").read_text().splitlines()
+    return {line.split()[1]: line.split()[2:] for line in lines}
+
+
+# --- what each service is given -----------------------------------------------------------------------
+
+
+@functools.cache
+def compose() -> Object:
+    """Compose's services that run our code."""
+    services = yaml.safe_load((ROOT / "docker-compose.yml").read_text(encoding="utf-8"))["services"]
+    return {name: service for name, service in services.items() if "EDGEJOULE_STORE" in service.get("environment", {})}
+
+
+def documented_settings() -> set[str]:
+    page = (ROOT / "docs/reference/settings.md").read_text(encoding="utf-8")
+    return set(re.findall(r"\bEDGEJOULE_[A-Z0-9_]*[A-Z0-9]\b", page))
+
+
+def test_compose_gives_services_documented_settings_only() -> None:
+    assert compose().keys() >= SERVICES | {"init"}
+    for name, service in compose().items():
+        given = {variable for variable in service["environment"] if variable.startswith("EDGEJOULE_")}
+        assert given <= documented_settings(), name
+
+
+@needs_helm
+@for_all_values
+def test_chart_gives_services_documented_settings_only(name: str) -> None:
+    for service, pod in pods(rendered(name)).items():
+        given = {variable for variable in variables(pod) if variable.startswith("EDGEJOULE_")}
+        assert given <= documented_settings(), service
+
+
+@needs_helm
+def test_chart_runs_what_compose_runs_with_the_same_settings() -> None:
+    charts = pods(rendered())
+    assert charts.keys() == SERVICES | {"init", "redis", "s3"}
+    for name in SERVICES | {"init"}:
+        service, pod = compose()[name], charts[name]
+        assert variables(pod).keys() - {secret_name(name)} == service["environment"].keys() - {secret_name(name)}, name
+        container = container_of(pod)
+        entry_point = container.get("command", []) + container.get("args", [])
+        assert entry_point == service.get("entrypoint", []) + service["command"], name
+        for variable in ("EDGEJOULE_S3_ACCESS_KEY", "EDGEJOULE_WORKSPACE", "EDGEJOULE_LOCKS", "EDGEJOULE_STORE"):
+            if name != "init" and variable in service["environment"]:
+                assert variables(pod)[variable]["value"] == service["environment"][variable]
+    for name in ("redis", "minio"):
+        ours = set(variables(charts["s3" if name == "minio" else name])) - {"REDIS_MAXMEMORY"}
+        services = yaml.safe_load((ROOT / "docker-compose.yml").read_text(encoding="utf-8"))["services"]
+        assert ours == set(services[name]["environment"])
+
+
+@needs_helm
+def test_brokers_address_names_the_account_and_takes_its_password_from_the_secret() -> None:
+    accounts = {"host-agent": "hostagent"}
+    for name in SERVICES:
+        given = variables(pods(rendered())[name])
+        account = accounts.get(name, name)
+        address = f"redis://{account}:$({secret_name(name)})@test-edgejoule-redis:6379/0"
+        assert given["EDGEJOULE_BROKER"]["value"] == address
+        assert list(given).index(secret_name(name)) < list(given).index("EDGEJOULE_BROKER")  # else it is not replaced
+        assert given["EDGEJOULE_S3_ACCESS_KEY"]["value"] == access_key(name)
+    (service,) = [s for s in of_kind(rendered(), "Service") if component(s) == "redis"]
+    assert service["metadata"]["name"] == "test-edgejoule-redis"
+
+
+@needs_helm
+def test_each_pod_is_given_its_own_secrets_and_no_others() -> None:
+    given = {name: {key for _, key in secret_keys(pod)} for name, pod in pods(rendered("keda")).items()}
+    services = {secret_name(service) for service in RIGHTS}
+    assert given == {
+        **{name: {secret_name(name)} for name in SERVICES},
+        "redis": {"REDIS_ADMIN_PASSWORD", "KEDA_SECRET", *services},
+        "s3": {"S3_ROOT_USER", "S3_ROOT_PASSWORD"},
+        "init": {"S3_ROOT_USER", "S3_ROOT_PASSWORD", *services},
+    }
+    example = (ROOT / ".env.example").read_text(encoding="utf-8")
+    for key in set().union(*given.values()) - {"KEDA_SECRET"}:
+        assert f"\n{key}=" in example  # so that .env becomes the Secret as it is
+
+
+@needs_helm
+@for_all_values
+def test_chart_holds_no_secret(name: str) -> None:
+    assert not of_kind(rendered(name), "Secret")
+    for pod in pods(rendered(name)).values():
+        for variable, how in variables(pod).items():
+            secret = re.search(r"SECRET|PASSWORD|ROOT_USER", variable)
+            assert not secret or "valueFrom" in how, variable
+
+
+@needs_helm
+def test_external_servers_are_used_with_secrets_of_their_own() -> None:
+    objects = rendered("minimal")
+    assert pods(objects).keys() == SERVICES - {"host-agent"}
+    trainer = variables(pods(objects)["trainer"])
+    assert trainer["EDGEJOULE_S3_ENDPOINT"]["value"] == "https://s3.example.org"
+    assert trainer["EDGEJOULE_S3_REGION"]["value"] == "eu-west-1"
+    assert secret_keys(pods(objects)["trainer"]) == {
+        ("edgejoule-s3", "TRAINER_ACCESS_KEY"),
+        ("edgejoule-s3", "TRAINER_SECRET_KEY"),
+        ("edgejoule-redis", "TRAINER_BROKER"),
+    }
+    external = rendered("external")
+    assert variables(pods(external)["init"])["EDGEJOULE_S3_ENDPOINT"]["value"] == "https://s3.example.org:9443"
+    assert variables(pods(external)["analyst"])["EDGEJOULE_STORE"]["value"] == "s3://vision/edgejoule/one"
+    assert (
+        container_of(pods(external)["analyst"])["image"] == "registry.example.org/vision/edgejoule/analyst:0.1.0-rc.1"
+    )
+    (trigger,) = of_kind(external, "ScaledJob")[0]["spec"]["triggers"]
+    assert trigger["metadata"]["address"] == "redis.example.org:6380"
+    assert trigger["metadata"]["enableTLS"] == "true"
+
+
+# --- what they cannot do ------------------------------------------------------------------------------
+
+
+@needs_helm
+@for_all_values
+def test_every_pod_is_restricted(name: str) -> None:
+    objects = rendered(name)
+    accounts = {one["metadata"]["name"]: one for one in of_kind(objects, "ServiceAccount")}
+    assert accounts.keys() == {pod["spec"]["serviceAccountName"] for pod in pods(objects).values()}
+    assert len(accounts) == len(pods(objects))
+    assert not [one for one in accounts.values() if one["automountServiceAccountToken"] is not False]
+    assert not of_kind(objects, "Role", "ClusterRole", "RoleBinding", "ClusterRoleBinding")
+    for service, pod in pods(objects).items():
+        spec, container = pod["spec"], container_of(pod)
+        assert spec["automountServiceAccountToken"] is False
+        assert not spec.keys() & {"hostNetwork", "hostPID", "hostIPC"}
+        assert spec["securityContext"]["runAsNonRoot"] is True
+        assert spec["securityContext"]["runAsUser"] == 10001
+        assert spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+        assert container["securityContext"] == {
+            "allowPrivilegeEscalation": False,
+            "readOnlyRootFilesystem": True,
+            "capabilities": {"drop": ["ALL"]},
+        }
+        assert container["resources"]["requests"].keys() == {"cpu", "memory"}, service
+        assert "memory" in container["resources"]["limits"], service
+        for volume in spec["volumes"]:
+            (kind,) = volume.keys() - {"name"}
+            assert kind in RESTRICTED_VOLUMES | {"hostPath"}
+            assert kind != "emptyDir" or "sizeLimit" in volume["emptyDir"], (service, volume["name"])
+        claims = {"workspace", "data"}
+        mounted = {mount["name"] for mount in container["volumeMounts"]}
+        assert mounted <= {volume["name"] for volume in spec["volumes"]} | claims
+
+
+@needs_helm
+def test_minimal_values_need_no_folder_of_the_host() -> None:
+    for pod in pods(rendered("minimal")).values():
+        assert not [volume for volume in pod["spec"]["volumes"] if "hostPath" in volume]
+
+
+@needs_helm
+@for_all_values
+def test_services_are_probed_by_a_command_that_there_is(name: str) -> None:
+    known = typer.main.get_command(make_app(lambda command: True)).commands  # type: ignore[attr-defined]
+    for service in SERVICES & pods(rendered(name)).keys():
+        container = container_of(pods(rendered(name))[service])
+        for probe in ("startupProbe", "livenessProbe"):
+            assert container[probe]["exec"]["command"] == ["edgejoule", "alive"]
+        assert {"alive", container["args"][0]} <= known.keys()
+        flags = {flag for parameter in known[container["args"][0]].params for flag in parameter.opts}
+        assert {word for word in container["args"] if word.startswith("--")} <= flags
+
+
+def selects(selector: Object, labels: Object) -> bool:
+    """Whether a label selector chooses a pod."""
+    for key, value in selector.get("matchLabels", {}).items():
+        if labels.get(key) != value:
+            return False
+    for rule in selector.get("matchExpressions", []):
+        assert rule["operator"] == "In"
+        if labels.get(rule["key"]) not in rule["values"]:
+            return False
+    return True
+
+
+def reaches(objects: list[Object], source: str, target: str, port: int) -> bool:
+    """Whether network policies let one pod of ours connect to another."""
+    labels = {name: pod["metadata"]["labels"] for name, pod in pods(objects).items()}
+
+    def allowed(here: str, there: str, direction: str, peers: str) -> bool:
+        policies = [
+            policy["spec"]
+            for policy in of_kind(objects, "NetworkPolicy")
+            if selects(policy["spec"]["podSelector"], labels[here]) and direction in policy["spec"]["policyTypes"]
+        ]
+        return not policies or any(
+            any(selects(p["podSelector"], labels[there]) for p in rule[peers] if p.keys() == {"podSelector"})
+            and {"protocol": "TCP", "port": port} in rule["ports"]
+            for policy in policies
+            for rule in policy.get(direction.lower(), [])
+        )
+
+    return allowed(source, target, "Egress", "to") and allowed(target, source, "Ingress", "from")
+
+
+@needs_helm
+@pytest.mark.parametrize("name", ["default", "keda"])
+def test_network_lets_each_reach_what_its_settings_name_and_nothing_else(name: str) -> None:
+    objects = rendered(name)
+    open_ports = {"redis": 6379, "s3": 9000}
+    for source, pod in pods(objects).items():
+        given = variables(pod)
+        needed = {
+            server
+            for server, variable in (("redis", "EDGEJOULE_BROKER"), ("s3", "EDGEJOULE_S3_ENDPOINT"))
+            if variable in given
+        }
+        for target in pods(objects):
+            ports = {port for port in (6379, 9000, 9001, 22) if reaches(objects, source, target, port)}
+            assert ports == ({open_ports[target]} if target in needed else set()), f"{source} -> {target}"
+
+
+@needs_helm
+@pytest.mark.parametrize("name", ["default", "keda", "external"])
+def test_network_is_closed_by_default_to_every_pod(name: str) -> None:
+    objects = rendered(name)
+    (default,) = [p for p in of_kind(objects, "NetworkPolicy") if p["spec"].keys() == {"podSelector", "policyTypes"}]
+    assert set(default["spec"]["policyTypes"]) == {"Ingress", "Egress"}
+    for pod in pods(objects).values():
+        assert selects(default["spec"]["podSelector"], pod["metadata"]["labels"])
+
+
+@needs_helm
+def test_outside_is_reached_at_the_given_addresses_only() -> None:
+    rules = [rule for p in of_kind(rendered("external"), "NetworkPolicy") for rule in p["spec"].get("egress", [])]
+    outside = {
+        (str(ipaddress.ip_network(peer["ipBlock"]["cidr"])), port["port"])
+        for rule in rules
+        for peer in rule["to"]
+        for port in rule["ports"]
+        if "ipBlock" in peer
+    }
+    assert outside == {("203.0.113.0/24", 9443), ("198.51.100.7/32", 6380), ("2001:db8::/64", 6380)}
+    others = [peer for rule in rules for peer in rule["to"] if "ipBlock" not in peer]
+    names = {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "kube-system"}}}
+    assert [peer for peer in others if peer != names] == []
+
+
+@needs_helm
+def test_keda_alone_reaches_redis_from_outside_and_only_when_it_is_used() -> None:
+    def strangers(name: str) -> list[Object]:
+        policies = of_kind(rendered(name), "NetworkPolicy")
+        peers = [peer for p in policies for rule in p["spec"].get("ingress", []) for peer in rule["from"]]
+        return [peer for peer in peers if "namespaceSelector" in peer]
+
+    assert strangers("default") == []
+    assert strangers("keda") == [
+        {
+            "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "keda"}},
+            "podSelector": {"matchLabels": {"app": "keda-operator"}},
+        }
+    ]
+
+
+# --- disruption and exclusivity -----------------------------------------------------------------------
+
+
+@needs_helm
+@for_all_values
+def test_budgets_choose_the_pods_of_one_service(name: str) -> None:
+    objects = rendered(name)
+    for budget in of_kind(objects, "PodDisruptionBudget"):
+        labels = {service: pod["metadata"]["labels"] for service, pod in pods(objects).items()}
+        chosen = [service for service in labels if selects(budget["spec"]["selector"], labels[service])]
+        assert chosen == [component(budget)]
+    expected = set() if name == "minimal" else SERVICES - {"host-agent"}
+    assert {component(budget) for budget in of_kind(objects, "PodDisruptionBudget")} == expected
+
+
+@needs_helm
+def test_budget_of_jobs_counts_what_is_available() -> None:
+    """Of pods that no Deployment or StatefulSet owns, Kubernetes takes a whole minAvailable only."""
+    (budget,) = [one for one in of_kind(rendered("keda"), "PodDisruptionBudget") if component(one) == "evaluator"]
+    assert budget["spec"].keys() == {"selector", "minAvailable"}
+
+
+@needs_helm
+def test_host_agent_shares_a_node_only_with_workers_that_share_its_lock() -> None:
+    workers = SERVICES - {"conductor"}
+
+    apart = pods(rendered())
+    (term,) = value_at(
+        apart["host-agent"]["spec"], "affinity.podAntiAffinity.requiredDuringSchedulingIgnoredDuringExecution"
+    )
+    assert term["topologyKey"] == "kubernetes.io/hostname"
+    kept_away = {name for name, pod in apart.items() if selects(term["labelSelector"], pod["metadata"]["labels"])}
+    assert kept_away == workers - {"host-agent"}
+
+    together = pods(rendered("keda"))
+    assert "affinity" not in together["host-agent"]["spec"]
+    for name in workers:
+        pod = together[name]
+        (lock,) = [m["name"] for m in container_of(pod)["volumeMounts"] if m["mountPath"] == "/var/lock/edgejoule"]
+        (volume,) = [volume for volume in pod["spec"]["volumes"] if volume["name"] == lock]
+        assert volume["hostPath"] == {"path": "/var/lib/edgejoule-locks", "type": "Directory"}
+        assert variables(pod)["EDGEJOULE_LOCKS"]["value"] == "/var/lock/edgejoule"
+
+
+@needs_helm
+def test_trainer_gets_its_gpus_and_keeps_its_checkpoints() -> None:
+    (trainer,) = of_kind(rendered("keda"), "StatefulSet")[-1:]
+    assert component(trainer) == "trainer"
+    container = container_of(trainer["spec"]["template"])
+    assert container["resources"]["limits"] == {"memory": "8Gi", "nvidia.com/gpu": 1}
+    assert container["image"] == "edgejoule/trainer-gpu:0.1.0"
+    (claim,) = trainer["spec"]["volumeClaimTemplates"]
+    assert (claim["metadata"]["name"], claim["spec"]["storageClassName"]) == ("workspace", "fast")
+
+
+@needs_helm
+def test_init_job_runs_anew_at_each_upgrade() -> None:
+    answer = helm("template", "test", str(CHART), "--is-upgrade", "--show-only", "templates/init.yaml")
+    assert yaml.safe_load(answer.stdout)["metadata"]["name"] == "test-edgejoule-init-1"
+    assert ".Release.Revision" in (CHART / "templates/init.yaml").read_text(encoding="utf-8")
+
+
+@needs_helm
+@pytest.mark.parametrize("release", ["edgejoule", "r" * 53])
+def test_names_are_short_enough_whatever_the_release_is_called(release: str) -> None:
+    answer = helm("template", release, str(CHART), "--values", str(VALUES["keda"]))
+    objects = [found for found in yaml.safe_load_all(answer.stdout) if found]
+    names = [one["metadata"]["name"] for one in objects]
+    assert max(map(len, names)) <= 57  # a StatefulSet's pods and a ScaledJob's Jobs have names with 6 letters more
+    kinds = [(one["kind"], one["metadata"]["name"]) for one in objects]
+    assert len(set(kinds)) == len(kinds)
+
+
+@needs_helm
+@for_all_values
+def test_notes_name_objects_that_there_are(name: str, tmp_path: Path) -> None:
+    chart = tmp_path / "edgejoule"
+    shutil.copytree(CHART, chart)
+    (chart / "templates/NOTES.txt").rename(chart / "notes")
+    (chart / "templates/notes.yaml").write_text('kind: Notes\ntext: {{ tpl (.Files.Get "notes") . | toJson }}\n')
+    objects = rendered(name, chart=chart)
+    (notes,) = of_kind(objects, "Notes")
+    there = {f"{one['kind'].lower()}/{one['metadata']['name']}" for one in objects if one is not notes}
+    named = set(re.findall(r"\b(?:service|job)/[a-z0-9-]+", notes["text"]))
+    assert named <= there
+    assert ("create secret" in notes["text"]) == (name != "minimal" and name != "external")
+    assert ("scaledjob" in notes["text"]) == (name in ("keda", "external"))
+
+
+# --- values -------------------------------------------------------------------------------------------
+
+
+def schema() -> Object:
+    return dict(json.loads((CHART / "values.schema.json").read_text(encoding="utf-8")))
+
+
+def default_values() -> Object:
+    return dict(yaml.safe_load((CHART / "values.yaml").read_text(encoding="utf-8")))
+
+
+FREE = {"podAnnotations", "nodeSelector", "requests", "limits"}  # what the names in there are, others say
+
+
+def mappings(tree: Object, path: str = "") -> Iterator[str]:
+    yield path
+    for name, value in tree.items():
+        if isinstance(value, dict) and name not in FREE:
+            yield from mappings(value, f"{path}.{name}" if path else name)
+
+
+def test_schema_takes_the_defaults() -> None:
+    jsonschema.Draft7Validator.check_schema(schema())
+    jsonschema.Draft7Validator(schema()).validate(default_values())
+
+
+@pytest.mark.parametrize("path", list(mappings(default_values())))
+def test_schema_refuses_unknown_names_everywhere(path: str) -> None:
+    values = default_values()
+    (value_at(values, path) if path else values)["typo"] = "x"
+    (error,) = jsonschema.Draft7Validator(schema()).iter_errors(values)
+    assert "'typo' was unexpected" in error.message
+
+
+def test_schema_tells_of_every_value() -> None:
+    values = default_values()
+    for path in mappings(values):
+        tree = value_at(values, path) if path else values
+        for name in list(tree):
+            if name in {"requests", "limits"}:
+                continue
+            value = tree.pop(name)
+            assert not jsonschema.Draft7Validator(schema()).is_valid(values), f"{path}.{name} may be missing"
+            tree[name] = value
+
+
+@needs_helm
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        (("trainer.replicaCount=2",), "replicaCount"),
+        (("trainer.replicas=-1",), "replicas"),
+        (("trainer.replicas=null",), "replicas"),
+        (("evaluator.keda.max=0",), "max"),
+        (("evaluator.keda.enabled=maybe",), "enabled"),
+        (("image.pullPolicy=Sometimes",), "pullPolicy"),
+        (("image.registry=registry.example.org/",), "registry"),
+        (("trainer.image=no-tag",), "image"),
+        (("store.bucket=Not_A_Bucket",), "bucket"),
+        (("store.prefix=/a",), "prefix"),
+        (("existingSecret=",), "existingSecret"),
+        (("redis.maxMemory=lots",), "maxMemory"),
+        (("trainer.workspace=50",), "workspace"),
+        (("hostLock.path=relative",), "path"),
+        (("trainer.resources.limits.memory=much",), "memory"),
+        (("s3.enabled=false",), "endpoint"),
+        (
+            ("s3.enabled=false", "s3.external.endpoint=http://s3:9000", "s3.external.cidrs={10.0.0.0/8}"),
+            "existingSecret",
+        ),
+        (("s3.enabled=false", "s3.external.endpoint=http://s3:9000", "s3.external.existingSecret=a"), "cidrs"),
+        (("s3.enabled=false", "s3.external.makeAccounts=true", "s3.external.region=eu-west-1"), "region"),
+        (("redis.enabled=false", "redis.external.cidrs={10.0.0.0/8}"), "existingSecret"),
+        (("redis.enabled=false", "redis.external.existingSecret=a"), "cidrs"),
+        (
+            (
+                *("redis.enabled=false", "redis.external.existingSecret=a", "redis.external.cidrs={10.0.0.0/8}"),
+                "evaluator.keda.enabled=true",
+            ),
+            "host",
+        ),
+    ],
+)
+def test_wrong_values_are_refused(settings: tuple[str, ...], said: str) -> None:
+    given = [word for setting in settings for word in ("--set", setting)]
+    answer = helm("template", "test", str(CHART), *given)
+    assert answer.returncode != 0
+    assert "schema" in answer.stderr
+    assert said in answer.stderr
