@@ -7,7 +7,7 @@ PYTEST_WORKERS ?= 2
 HELM ?= helm
 export HELM
 
-PACKAGES := core agent trainer evaluator analyst
+PACKAGES := core agent trainer evaluator analyst gateway
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed

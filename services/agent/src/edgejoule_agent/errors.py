@@ -9,6 +9,11 @@
       OutOfMemoryError          the step was ended for memory, or would have been
       TimeLimitError            the step outran its limit
       ConditionsChangedError    the device was not the same before and after: the trial is void
+      SettingsError             the agent cannot start as it was told to
+      OutOfReachError           the gateway does not answer, or not now
+        TokenRefusedError       it answers, and lets this board not in
+      JobGoneError              the gateway wants nothing of this job any more
+      HostError                 this host cannot carry on (a full disk): nothing is wrong with the step
 
 ``outcome`` is the status that the rows depending on a failed step get; ``transient`` says whether
 trying again could help.
@@ -58,5 +63,27 @@ class TimeLimitError(AgentError):
 
 class ConditionsChangedError(AgentError):
     """The device's probe differs before and after: the trial is void, another may not be."""
+
+    transient = True
+
+
+class SettingsError(AgentError):
+    """The agent cannot start as it was told to."""
+
+
+class OutOfReachError(AgentError):
+    """The gateway does not answer, or says that it cannot serve now."""
+
+
+class TokenRefusedError(OutOfReachError):
+    """The gateway lets nobody in with this token."""
+
+
+class JobGoneError(AgentError):
+    """The gateway knows nothing of a job, or wants nothing of it any more."""
+
+
+class HostError(AgentError):
+    """This host cannot carry on; nothing is wrong with the step."""
 
     transient = True

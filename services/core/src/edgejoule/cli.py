@@ -47,6 +47,8 @@ LOGS = ("training", "events.out.tfevents.edgejoule")  # and of each step that tr
 
 COMMANDS = {
     "data": ("edgejoule-trainer", "Fetch, generate and check data sets."),
+    "devices": ("edgejoule-gateway", "The boards that the gateway serves, and their tokens."),
+    "gateway": ("edgejoule-gateway", "Serve boards: the one door between them and the stack."),
     "model": ("edgejoule-trainer", "Check ONNX files."),
     "weights": ("edgejoule-trainer", "Import and check weights files."),
     "report": ("edgejoule-analyst", "Make a report from results."),

@@ -59,11 +59,32 @@ def attempt(
     )
     duration_s = time.monotonic() - began
     store.keep_log(ready.key, number)
+    return conclude(step, ready, kind, store, outputs, report, duration_s, socket.gethostname())
+
+
+def conclude(
+    step: Step,
+    ready: Ready,
+    kind: StepKind,
+    store: Store,
+    outputs: Path,
+    report: Report,
+    duration_s: float,
+    host: str,
+) -> Manifest | Attempt:
+    """Make the store say how an attempt ended, wherever it was carried out.
+
+    Args:
+        outputs: the step's folder of the store with what the attempt made.
+
+    Raises:
+        StoreError: the store cannot be used.
+    """
     if report.outcome == "ok" and (fault := _fault(outputs, kind)):
         report = Report("failed", fault)
     if report.outcome in DURABLE:
         blobs = {file.name: store.take(file) for file in sorted(outputs.iterdir())} if not report.reason else {}
-        manifest = store.commit(_manifest(step, ready, kind, blobs, report, duration_s))
+        manifest = store.commit(_manifest(step, ready, kind, blobs, report, duration_s, host))
         store.clear_scratch(ready.key)
         return manifest
     failure = Attempt(
@@ -72,7 +93,7 @@ def attempt(
         reason=report.reason or "",
         transient=report.transient,
         at=now(),
-        host=socket.gethostname(),
+        host=host,
         duration_s=duration_s,
     )
     store.add_attempt(ready.key, failure)
@@ -94,7 +115,7 @@ def _fault(outputs: Path, kind: StepKind) -> str | None:
 
 
 def _manifest(
-    step: Step, ready: Ready, kind: StepKind, outputs: dict[str, Blob], report: Report, duration_s: float
+    step: Step, ready: Ready, kind: StepKind, outputs: dict[str, Blob], report: Report, duration_s: float, host: str
 ) -> Manifest:
     return Manifest(
         key=ready.key,
@@ -106,5 +127,5 @@ def _manifest(
         outputs=outputs,
         outcome="ok" if report.outcome == "ok" else "unsupported",
         reason=report.reason,
-        made=Made(at=now(), host=socket.gethostname(), duration_s=duration_s, edgejoule=__version__),
+        made=Made(at=now(), host=host, duration_s=duration_s, edgejoule=__version__),
     )

@@ -15,7 +15,16 @@ from pydantic import ValidationError
 
 from edgejoule.canonical import canonical_json, hash_file
 from edgejoule.errors import CorruptBlobError, CorruptManifestError, StepError, StoreError
-from edgejoule.store import DURATIONS_FROM, PLAN_FILE, Attempt, Blob, Manifest, median_durations_s, read_manifest
+from edgejoule.store import (
+    DURATIONS_FROM,
+    PLAN_FILE,
+    Attempt,
+    Blob,
+    DeviceFolder,
+    Manifest,
+    median_durations_s,
+    read_manifest,
+)
 from edgejoule.workspace import Workspace
 
 
@@ -219,6 +228,20 @@ class FolderStore(Workspace):
     def events(self, run: str) -> list[dict[str, Any]]:
         lines = (self.run_file(run, "events.jsonl") or b"").split(b"\n")
         return [json.loads(line) for line in lines[:-1]]
+
+    # --- boards ---
+
+    def put_device(self, folder: DeviceFolder, device: str, data: bytes) -> None:
+        with self._explained():
+            os.replace(self._write(data), self._folder(folder) / f"{device}.json")
+
+    def device(self, folder: DeviceFolder, device: str) -> bytes | None:
+        with self._explained():
+            return _bytes_of(self.path / folder / f"{device}.json")
+
+    def device_names(self) -> list[str]:
+        with self._explained():
+            return sorted(path.stem for path in (self.path / "devices").glob("*.json"))
 
 
 def _bytes_of(path: Path) -> bytes | None:

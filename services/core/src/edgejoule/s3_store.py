@@ -34,6 +34,7 @@ from edgejoule.store import (
     PLAN_FILE,
     Attempt,
     Blob,
+    DeviceFolder,
     Manifest,
     median_durations_s,
     read_manifest,
@@ -289,6 +290,18 @@ class S3Store(Workspace):
     def events(self, run: str) -> list[dict[str, Any]]:
         names = [found.key for found in self._bucket.objects(f"events/{run}/")]
         return [json.loads(data) for data in self._read_all(names)]
+
+    # --- boards ---
+
+    def put_device(self, folder: DeviceFolder, device: str, data: bytes) -> None:
+        self._bucket.write(f"{folder}/{device}.json", data)
+
+    def device(self, folder: DeviceFolder, device: str) -> bytes | None:
+        return self._bucket.read(f"{folder}/{device}.json")
+
+    def device_names(self) -> list[str]:
+        found = self._bucket.objects("devices/")
+        return sorted(object.key.removeprefix("devices/").removesuffix(".json") for object in found)
 
     def _read_all(self, names: Iterable[str]) -> list[bytes]:
         """The bytes of many small objects, in order, without those that are gone by now."""

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from pydantic import BaseModel
 
+from edgejoule.boards import DeviceMessages
 from edgejoule.generated import bring_up_to_date
 from edgejoule.records import BenchmarkRecord, EngineRecord, ModelManifest, PredictRecord, Results, ScoreRecord
 from edgejoule.spec import Spec
@@ -22,6 +23,7 @@ AGENT = Path("services/agent/src/edgejoule_agent/schemas")
 
 SCHEMAS: dict[str, type[BaseModel]] = {
     "benchmark_record": BenchmarkRecord,
+    "device_messages": DeviceMessages,
     "engine_record": EngineRecord,
     "model_manifest": ModelManifest,
     "predict_record": PredictRecord,
@@ -29,7 +31,7 @@ SCHEMAS: dict[str, type[BaseModel]] = {
     "score_record": ScoreRecord,
     "spec": Spec,
 }
-AGENT_NEEDS = ("benchmark_record", "engine_record", "model_manifest")
+AGENT_NEEDS = ("benchmark_record", "device_messages", "engine_record", "model_manifest")
 
 
 def schema_of(name: str) -> str:

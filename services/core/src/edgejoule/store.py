@@ -4,6 +4,7 @@
     manifests/<key>.json       the commit point: a step is done if and only if its manifest is there
     attempts/<key>/<n>.json    every failure; <n>.log holds what that attempt printed
     runs/<id>/                 spec, plan and events of one run
+    devices/  probes/          <name>.json: tokens of boards as hashes, and what the boards said of themselves
     quarantine/                manifests and blobs that turned out damaged
 
 Every fault leaves either nothing or a blob that no manifest points at. Two kinds keep this layout:
@@ -38,6 +39,9 @@ PLAN_FILE = "plan.json"
 
 DURATIONS_FROM = 200
 """Manifests that estimates are made of."""
+
+DeviceFolder = Literal["devices", "probes"]
+"""What is kept of boards; see ``edgejoule.boards``."""
 
 _URL = re.compile(r"(\w+)://")
 
@@ -218,6 +222,18 @@ class Store(Protocol):
 
     def durations_s(self) -> dict[str, float]:
         """Step kind to the median duration of its latest results."""
+
+    def put_device(self, folder: DeviceFolder, device: str, data: bytes) -> None:
+        """Keep something of a board, whole or not at all, in place of an earlier one."""
+
+    def device(self, folder: DeviceFolder, device: str) -> bytes | None:
+        """It; None when there is none."""
+
+    def device_names(self) -> list[str]:
+        """The boards that were ever given a token."""
+
+    def inbox(self) -> Path:
+        """A local folder for what boards send, until it is checked."""
 
 
 def open_store(where: str, environment: Mapping[str, str], *, writing: bool = True) -> Store:

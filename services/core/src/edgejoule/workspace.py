@@ -1,6 +1,7 @@
 """The local part of every store: what attempts work on, locks, and files being written.
 
 scratch/<key>/    what an attempt works on; outlives a killed one, goes when the step is committed
+inbox/            what boards send, until it is checked
 locks/  tmp/  hashes.sqlite
 """
 
@@ -52,6 +53,9 @@ class Workspace:
     def clear_scratch(self, key: str) -> None:
         with self._explained(), suppress(FileNotFoundError):
             shutil.rmtree(self.path / "scratch" / key)
+
+    def inbox(self) -> Path:
+        return self._folder("inbox")
 
     def _folder(self, *parts: str) -> Path:
         folder = self.path.joinpath(*parts)

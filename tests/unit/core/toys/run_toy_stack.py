@@ -25,6 +25,9 @@ MODULES = {
     "limited": "toy_limited",
     "talkative": "toy_talkative",
     "broken": "toy_broken",
+    "on-board": "toy_board",
+    "build": "edgejoule_agent.steps.build",
+    "benchmark": "edgejoule_agent.steps.benchmark",
 }
 
 

@@ -41,18 +41,18 @@ def worker(
     ] = None,
 ) -> None:
     """Carry out steps for the stack, one at a time, until told to stop."""
-    with _stack() as (coordination, broker):
+    with stack() as (coordination, broker):
         from edgejoule.kinds import Kinds
         from edgejoule.stack.worker import serve
 
-        kept = _store_of_stack(store)
+        kept = store_of_stack(store)
         code = serve(
             queues,
             broker=broker,
             store=kept,
             coordination=coordination,
             kinds=Kinds(),
-            alive=_alive_file(),
+            alive=alive_file(),
             idle_exit_s=idle_exit,
         )
     raise typer.Exit(code)
@@ -60,7 +60,7 @@ def worker(
 
 def conductor(store: StorePlace = None) -> None:
     """Find out what is ready and send it to the workers, until told to stop; a second one stands by."""
-    with _stack() as (coordination, broker):
+    with stack() as (coordination, broker):
         from edgejoule.kinds import Kinds
         from edgejoule.stack.app import Sender
         from edgejoule.stack.conductor import Conductor
@@ -69,14 +69,14 @@ def conductor(store: StorePlace = None) -> None:
         stopping = threading.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda number, frame: stopping.set())
-        Conductor(_store_of_stack(store), coordination, Sender(broker), Kinds(), stopping).serve(_alive_file())
+        Conductor(store_of_stack(store), coordination, Sender(broker), Kinds(), stopping).serve(alive_file())
 
 
 def alive() -> None:
     """Exit with 0 when the worker or conductor of this workspace is well: for health checks."""
     from edgejoule.stack.alive import STALE_S, is_alive
 
-    if (file := _alive_file()) is None:
+    if (file := alive_file()) is None:
         raise EdgejouleError("EDGEJOULE_WORKSPACE is not set, so nobody can say there that it is well: set it")
     if not is_alive(file):
         raise EdgejouleError(f"nobody touched {file} for {STALE_S:g} s: the worker or conductor is not well")
@@ -90,7 +90,7 @@ def submit(
     session: Session = "1",
 ) -> None:
     """Hand a spec over to the stack: what reads your files is done here, the rest by the workers."""
-    with _stack() as (coordination, _):
+    with stack() as (coordination, _):
         from edgejoule.kinds import Kinds
         from edgejoule.progress import display_on
         from edgejoule.stack.submit import do_local_part, hand_over
@@ -104,7 +104,7 @@ def submit(
 
 def cancel(run: RunName, store: StorePlace = None) -> None:
     """Have the stack stop a run; what is finished is kept, and edgejoule retry has it go on."""
-    with _stack() as (coordination, _):
+    with stack() as (coordination, _):
         from edgejoule.stack.submit import cancel as cancel_run
 
         cancel_run(run, existing_store(store), coordination)
@@ -113,11 +113,11 @@ def cancel(run: RunName, store: StorePlace = None) -> None:
 
 def retry(run: RunName, store: StorePlace = None) -> None:
     """Have the stack try a run's failed steps again; a cancelled run goes on."""
-    with _stack() as (coordination, _):
+    with stack() as (coordination, _):
         from edgejoule.kinds import Kinds
         from edgejoule.stack.submit import retry as retry_run
 
-        forgotten = retry_run(run, _store_of_stack(store), coordination, kinds=Kinds())
+        forgotten = retry_run(run, store_of_stack(store), coordination, kinds=Kinds())
         typer.echo(f"{run} goes on; steps that had failed: {', '.join(forgotten) or 'none'}.")
 
 
@@ -149,7 +149,7 @@ def watch_run(run: str | None, store: Store, console: Console) -> None:
     name = _run_name(run, store)
     plan = runs.load(name, store).plan
     if os.environ.get("EDGEJOULE_BROKER"):
-        with _stack() as (coordination, _):
+        with stack() as (coordination, _):
             watch(name, plan, store, coordination, Kinds(), console)
     else:
         watch(name, plan, store, None, Kinds(), console)
@@ -157,7 +157,7 @@ def watch_run(run: str | None, store: Store, console: Console) -> None:
 
 def run_on_stack(run: Run, store: Store, display: Display, on_cell: OnCell, *, retry: bool) -> RunOutcome:
     """``edgejoule run --on stack``: submit, and follow until the run has ended."""
-    with _stack() as (coordination, _):
+    with stack() as (coordination, _):
         from edgejoule.kinds import Kinds
         from edgejoule.stack.submit import do_local_part, hand_over
         from edgejoule.stack.watch import Watcher, follow
@@ -178,7 +178,7 @@ def run_on_stack(run: Run, store: Store, display: Display, on_cell: OnCell, *, r
 
 
 @contextmanager
-def _stack() -> Iterator[tuple[Coordination, str]]:
+def stack() -> Iterator[tuple[Coordination, str]]:
     """What is agreed on in the stack's Redis, and the address of that.
 
     Raises:
@@ -213,7 +213,7 @@ def _stack() -> Iterator[tuple[Coordination, str]]:
         coordination.close()
 
 
-def _store_of_stack(store: str | None) -> Store:
+def store_of_stack(store: str | None) -> Store:
     """The store of the stack, to be written to."""
     from edgejoule.store import open_store
 
@@ -231,6 +231,7 @@ def _run_name(run: str | None, store: Store) -> str:
     return names[0]
 
 
-def _alive_file() -> Path | None:
+def alive_file() -> Path | None:
+    """What a process of the stack touches while it is well; see ``edgejoule alive``."""
     workspace = os.environ.get("EDGEJOULE_WORKSPACE")
     return Path(workspace) / "alive" if workspace else None

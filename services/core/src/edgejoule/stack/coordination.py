@@ -6,6 +6,7 @@
     progress:<step key>   how far it is, for people
     wake                  list of what the conductor should look at
     conductor             the one conductor that acts
+    seen:<device>         when a board was last heard of, for people
     flushed-if-absent     set by the conductor; gone when Redis lost everything
 
 The keys begin with ``edgejoule:``. Claim and lease change hands by small scripts, each of which is one step to Redis.
@@ -155,6 +156,7 @@ class Coordination:
         self._redis: Any = redis.Redis.from_url(  # its types tell synchronous answers from awaited ones by chance
             url, decode_responses=True, socket_timeout=10, socket_connect_timeout=5, health_check_interval=30
         )
+        self._redis_bytes: Any = redis.Redis.from_url(url, socket_timeout=10, socket_connect_timeout=5)
         self._take = self._redis.register_script(_TAKE)
         self._cancel = self._redis.register_script(_CANCEL)
         self._renew = self._redis.register_script(_RENEW)
@@ -167,6 +169,7 @@ class Coordination:
 
     def close(self) -> None:
         self._redis.close()
+        self._redis_bytes.close()
 
     # --- the conductor's side ---
 
@@ -258,6 +261,28 @@ class Coordination:
     def tell_progress(self, key: str, progress: Progress) -> None:
         self._redis.set(_progress(key), progress.model_dump_json(), px=_ms(self.timing.progress_s))
 
+    # --- the gateway's side ---
+
+    def next_message(self, queue: str, timeout_s: float) -> bytes | None:
+        """Take the oldest message out of a queue, after at most that long; None when there is none.
+
+        Should its taker be lost, so is the message; its claim stays, and the conductor sends it anew.
+        """
+        if timeout_s > 0:
+            found = self._redis_bytes.brpop([queue], timeout=timeout_s)
+            return found[1] if found else None
+        message: bytes | None = self._redis_bytes.rpop(queue)
+        return message
+
+    def tell_seen(self, device: str, at: str) -> None:
+        """Say that a board was heard of."""
+        self._redis.set(_seen(device), at)
+
+    def seen(self, devices: Sequence[str]) -> dict[str, str]:
+        """When these boards were last heard of, of those that were."""
+        times = self._redis.mget([_seen(device) for device in devices]) if devices else []
+        return {device: at for device, at in zip(devices, times, strict=True) if at}
+
     # --- anybody's ---
 
     def wake(self, news: Wake) -> None:
@@ -298,6 +323,10 @@ def _lease(key: str) -> str:
 
 def _cancel(key: str) -> str:
     return f"{_PREFIX}cancel:{key}"
+
+
+def _seen(device: str) -> str:
+    return f"{_PREFIX}seen:{device}"
 
 
 def _progress(key: str) -> str:

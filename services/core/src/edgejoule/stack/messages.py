@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import json
 from typing import Annotated, Any
 
 from pydantic import ConfigDict, Field, ValidationError
@@ -87,6 +89,26 @@ def check_message(value: object, kinds: Kinds) -> tuple[StepMessage, StepKind]:
     if step_key(message.kind, message.version, message.parameters, message.inputs) != message.key:
         raise Refused(f"step {message.step} does not have the key {message.key}")
     return message, kind
+
+
+def open_envelope(data: bytes) -> object:
+    """What is in a message as it lies in Redis: for who takes it from the queue without Celery.
+
+    Raises:
+        Refused: it has not the form that Celery gives a message of ours.
+    """
+    if len(data) > 2 * SIZE_LIMIT_BYTES:  # base64 and the headers
+        raise Refused(f"it has {len(data)} bytes, and the limit is {2 * SIZE_LIMIT_BYTES}")
+    try:
+        envelope = json.loads(data)
+        if envelope["headers"]["task"] != TASK or envelope["content-type"] != "application/json":
+            raise Refused("it is no JSON message for a step")
+        if envelope["properties"]["body_encoding"] != "base64":
+            raise Refused("its body is not in base64")
+        _, named, _ = json.loads(base64.b64decode(envelope["body"]))
+        return named["message"]
+    except (ValueError, TypeError, LookupError, RecursionError) as error:
+        raise Refused(f"it has not the form of a message: {error!r:.200}") from None
 
 
 def queue_of(step: Step, kind: StepKind, device: str | None) -> str:

@@ -1,0 +1,116 @@
+"""The command ``edgejoule-agent``, also as ``python3 -m edgejoule_agent``: serve this board's gateway."""
+
+import argparse
+import contextlib
+import fcntl
+import logging
+import os
+import signal
+import sys
+import threading
+from typing import Any, Iterator, List, Mapping, Optional
+
+from edgejoule_agent.connection import Connection
+from edgejoule_agent.errors import AgentError, SettingsError
+from edgejoule_agent.service import Service
+
+
+def main(arguments: Optional[List[str]] = None) -> int:
+    """Serve until SIGTERM or SIGINT; the exit code."""
+    options = _options(arguments)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
+    stopping = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda number, frame: stopping.set())
+    try:
+        connection = Connection(options.gateway, _token(options.token_file, os.environ), options.ca, options.plain)
+        with _alone(options.state):
+            Service(connection, options.state, int(options.cache_gb * 1e9), stopping).serve()
+    except AgentError as error:
+        sys.stderr.write(f"{error}\n")
+        return 1
+    return 0
+
+
+def _options(arguments: Optional[List[str]]) -> Any:
+    parser = argparse.ArgumentParser(
+        prog="edgejoule-agent", description="Take jobs from the gateway, one at a time, carry them out here, deliver."
+    )
+    given = os.environ.get
+    parser.add_argument(
+        "--gateway",
+        metavar="URL",
+        default=given("EDGEJOULE_GATEWAY"),
+        required="EDGEJOULE_GATEWAY" not in os.environ,
+        help="address of the gateway, https://HOST:PORT (EDGEJOULE_GATEWAY)",
+    )
+    parser.add_argument(
+        "--token-file",
+        metavar="FILE",
+        default=given("EDGEJOULE_TOKEN_FILE"),
+        help="file with this board's token (EDGEJOULE_TOKEN_FILE; EDGEJOULE_TOKEN may hold the token itself)",
+    )
+    parser.add_argument(
+        "--ca",
+        metavar="FILE",
+        default=given("EDGEJOULE_GATEWAY_CA"),
+        help="certificate to trust, where it is not one of the system's (EDGEJOULE_GATEWAY_CA)",
+    )
+    parser.add_argument(
+        "--state",
+        metavar="FOLDER",
+        default=given("EDGEJOULE_AGENT_STATE") or os.path.expanduser("~/.edgejoule-agent"),
+        help="folder for inputs, and results that wait (EDGEJOULE_AGENT_STATE; ~/.edgejoule-agent)",
+    )
+    parser.add_argument(
+        "--cache-gb",
+        metavar="GB",
+        type=float,
+        default=float(given("EDGEJOULE_CACHE_GB") or 8),
+        help="what inputs may take up there (EDGEJOULE_CACHE_GB; 8)",
+    )
+    parser.add_argument("--plain", action="store_true", help="allow http:// beyond this host")
+    return parser.parse_args(arguments)
+
+
+def _token(path: Optional[str], environment: Mapping[str, str]) -> str:
+    """The board's token, from its file or else from EDGEJOULE_TOKEN.
+
+    Raises:
+        SettingsError: there is none.
+    """
+    if path is None:
+        if not environment.get("EDGEJOULE_TOKEN"):
+            raise SettingsError("this board has no token: give --token-file, from edgejoule devices create")
+        return environment["EDGEJOULE_TOKEN"].strip()
+    try:
+        with open(path, encoding="ascii", errors="replace") as file:
+            return file.read(4096).strip()
+    except OSError as error:
+        raise SettingsError(f"the token file {path} cannot be read ({error.strerror})") from error
+
+
+@contextlib.contextmanager
+def _alone(state: str) -> Iterator[None]:
+    """Have the state folder to ourselves, readable by nobody else.
+
+    Raises:
+        SettingsError: another agent has it, or there can be no such folder.
+    """
+    try:
+        os.makedirs(state, mode=0o700, exist_ok=True)
+        descriptor = os.open(os.path.join(state, "lock"), os.O_RDWR | os.O_CREAT, 0o600)
+    except OSError as error:
+        raise SettingsError(f"the folder {state} cannot be used ({error.strerror}): name another") from error
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise SettingsError(f"another agent works in {state}: name another folder") from None
+        yield
+    finally:
+        os.close(descriptor)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

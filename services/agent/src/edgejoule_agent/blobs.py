@@ -1,0 +1,80 @@
+"""The inputs of jobs on this board's disk: by hash, bounded, least recently used go first.
+
+<hash>         complete, and of that hash
+<hash>.part    as much as has arrived
+"""
+
+import hashlib
+import os
+from typing import Callable, Iterable, List, Tuple
+
+from edgejoule_agent.errors import OutOfReachError
+
+Fetch = Callable[[str, int, Callable[[bytes], None]], None]
+
+
+class Blobs:
+    """A folder of blobs, for one process.
+
+    Args:
+        limit_bytes: what they may take up together; exceeded only by those of one job.
+    """
+
+    def __init__(self, folder: str, limit_bytes: int) -> None:
+        self._folder = folder
+        self._limit_bytes = limit_bytes
+        os.makedirs(folder, exist_ok=True)
+
+    def get(self, sha256: str, fetch: Fetch) -> str:
+        """A file with these bytes; ``fetch(hash, start, take)`` brings those that are not here.
+
+        Raises:
+            OutOfReachError: they did not come, or others came.
+        """
+        path = os.path.join(self._folder, sha256)
+        if os.path.exists(path):
+            if hash_of(path) == sha256:
+                os.utime(path)
+                return path
+            os.unlink(path)
+        part = path + ".part"
+        with open(part, "ab") as file:
+
+            def take(chunk: bytes) -> None:
+                file.write(chunk)
+
+            fetch(sha256, file.tell(), take)
+            file.flush()
+            os.fsync(file.fileno())
+        found = hash_of(part)
+        if found != sha256:
+            os.unlink(part)
+            raise OutOfReachError(f"the gateway sent bytes with the sha256 {found} for {sha256}")
+        os.rename(part, path)
+        return path
+
+    def make_room(self, needed: Iterable[str]) -> None:
+        """Remove what was used longest ago, but for what is needed, until the rest is within the limit."""
+        keep = set(needed)
+        found: List[Tuple[float, int, str]] = []
+        for entry in os.scandir(self._folder):
+            status = entry.stat()
+            found.append((status.st_mtime, status.st_size, entry.path))
+        total = sum(size for _, size, _ in found)
+        for _, size, path in sorted(found):
+            if total <= self._limit_bytes:
+                return
+            if os.path.basename(path).split(".")[0] not in keep:
+                os.unlink(path)
+                total -= size
+
+
+def hash_of(path: str) -> str:
+    """The sha256, in hex, of a file's bytes."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while True:
+            chunk = file.read(1 << 20)
+            if not chunk:
+                return digest.hexdigest()
+            digest.update(chunk)

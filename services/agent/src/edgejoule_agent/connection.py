@@ -1,0 +1,179 @@
+"""One HTTPS connection to the gateway, opened anew whenever it breaks. Nothing but the standard library."""
+
+import http.client
+import ipaddress
+import json
+import os
+import ssl
+from typing import Any, Callable, Dict, Mapping, Optional
+from urllib.parse import urlsplit
+
+from edgejoule_agent.errors import JobGoneError, OutOfReachError, SettingsError, TokenRefusedError
+
+TIMEOUT_S = 30.0
+POLL_TIMEOUT_S = 90.0  # the gateway answers within a minute
+BLOB_TIMEOUT_S = 300.0  # it may have to fetch the blob first
+CHUNK_BYTES = 1 << 18
+MESSAGE_BYTES = 64 << 20
+GONE = (404, 410)
+
+
+class Connection:
+    """Asks the gateway; for one thread at a time.
+
+    Args:
+        url: ``https://HOST[:PORT]``; plain ``http`` for this host alone, or where ``plain`` allows it.
+        authority: file with the certificates to trust; those of the system when None.
+
+    Raises:
+        SettingsError: the address is none, or a token would cross the network in the clear.
+    """
+
+    def __init__(self, url: str, token: str, authority: Optional[str] = None, plain: bool = False) -> None:
+        parts = urlsplit(url)
+        if parts.scheme not in ("https", "http") or not parts.hostname or parts.path not in ("", "/"):
+            raise SettingsError(f"{url!r} is no address of a gateway: give https://HOST:PORT")
+        if parts.scheme == "http" and not plain and not _is_loopback(parts.hostname):
+            raise SettingsError(f"{url} would send the token in the clear: use https, or allow it by --plain")
+        if not token or not token.isprintable() or " " in token:
+            raise SettingsError("the token is none: bring the one that edgejoule devices create showed")
+        self.url = url
+        self._host = parts.hostname
+        self._port = parts.port or (443 if parts.scheme == "https" else 80)
+        self._context = _context(authority) if parts.scheme == "https" else None
+        self._token = token
+        self._open: Any = None
+
+    def ask(self, path: str, message: Mapping[str, Any], timeout_s: float = TIMEOUT_S) -> Optional[Dict[str, Any]]:
+        """Send a message and give the answer; None when there is none.
+
+        Raises:
+            OutOfReachError, JobGoneError: see the classes.
+        """
+        body = json.dumps(message).encode("utf-8")
+        response = self._request("POST", path, {"Content-Type": "application/json"}, body, timeout_s)
+        data = self._whole(response)
+        if not data:
+            return None
+        try:
+            answer = json.loads(data.decode("utf-8"))
+        except ValueError as error:
+            raise OutOfReachError(f"what answers at {self.url} is no gateway: {error}") from error
+        if not isinstance(answer, dict):
+            raise OutOfReachError(f"what answers at {self.url} is no gateway")
+        return answer
+
+    def download(self, path: str, start: int, take: Callable[[bytes], Any]) -> None:
+        """Give the bytes at ``path`` from ``start`` on to ``take``, piece by piece.
+
+        Raises:
+            OutOfReachError, JobGoneError: see the classes; what was taken until then is good.
+        """
+        headers = {"Range": f"bytes={start}-"} if start else {}
+        response = self._request("GET", path, headers, None, BLOB_TIMEOUT_S)
+        try:
+            expected = int(response.getheader("Content-Length", "0"))
+            while expected > 0:
+                chunk = response.read(min(CHUNK_BYTES, expected))
+                if not chunk:
+                    raise OutOfReachError(f"{self.url} broke off in the middle of {path}")
+                expected -= len(chunk)
+                take(chunk)
+            response.read()
+        except (OSError, http.client.HTTPException) as error:
+            self.close()
+            raise self._out_of_reach(error) from error
+        except BaseException:
+            self.close()
+            raise
+
+    def upload(self, path: str, file: str, start: int) -> None:
+        """Send a file from the byte ``start`` on.
+
+        Raises:
+            OutOfReachError, JobGoneError: see the classes; the gateway keeps what has arrived.
+        """
+        with open(file, "rb") as content:
+            content.seek(start)
+            length = os.fstat(content.fileno()).st_size - start
+            headers = {
+                "Upload-Offset": str(start),
+                "Content-Length": str(length),
+                "Content-Type": "application/octet-stream",
+            }
+            self._whole(self._request("PUT", path, headers, content, TIMEOUT_S))
+
+    def close(self) -> None:
+        """Close the connection; the next request opens another."""
+        if self._open is not None:
+            self._open.close()
+            self._open = None
+
+    def _request(self, method: str, path: str, headers: Mapping[str, str], body: Any, timeout_s: float) -> Any:
+        """A response whose status is good; its body is still to be read."""
+        try:
+            if self._open is None:
+                self._open = self._new(timeout_s)
+            elif self._open.sock is not None:
+                self._open.sock.settimeout(timeout_s)
+            self._open.timeout = timeout_s
+            given = dict(headers, Authorization="Bearer " + self._token)
+            self._open.request(method, path, body=body, headers=given)
+            response = self._open.getresponse()
+            if response.status < 300:
+                return response
+            reason = _reason(response)
+        except (OSError, http.client.HTTPException) as error:  # ssl's errors are OSErrors
+            self.close()
+            raise self._out_of_reach(error) from error
+        except BaseException:
+            self.close()
+            raise
+        if response.status in GONE:
+            raise JobGoneError(reason)
+        if response.status == 401:
+            raise TokenRefusedError(f"the gateway {self.url} refuses this board's token: {reason}")
+        raise OutOfReachError(f"the gateway {self.url} answers {response.status}: {reason}")
+
+    def _whole(self, response: Any) -> bytes:
+        try:
+            data: bytes = response.read(MESSAGE_BYTES)
+            if response.read(1):
+                raise OutOfReachError(f"what answers at {self.url} says more than a gateway would")
+            return data
+        except (OSError, http.client.HTTPException) as error:
+            self.close()
+            raise self._out_of_reach(error) from error
+
+    def _new(self, timeout_s: float) -> Any:
+        if self._context is None:
+            return http.client.HTTPConnection(self._host, self._port, timeout=timeout_s)
+        return http.client.HTTPSConnection(self._host, self._port, timeout=timeout_s, context=self._context)
+
+    def _out_of_reach(self, error: Exception) -> OutOfReachError:
+        return OutOfReachError(f"the gateway {self.url} is out of reach: {str(error) or repr(error)}")
+
+
+def _context(authority: Optional[str]) -> ssl.SSLContext:
+    try:
+        context = ssl.create_default_context(cafile=authority)
+    except (OSError, ssl.SSLError) as error:
+        raise SettingsError(f"{authority} holds no certificates ({error}): give the gateway's own") from error
+    context.options |= ssl.OP_NO_TLSv1 | ssl.OP_NO_TLSv1_1
+    return context
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _reason(response: Any) -> str:
+    """What a refusal says, read so that the connection can go on."""
+    data = response.read(MESSAGE_BYTES)
+    try:
+        return str(json.loads(data.decode("utf-8"))["error"])
+    except (ValueError, LookupError, TypeError):
+        return str(response.reason)

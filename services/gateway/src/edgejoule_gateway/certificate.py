@@ -1,0 +1,54 @@
+"""A certificate of one's own for the gateway, which boards are then told to trust."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import re
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+
+from edgejoule.errors import EdgejouleError
+
+DAYS = 3650
+
+
+def make_certificate(names: Sequence[str], certificate: Path, key: Path) -> None:
+    """Write a self-signed certificate for these host names and addresses, and its key, which only its owner may read.
+
+    Raises:
+        EdgejouleError: a name is none, a file is there already, or there is no openssl.
+    """
+    for file in (certificate, key):
+        if file.exists():
+            raise EdgejouleError(f"{file} is there already: remove it first, and give boards the new certificate")
+    alternatives = ",".join(f"{'IP' if _is_address(name) else 'DNS'}:{_checked(name)}" for name in names)
+    for file in (certificate, key):
+        file.parent.mkdir(parents=True, exist_ok=True)
+    os.close(os.open(key, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
+    command = [
+        *("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"),
+        *("-days", str(DAYS), "-subj", "/CN=edgejoule gateway", "-addext", f"subjectAltName={alternatives}"),
+        *("-addext", "extendedKeyUsage=serverAuth", "-keyout", str(key), "-out", str(certificate)),
+    ]
+    try:
+        subprocess.run(command, check=True, capture_output=True, text=True)
+    except (FileNotFoundError, subprocess.CalledProcessError) as error:
+        key.unlink(missing_ok=True)
+        said = error.stderr.strip().splitlines()[-1:] if isinstance(error, subprocess.CalledProcessError) else [error]
+        raise EdgejouleError(f"openssl made no certificate ({said[0]}): install it, or bring a certificate") from error
+
+
+def _is_address(name: str) -> bool:
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    return True
+
+
+def _checked(name: str) -> str:
+    if not _is_address(name) and not re.fullmatch(r"[A-Za-z0-9]([A-Za-z0-9.-]{0,251}[A-Za-z0-9])?", name):
+        raise EdgejouleError(f"{name!r} is no name or address of a host: give those by which boards reach the gateway")
+    return name

@@ -1,0 +1,172 @@
+"""A stack with a gateway and boards, each a process of its own, and a network between them that can be cut."""
+
+from __future__ import annotations
+
+import json
+import os
+import selectors
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from contextlib import suppress
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from servers import RedisServer, free_ports
+from toy_stack import QUICK, TOYS, Stack
+
+from edgejoule.boards import new_token, register
+from edgejoule.plan import Ref, Step
+from edgejoule.stack.coordination import Timing
+from edgejoule_gateway.certificate import make_certificate
+
+LIMITS = {"poll_s": 5.0, "report_every_s": 0.3, "silence_s": 3.0, "registry_s": 0.3, "spare_bytes": 0}
+
+
+def on_board(id: str, *upstream: str, **parameters: Any) -> Step:
+    """A toy step for the board ``nano``."""
+    inputs = {f"from-{name}": Ref(name, "text") for name in upstream}
+    return Step(id, "on-board", {"name": id, "device": "nano", **parameters}, inputs)
+
+
+class Network:
+    """A port that leads to another one, until it is cut.
+
+    Attributes:
+        port: where to connect to.
+        budget: bytes towards the server after which everything is cut, once; None for no such thing.
+    """
+
+    def __init__(self, to: int) -> None:
+        self._to = to
+        self._server = socket.create_server(("127.0.0.1", 0))
+        self.port = self._server.getsockname()[1]
+        self.up = True
+        self.budget: int | None = None
+        self.cuts = 0
+        self._pairs: set[tuple[socket.socket, socket.socket]] = set()
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def cut(self) -> None:
+        """Nothing goes through any more, and what was open breaks."""
+        self.up = False
+        self.cuts += 1
+        for pair in list(self._pairs):
+            for end in pair:
+                with suppress(OSError):
+                    end.shutdown(socket.SHUT_RDWR)
+
+    def mend(self) -> None:
+        self.up = True
+
+    def close(self) -> None:
+        self.cut()
+        self._server.close()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                client, _ = self._server.accept()
+                server = socket.create_connection(("127.0.0.1", self._to), 5) if self.up else None
+            except OSError:
+                server = None
+                if self._server.fileno() < 0:
+                    return
+            if server is None:
+                client.close()
+                continue
+            threading.Thread(target=self._carry, args=(client, server), daemon=True).start()
+
+    def _carry(self, client: socket.socket, server: socket.socket) -> None:
+        self._pairs.add((client, server))
+        with client, server, selectors.DefaultSelector() as selector, suppress(OSError):
+            selector.register(client, selectors.EVENT_READ, server)
+            selector.register(server, selectors.EVENT_READ, client)
+            while True:
+                for key, _ in selector.select():
+                    data = key.fileobj.recv(1 << 16)  # type: ignore[union-attr]
+                    if not data:
+                        return
+                    key.data.sendall(data)
+                    if key.data is server and self.budget is not None:
+                        self.budget -= len(data)
+                        if self.budget < 0:
+                            self.budget = None
+                            self.cut()
+        self._pairs.discard((client, server))
+
+
+class BoardStack(Stack):
+    """A stack whose gateway has the certificate ``gateway.crt``, and is reached over ``network``."""
+
+    def __init__(
+        self,
+        folder: Path,
+        redis: RedisServer,
+        *,
+        timing: Timing = QUICK,
+        store: str | None = None,
+        limits: dict[str, Any] | None = None,
+    ) -> None:
+        super().__init__(folder, redis, timing=replace(timing, lease_s=3.0), store=store)
+        self.certificate, self.key = folder / "gateway.crt", folder / "gateway.key"
+        make_certificate(["localhost", "127.0.0.1"], self.certificate, self.key)
+        (self.port,) = free_ports(1)
+        self.network = Network(self.port)
+        self._environment["TOY_LIMITS"] = json.dumps({**LIMITS, **(limits or {})})
+        self._environment["TOY_TIMING"] = json.dumps(asdict(replace(timing, lease_s=3.0)))
+
+    def gateway(self) -> subprocess.Popen[bytes]:
+        script = str(TOYS / "run_toy_gateway.py")
+        arguments = [self.where, self.redis.url, str(self.port), str(self.certificate), str(self.key)]
+        process = self._run("gateway", [sys.executable, script, *arguments])
+        self.wait_until(self._listens)
+        return process
+
+    def board(self, name: str = "nano", python: str = sys.executable, **environment: str) -> subprocess.Popen[bytes]:
+        """An agent with a token of its own, which it keeps over restarts."""
+        token = self.folder / f"{name}.token"
+        if not token.exists():
+            token.write_text(new_token(name))
+            register(name, token.read_text(), self.store)
+        arguments = ["--gateway", f"https://localhost:{self.network.port}", "--token-file", str(token)]
+        arguments += ["--ca", str(self.certificate), "--state", str(self.state_of(name))]
+        return self._run("board", [python, str(TOYS / "run_toy_agent.py"), *arguments], **environment)
+
+    def state_of(self, name: str = "nano") -> Path:
+        return self.folder / f"state-{name}"
+
+    def close(self) -> None:
+        self.network.close()
+        super().close()
+
+    def _run(self, role: str, command: list[str], **environment: str) -> subprocess.Popen[bytes]:
+        number = len(self._processes)
+        with open(self.folder / f"{role}{number}.log", "wb") as log:
+            process = subprocess.Popen(command, env={**self._environment, **environment}, stdout=log, stderr=log)
+        self._processes.append(process)
+        return process
+
+    def _listens(self) -> bool:
+        try:
+            socket.create_connection(("127.0.0.1", self.port), 1).close()
+        except OSError:
+            return False
+        return True
+
+
+def stop(process: subprocess.Popen[bytes], number: int = signal.SIGKILL) -> None:
+    """End a process and wait for it."""
+    process.send_signal(number)
+    process.wait(20)
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
