@@ -9,7 +9,7 @@ printf %s "$health" > "$folder/health"
 
 # Workers and conductor put messages into queues, take them out, and agree on who does what. INFO is for Celery.
 commands='+@read +@write +@connection +@transaction +@scripting +@pubsub +@blocking -@dangerous -@admin +info'
-queues='~train* ~evaluate* ~analyze* ~device.* ~unacked* ~_kombu.binding.*'
+queues='~train* ~evaluate* ~analyze* ~device.* ~unacked* ~_kombu.*'
 stack="resetchannels &/* ~edgejoule:* $queues $commands"
 {
   echo 'user default off'
