@@ -250,6 +250,24 @@ def test_full_disk_leaves_the_step_to_others_and_is_no_failure(stack: Stack) -> 
     assert "a is left to others: the disk is full" in stack.logs("worker")
 
 
+def test_step_whose_blob_is_damaged_is_done_again_before_it_is_read(stack: Stack) -> None:
+    stack.conductor()
+    stack.worker()
+    stack.submit(plan_of(toy("alpha")), "first")
+    stack.finish("first")
+    (key,) = stack.done_keys()
+    manifest = stack.store.manifest(key)
+    assert manifest
+    blob = stack.store.fetch(manifest.outputs["text"].sha256)
+    blob.chmod(0o644)
+    blob.write_bytes(b"xlpha")  # of the same size: only reading shows it
+    stack.submit(plan_of(toy("alpha"), toy("b", "alpha")))
+
+    assert stack.finish() == {"alpha": "finished", "b": "finished"}
+    assert len(list((stack.folder / "store/quarantine").iterdir())) == 2
+    assert not list((stack.folder / "store/attempts").rglob("*.json"))
+
+
 # --- the conductor ----------------------------------------------------------------------------------------
 
 
