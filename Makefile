@@ -34,7 +34,7 @@ $(INSTALLED): $(PACKAGES:%=services/%/pyproject.toml) constraints.txt requiremen
 	@echo "Installing into $(VENV), once: torch, ONNX Runtime, OpenVINO and the rest; about a minute plus the download ..."
 	@$(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install -qq --disable-pip-version-check --progress-bar off \
-	  --constraint constraints.txt --requirement requirements-dev.txt --editable 'services/core[stack]' $(PACKAGES:%=--editable services/%)
+	  --constraint constraints.txt --requirement requirements-dev.txt --editable 'services/core[stack,accounts]' $(PACKAGES:%=--editable services/%)
 	@touch $@
 	@echo "Done."
 
@@ -78,6 +78,20 @@ $(INSTALLED36): requirements-py36.txt
 .PHONY: faithfulness
 faithfulness: setup ## Our detectors beside their authors' code, same random weights (fetches that code into .references)
 	@$(BIN)/python tests/faithfulness/run.py $(ARGS)
+
+.PHONY: up
+up: ## Start the whole stack in containers; writes .env with random secrets when there is none
+	@$(PYTHON) docker/environment.py
+	@docker compose up --detach --build --wait
+	@echo "The stack is up. To use it from this host: set -a; . ./.env.operator; set +a; edgejoule submit SPEC"
+
+.PHONY: down
+down: ## Stop the stack; what it made stays in its volumes
+	@docker compose --profile '*' down
+
+.PHONY: test-stack
+test-stack: setup ## The whole stack in real containers: built, used, scaled, gone (needs a Docker engine)
+	@$(BIN)/python tests/stack/run.py
 
 .PHONY: lint
 lint: setup ## Style, format and types

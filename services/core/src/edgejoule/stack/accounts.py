@@ -56,9 +56,10 @@ RIGHTS: Mapping[str, Rights] = {
     "evaluator": _WORKER,
     "analyst": _WORKER,
     "host-agent": _WORKER,
-    "operator": Rights(  # a person at the command line: brings data, submits, cancels, has failed steps tried again
-        read=("blobs/", "manifests/", "attempts/", "runs/", "events/"),
-        write=("probe", "blobs/", "manifests/", "attempts/", "runs/", "events/", "quarantine/"),
+    "operator": Rights(  # a person at the command line: brings data, submits, cancels, has failed steps tried again,
+        # registers devices
+        read=("blobs/", "manifests/", "attempts/", "runs/", "events/", "devices/", "probes/"),
+        write=("probe", "blobs/", "manifests/", "attempts/", "runs/", "events/", "quarantine/", "devices/"),
         delete=("blobs/", "manifests/", "attempts/", "runs/"),
         list=("",),
     ),

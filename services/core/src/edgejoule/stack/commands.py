@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import socket
 import sys
 import threading
 from collections.abc import Iterator
@@ -234,4 +235,4 @@ def _run_name(run: str | None, store: Store) -> str:
 def alive_file() -> Path | None:
     """What a process of the stack touches while it is well; see ``edgejoule alive``."""
     workspace = os.environ.get("EDGEJOULE_WORKSPACE")
-    return Path(workspace) / "alive" if workspace else None
+    return Path(workspace) / f"alive-{socket.gethostname()}" if workspace else None  # replicas may share it

@@ -1,0 +1,116 @@
+"""The compose file, .env.example, the Dockerfiles and the S3 accounts tell one story. `make test-stack` runs it."""
+
+from __future__ import annotations
+
+import re
+import stat
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from edgejoule.stack.accounts import RIGHTS, access_key, secret_name
+
+ROOT = Path(__file__).resolve().parents[2]
+COMPOSE = (ROOT / "docker-compose.yml").read_text(encoding="utf-8")
+SERVICES: dict[str, dict[str, Any]] = yaml.safe_load(COMPOSE)["services"]
+EXAMPLE = dict(re.findall(r"^([A-Z0-9_]+)=(.*)$", (ROOT / ".env.example").read_text(encoding="utf-8"), re.MULTILINE))
+DOCKERFILES = sorted([*ROOT.glob("services/*/Dockerfile"), *ROOT.glob("docker/*/Dockerfile")])
+ACCOUNT_OF = {"trainer-gpu": "trainer"}
+OURS = [name for name in SERVICES if name not in ("redis", "minio", "init")]
+
+
+def variables(file: Path) -> dict[str, str]:
+    return dict(re.findall(r"^([A-Z0-9_]+)=(.*)$", file.read_text(encoding="utf-8"), re.MULTILINE))
+
+
+def write_environment(folder: Path) -> None:
+    subprocess.run([sys.executable, ROOT / "docker" / "environment.py", folder], check=True)
+
+
+def test_every_variable_is_in_the_example_with_the_default_of_the_compose_file() -> None:
+    used = set(re.findall(r"(?<!\$)\$\{([A-Z0-9_]+)", COMPOSE))
+    assert used == set(EXAMPLE) - {"COMPOSE_PROFILES"}
+    for name, default in re.findall(r"\$\{([A-Z0-9_]+):-([^}]*)\}", COMPOSE):
+        assert EXAMPLE[name] == default, name
+
+
+def test_a_missing_secret_stops_compose_with_a_sentence() -> None:
+    needed = dict(re.findall(r"\$\{([A-Z0-9_]+):\?([^}]*)\}", COMPOSE))
+    assert needed.keys() == {name for name, value in EXAMPLE.items() if not value} | {"S3_ROOT_USER"}
+    assert set(needed.values()) == {'run "make up", which writes .env with random secrets'}
+
+
+def test_images_are_pinned_alike_in_dockerfiles_and_settings() -> None:
+    for file in DOCKERFILES:
+        for name, default in re.findall(r"^ARG (\w+_IMAGE)=(.+)$", file.read_text(encoding="utf-8"), re.MULTILINE):
+            assert EXAMPLE[name] == default, f"{name} in {file}"
+            assert re.search(r":\S*\d", default), f"{default} names no version"
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_service_uses_its_own_account_and_no_other(name: str) -> None:
+    service, account = SERVICES[name], ACCOUNT_OF.get(name, name)
+    settings = service["environment"]
+    assert settings["EDGEJOULE_S3_ACCESS_KEY"] == access_key(account)
+    assert account in RIGHTS
+    secrets = set(re.findall(r"\$\{(\w*(?:SECRET|PASSWORD))\b", str(settings)))
+    assert secrets == {secret_name(account)}
+    assert settings["EDGEJOULE_BROKER"].startswith(f"redis://{account.replace('-', '')}:")
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_service_is_confined_and_looked_after(name: str) -> None:
+    service = SERVICES[name]
+    assert service["user"] == "10001:10001"
+    assert service["read_only"]
+    assert service["cap_drop"] == ["ALL"]
+    assert service["security_opt"] == ["no-new-privileges:true"]
+    assert service["mem_limit"]
+    assert service["pids_limit"]
+    assert service["restart"] == ("on-failure:5" if name == "init" else "unless-stopped")
+    assert name == "init" or service["healthcheck"]["test"]
+    assert all(port.startswith("127.0.0.1:") for port in service.get("ports", ()))
+    assert not service.keys() & {"privileged", "cap_add", "container_name", "network_mode", "pid"}
+
+
+def test_every_account_has_a_redis_user() -> None:
+    users = set(re.findall(r"user (\w+) on", (ROOT / "docker" / "redis" / "start.sh").read_text(encoding="utf-8")))
+    assert {account.replace("-", "") for account in RIGHTS} <= users
+
+
+def test_dockerfiles_need_no_front_end_from_a_registry_and_run_as_nobody() -> None:
+    for file in DOCKERFILES:
+        text = file.read_text(encoding="utf-8")
+        assert "syntax=" not in text, file
+        assert "\nUSER 10001:10001\n" in text, file
+
+
+def test_environment_is_written_once_with_secrets_of_its_own_and_private(tmp_path: Path) -> None:
+    write_environment(tmp_path)
+    first = variables(tmp_path / ".env")
+    secrets = [first[name] for name, value in EXAMPLE.items() if not value]
+    assert len(set(secrets)) == len(secrets)
+    assert all(re.fullmatch("[0-9a-f]{40}", secret) for secret in secrets)
+    for name in (".env", ".env.operator"):
+        assert stat.S_IMODE((tmp_path / name).stat().st_mode) == 0o600
+    write_environment(tmp_path)
+    assert variables(tmp_path / ".env") == first
+
+
+def test_environment_keeps_what_is_there_and_gets_what_is_missing(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text("# mine\nREDIS_PORT=7000\nTRAINER_SECRET=\nOPERATOR_SECRET=abc\n")
+    write_environment(tmp_path)
+    found = variables(tmp_path / ".env")
+    assert found["REDIS_PORT"] == "7000"
+    assert len(found["TRAINER_SECRET"]) == 40
+    assert found.keys() >= EXAMPLE.keys()
+    operator = variables(tmp_path / ".env.operator")
+    assert operator["EDGEJOULE_BROKER"] == "redis://operator:abc@127.0.0.1:7000/0"
+    told = {
+        value for name, value in found.items() if name.endswith(("SECRET", "PASSWORD")) and name != "OPERATOR_SECRET"
+    }
+    assert not any(secret in (tmp_path / ".env.operator").read_text() for secret in told)
