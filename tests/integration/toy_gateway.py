@@ -2,28 +2,48 @@
 
 from __future__ import annotations
 
+import hashlib
+import http.client
 import json
 import os
 import selectors
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import threading
 from contextlib import suppress
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
+from uuid import uuid4
 
 from servers import RedisServer, free_ports
 from toy_stack import QUICK, TOYS, Stack
 
+sys.path.insert(0, str(TOYS))
+from run_toy_stack import MODULES
+
 from edgejoule.boards import new_token, register
-from edgejoule.plan import Ref, Step
+from edgejoule.kinds import Kinds
+from edgejoule.plan import Ref, Step, step_key
+from edgejoule.reconcile import Ready
+from edgejoule.stack.app import Sender
 from edgejoule.stack.coordination import Timing
+from edgejoule.stack.messages import StepMessage, make_message, queue_of
 from edgejoule_gateway.certificate import make_certificate
 
 LIMITS = {"poll_s": 5.0, "report_every_s": 0.3, "silence_s": 3.0, "registry_s": 0.3, "spare_bytes": 0}
+
+
+HELLO = {
+    "agent": "0.1.0",
+    "kinds": {"on-board": 1, "build": 2, "benchmark": 2},
+    "hardware": {"processor": "a toy"},
+    "environment": {"kernel": "6.1"},
+}
+KINDS = Kinds(MODULES)
 
 
 def on_board(id: str, *upstream: str, **parameters: Any) -> Step:
@@ -37,6 +57,7 @@ class Network:
 
     Attributes:
         port: where to connect to.
+        carried: bytes towards the server so far.
         budget: bytes towards the server after which everything is cut, once; None for no such thing.
     """
 
@@ -47,6 +68,7 @@ class Network:
         self.up = True
         self.budget: int | None = None
         self.cuts = 0
+        self.carried = 0
         self._pairs: set[tuple[socket.socket, socket.socket]] = set()
         threading.Thread(target=self._accept, daemon=True).start()
 
@@ -91,6 +113,8 @@ class Network:
                     if not data:
                         return
                     key.data.sendall(data)
+                    if key.data is server:
+                        self.carried += len(data)
                     if key.data is server and self.budget is not None:
                         self.budget -= len(data)
                         if self.budget < 0:
@@ -136,6 +160,25 @@ class BoardStack(Stack):
         arguments += ["--ca", str(self.certificate), "--state", str(self.state_of(name))]
         return self._run("board", [python, str(TOYS / "run_toy_agent.py"), *arguments], **environment)
 
+    def offer(self, step: Step, inputs: dict[str, str] | None = None) -> StepMessage:
+        """Send a step as the conductor does."""
+        kind = KINDS[step.kind]
+        key = step_key(step.kind, kind.version, step.parameters, inputs or {})
+        message = make_message(step, kind.version, Ready(key, inputs or {}), uuid4().hex)
+        assert self.coordination.claim({key: message.claim}) == [key]
+        sender = Sender(self.redis.url)
+        sender.send(message, queue_of(step, kind, None))
+        sender.close()
+        return message
+
+    def client(self, name: str = "nano") -> Client:
+        """Someone who holds the token of a board, said hello and can do toys, builds and benchmarks."""
+        token = new_token(name)
+        register(name, token, self.store)
+        client = Client(self, token)
+        self.wait_until(lambda: client.ask("/v1/hello", HELLO)[0] == 200)
+        return client
+
     def state_of(self, name: str = "nano") -> Path:
         return self.folder / f"state-{name}"
 
@@ -156,6 +199,58 @@ class BoardStack(Stack):
         except OSError:
             return False
         return True
+
+
+class Client:
+    """Whoever speaks to the gateway, by a connection for each request."""
+
+    def __init__(self, stack: BoardStack, token: str) -> None:
+        self._port = stack.port
+        self._context = ssl.create_default_context(cafile=str(stack.certificate))
+        self.token = token
+        self.device = token.partition(".")[0]
+
+    def connect(self) -> ssl.SSLSocket:
+        """A bare connection."""
+        plain = socket.create_connection(("localhost", self._port), 10)
+        return self._context.wrap_socket(plain, server_hostname="localhost")
+
+    def request(
+        self, method: str, path: str, body: bytes | None = None, headers: dict[str, str] | None = None
+    ) -> tuple[int, bytes, dict[str, str]]:
+        connection = http.client.HTTPSConnection("localhost", self._port, timeout=20, context=self._context)
+        try:
+            connection.request(method, path, body, {"Authorization": f"Bearer {self.token}", **(headers or {})})
+            response = connection.getresponse()
+            return response.status, response.read(), dict(response.getheaders())
+        finally:
+            connection.close()
+
+    def ask(self, path: str, message: object = None) -> tuple[int, Any]:
+        """The status and the parsed answer to a message."""
+        status, body, _ = self.request("POST", path, json.dumps(message or {}).encode())
+        return status, json.loads(body) if body else None
+
+    def job(self) -> dict[str, Any]:
+        """The next job, of which there is one."""
+        status, job = self.ask("/v1/job")
+        assert status == 200, job
+        return cast("dict[str, Any]", job)
+
+    def result(self, job: str, outputs: dict[str, bytes], **fields: object) -> tuple[int, Any]:
+        """Hand in a result with these outputs, of which nothing is sent yet."""
+        blobs = {name: {"sha256": sha256(data), "size_bytes": len(data)} for name, data in outputs.items()}
+        result = {"outcome": "ok", "reason": None, "transient": False, "duration_s": 1.5, "log": None, "outputs": blobs}
+        return self.ask(f"/v1/jobs/{job}/result", {**result, **fields})
+
+    def upload(self, job: str, name: str, data: bytes, offset: int = 0) -> int:
+        """Send (the rest of) a file; the status."""
+        headers = {"Upload-Offset": str(offset)}
+        return self.request("PUT", f"/v1/jobs/{job}/files/{name}", data[offset:], headers)[0]
+
+
+def sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
 
 
 def stop(process: subprocess.Popen[bytes], number: int = signal.SIGKILL) -> None:

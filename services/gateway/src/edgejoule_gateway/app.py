@@ -44,7 +44,6 @@ _log = logging.getLogger(__name__)
 _SLICE_S = 1.0  # of a long poll: so often a board that went away is noticed
 _CHUNK_BYTES = 1 << 18
 _THREADS = 256
-_UNREACHABLE_EVERY_S = 30.0
 _SWEEP_EVERY_S = 3600.0
 _RANGE = re.compile(r"bytes=(\d{1,18})-")
 
@@ -235,7 +234,7 @@ class Gateway:
         to_thread.current_default_thread_limiter().total_tokens = _THREADS
         tasks = [
             asyncio.create_task(self._repeat(self._coordination.timing.beat_s, self._beat)),
-            asyncio.create_task(self._repeat(_UNREACHABLE_EVERY_S, self._end_unreachable)),
+            asyncio.create_task(self._repeat(self._limits.unreachable_s / 20, self._end_unreachable)),
             asyncio.create_task(self._repeat(_SWEEP_EVERY_S, self._sweep)),
         ]
         yield
