@@ -153,7 +153,7 @@ class Train(Training):
         default=1.0,
         gt=0,
         strict=True,
-        description="greatest norm of a gradient: Adam remembers a larger one, of the first steps, for hundreds of steps",
+        description="greatest norm of a gradient; of the first steps Adam would remember a larger one for long",
     )
     channels_last: bool = Field(default=False, strict=True, description="memory layout NHWC, faster on many devices")
     mixed_precision: bool = Field(
