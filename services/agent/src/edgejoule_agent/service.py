@@ -22,14 +22,13 @@ from typing import Any, Callable, Dict, Iterator, Optional
 from edgejoule_agent import host
 from edgejoule_agent.blobs import Blobs, hash_of
 from edgejoule_agent.connection import POLL_TIMEOUT_S, Connection
-from edgejoule_agent.errors import HostError, JobGoneError, OutOfReachError, TokenRefusedError
+from edgejoule_agent.errors import HostError, JobGoneError, OutOfReachError
 from edgejoule_agent.host_lock import host_lock
 from edgejoule_agent.step_process import Limits, Report, Stopped, run_step
 
 KINDS = {"build": "edgejoule_agent.steps.build", "benchmark": "edgejoule_agent.steps.benchmark"}
 LOG_BYTES = 8 << 20  # of what a step printed, its end
 BACK_OFF_S = (1.0, 2.0, 5.0, 10.0, 30.0)
-REFUSED_S = 60.0
 TROUBLE_S = 10.0  # after this host's own fault
 QUIET_S = 5.0  # that the last words to the gateway may take at the end
 
@@ -107,8 +106,7 @@ class Service:
         """Wait for longer and longer; say so once."""
         if self._failures == 0:
             _log.warning("%s; trying again until it answers", error)
-        refused = isinstance(error, TokenRefusedError)
-        pause_s = REFUSED_S if refused else BACK_OFF_S[min(self._failures, len(BACK_OFF_S) - 1)]
+        pause_s = BACK_OFF_S[min(self._failures, len(BACK_OFF_S) - 1)]
         self._failures += 1
         self._greeted = False
         self._stopping.wait(pause_s * random.uniform(0.5, 1.0))

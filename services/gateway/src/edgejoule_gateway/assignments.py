@@ -61,12 +61,19 @@ class Assignment:
 
 
 class Board:
-    """What this gateway knows of a board."""
+    """What this gateway knows of a board.
+
+    Attributes:
+        waits_since: when a step was first seen to wait for it, after it was last heard of.
+        requests: under way.
+        poll: which of its requests for a job counts, the latest.
+    """
 
     def __init__(self, device: str) -> None:
         self.device = device
         self.lock = threading.Lock()
         self.heard_at = time.monotonic()
+        self.waits_since: float | None = None
         self.kinds: dict[str, int] | None = None
         self.assignment: Assignment | None = None
         self.requests = 0
@@ -210,11 +217,17 @@ class Assignments:
                 assignment.against = _AGAINST[answer]
 
     def end_unreachable(self, devices: frozenset[str]) -> None:
-        """End the steps that wait for boards that were silent for long; to be called every now and then."""
+        """End the steps that waited for long for boards that are silent; to be called every now and then."""
         for device in devices:
             board = self.board(device)
-            if time.monotonic() - board.heard_at <= self._limits.unreachable_s:
+            if self._coordination.waiting_messages(f"device.{device}") == 0:
+                board.waits_since = None
                 continue
+            if board.waits_since is None or board.waits_since < board.heard_at:
+                board.waits_since = time.monotonic()
+            if time.monotonic() - board.waits_since <= self._limits.unreachable_s:
+                continue
+            board.waits_since = None
             while (data := self._coordination.next_message(f"device.{device}", 0)) is not None:
                 with board.lock:
                     if (message := self._opened(device, data)) is None:

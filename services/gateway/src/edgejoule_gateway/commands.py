@@ -37,7 +37,7 @@ def serve(
     unreachable_h: Annotated[
         float,
         typer.Option(
-            help="The steps of a board that is silent for so many hours end as unreachable.",
+            help="Steps that wait for so many hours for a board that is silent end as unreachable.",
             envvar="EDGEJOULE_UNREACHABLE_H",
             min=0.01,
         ),

@@ -13,7 +13,7 @@ class Limits:
         poll_s: a request for a job is answered after so long, job or not.
         report_every_s: boards are asked to report their progress so often.
         silence_s: a board that is silent for so long loses its lease; its step waits for it in its queue.
-        unreachable_s: the steps of a board that is silent for so long end as ``unreachable``.
+        unreachable_s: steps that wait for so long for a board that is silent end as ``unreachable``.
         registry_s: a revoked token is served for at most so long.
         kept_s: what a board has not completed for so long is thrown away.
         head_s: a connection that has not sent a whole request head after so long is closed.
