@@ -57,10 +57,10 @@ class Connection:
             return None
         try:
             answer = json.loads(data.decode("utf-8"))
-        except ValueError as error:
-            raise OutOfReachError(f"what answers at {self.url} is no gateway: {error}") from error
+        except ValueError:
+            answer = None
         if not isinstance(answer, dict):
-            raise OutOfReachError(f"what answers at {self.url} is no gateway")
+            raise self._no_gateway()
         return answer
 
     def download(self, path: str, start: int, take: Callable[[bytes], Any]) -> None:
@@ -122,7 +122,7 @@ class Connection:
             response = self._open.getresponse()
             if response.status < 300:
                 return response
-            reason = _reason(response)
+            reason = self._reason(response)
         except (OSError, http.client.HTTPException) as error:  # ssl's errors are OSErrors
             self.close()
             raise self._out_of_reach(error) from error
@@ -136,19 +136,32 @@ class Connection:
         raise OutOfReachError(f"the gateway {self.url} answers {response.status}: {reason}")
 
     def _whole(self, response: Any) -> bytes:
+        """The whole body of a response, which says how long it is."""
         try:
-            data: bytes = response.read(MESSAGE_BYTES)
-            if response.read(1):
-                raise OutOfReachError(f"what answers at {self.url} says more than a gateway would")
+            if response.length is None or response.length > MESSAGE_BYTES:
+                raise self._no_gateway()
+            data: bytes = response.read()
             return data
         except (OSError, http.client.HTTPException) as error:
             self.close()
             raise self._out_of_reach(error) from error
 
+    def _reason(self, response: Any) -> str:
+        """What a refusal says, read so that the connection can go on."""
+        data = self._whole(response)
+        try:
+            return str(json.loads(data.decode("utf-8"))["error"])
+        except (ValueError, LookupError, TypeError):
+            return str(response.reason)
+
     def _new(self, timeout_s: float) -> Any:
         if self._context is None:
             return http.client.HTTPConnection(self._host, self._port, timeout=timeout_s)
         return http.client.HTTPSConnection(self._host, self._port, timeout=timeout_s, context=self._context)
+
+    def _no_gateway(self) -> OutOfReachError:
+        self.close()
+        return OutOfReachError(f"what answers at {self.url} is no gateway of edgejoule: see that the address is right")
 
     def _out_of_reach(self, error: Exception) -> OutOfReachError:
         return OutOfReachError(f"the gateway {self.url} is out of reach: {str(error) or repr(error)}")
@@ -168,12 +181,3 @@ def _is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
-
-
-def _reason(response: Any) -> str:
-    """What a refusal says, read so that the connection can go on."""
-    data = response.read(MESSAGE_BYTES)
-    try:
-        return str(json.loads(data.decode("utf-8"))["error"])
-    except (ValueError, LookupError, TypeError):
-        return str(response.reason)

@@ -1,0 +1,400 @@
+"""The agent against a gateway that behaves oddly: it answers by a script. The real one is in the integration tests."""
+
+import hashlib
+import http.server
+import json
+import os
+import re
+import socket
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from edgejoule_agent import service
+from edgejoule_agent.blobs import Blobs, hash_of
+from edgejoule_agent.connection import Connection
+from edgejoule_agent.errors import JobGoneError, OutOfReachError, SettingsError, TokenRefusedError
+from edgejoule_agent.host_lock import host_lock
+
+TOKEN = "nano.secret"
+JOB = "a" * 32
+DATA = bytes(range(256)) * 3000
+HASH = hashlib.sha256(DATA).hexdigest()
+
+
+class Gateway:
+    """A server on this host; ``answer(method, path, body)`` gives a status and an answer, or does something odd.
+
+    Attributes:
+        heard: (method, path, body) of every request.
+    """
+
+    def __init__(self):
+        self.heard = []
+        self.answer = lambda method, path, body: (204, b"")
+        owner = self
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def handle_one(self):
+                body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+                owner.heard.append((self.command, self.path, body))
+                assert self.headers["Authorization"] == "Bearer " + TOKEN
+                answer = owner.answer(self.command, self.path, body)
+                if answer is None:  # hang up
+                    self.close_connection = True
+                    return
+                status, content = answer[0], answer[1]
+                content = content if isinstance(content, bytes) else json.dumps(content).encode()
+                start = int((re.findall(r"bytes=(\d+)-", self.headers.get("Range", "")) or ["0"])[0])
+                self.send_response(206 if start else status)
+                self.send_header("Content-Length", str(answer[2] if len(answer) > 2 else len(content) - start))
+                self.end_headers()
+                self.wfile.write(content[start:])
+                if len(answer) > 2:
+                    self.close_connection = True
+
+            do_GET = do_POST = do_PUT = handle_one
+
+            def log_message(self, *_):
+                pass
+
+        self._server = http.server.HTTPServer(("127.0.0.1", 0), Handler)
+        self.url = "http://127.0.0.1:{}".format(self._server.server_address[1])
+        threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True).start()
+
+    def close(self):
+        self._server.shutdown()
+        self._server.server_close()
+
+
+@pytest.fixture
+def gateway():
+    gateway = Gateway()
+    yield gateway
+    gateway.close()
+
+
+@pytest.fixture
+def connection(gateway):
+    connection = Connection(gateway.url, TOKEN)
+    yield connection
+    connection.close()
+
+
+# --- the connection -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "url", ["", "gateway", "ftp://x", "https://", "https://x/path", "http://gateway:8443", "http://10.0.0.1"]
+)
+def test_address_that_is_none_or_would_tell_the_token_is_refused(url):
+    with pytest.raises(SettingsError):
+        Connection(url, TOKEN)
+
+
+@pytest.mark.parametrize("token", ["", "two words", "line\nbreak", "\x00"])
+def test_token_that_is_none_is_refused(token):
+    with pytest.raises(SettingsError, match="the token is none"):
+        Connection("https://gateway", token)
+
+
+def test_authority_that_is_none_is_refused(tmp_path):
+    with pytest.raises(SettingsError, match="holds no certificates"):
+        Connection("https://gateway", TOKEN, str(tmp_path / "none"))
+
+
+@pytest.mark.parametrize(
+    ("answer", "error"),
+    [
+        ((401, {"error": "no"}), TokenRefusedError),
+        ((404, {"error": "no such job"}), JobGoneError),
+        ((410, {"error": "no such job"}), JobGoneError),
+        ((429, {"error": "slower"}), OutOfReachError),
+        ((503, b"no json"), OutOfReachError),
+        ((302, b""), OutOfReachError),
+        ((200, b"no json"), OutOfReachError),
+        ((200, b"[1]"), OutOfReachError),
+        ((200, b"\xff"), OutOfReachError),
+        ((200, b"{", 500), OutOfReachError),
+        (None, OutOfReachError),
+    ],
+)
+def test_odd_answer_is_told_apart_and_the_next_request_is_served(gateway, connection, answer, error):
+    gateway.answer = lambda *_: answer
+    with pytest.raises(error):
+        connection.ask("/v1/job", {})
+    gateway.answer = lambda *_: (200, {"well": True})
+    assert connection.ask("/v1/job", {}) == {"well": True}
+
+
+def test_gateway_that_is_not_there_is_out_of_reach():
+    with socket.socket() as held:
+        held.bind(("127.0.0.1", 0))
+        connection = Connection("http://127.0.0.1:{}".format(held.getsockname()[1]), TOKEN)
+        with pytest.raises(OutOfReachError, match="is out of reach"):
+            connection.ask("/v1/job", {})
+
+
+def test_requests_share_one_connection(gateway, connection):
+    gateway.answer = lambda *_: (200, {})
+    connection.ask("/a", {})
+    first = connection._open.sock
+    for _ in range(3):
+        connection.ask("/a", {})
+    assert connection._open.sock is first
+
+
+# --- blobs --------------------------------------------------------------------------------------------
+
+
+def test_blob_that_breaks_off_goes_on_there(tmp_path, gateway, connection):
+    blobs = Blobs(str(tmp_path), 10**9)
+
+    def fetch(sha256, start, take):
+        connection.download("/blob", start, take)
+
+    gateway.answer = lambda *_: (200, DATA[:300000], len(DATA))
+    with pytest.raises(OutOfReachError):
+        blobs.get(HASH, fetch)
+    assert (tmp_path / (HASH + ".part")).stat().st_size == 300000
+    gateway.answer = lambda *_: (200, DATA)
+    path = blobs.get(HASH, fetch)
+    assert Path(path).read_bytes() == DATA
+    heard = len(gateway.heard)
+    assert blobs.get(HASH, fetch) == path
+    assert len(gateway.heard) == heard  # not asked for again
+
+
+def test_blob_of_another_hash_is_thrown_away(tmp_path):
+    blobs = Blobs(str(tmp_path), 10**9)
+    with pytest.raises(OutOfReachError, match="sha256"):
+        blobs.get(HASH, lambda sha256, start, take: take(b"other"))
+    assert os.listdir(str(tmp_path)) == []
+
+
+def test_blob_that_was_damaged_here_is_fetched_again(tmp_path):
+    blobs = Blobs(str(tmp_path), 10**9)
+    (tmp_path / HASH).write_bytes(b"damaged")
+    assert hash_of(blobs.get(HASH, lambda sha256, start, take: take(DATA))) == HASH
+
+
+def test_blobs_used_longest_ago_go_first_and_needed_ones_stay(tmp_path):
+    blobs = Blobs(str(tmp_path), 250)
+    for age, name in enumerate("abcd"):
+        (tmp_path / name).write_bytes(b"x" * 100)
+        os.utime(str(tmp_path / name), (1000 - age, 1000 - age))
+    blobs.make_room(["d"])
+    assert sorted(os.listdir(str(tmp_path))) == ["a", "d"]
+
+
+# --- the service --------------------------------------------------------------------------------------
+
+
+class World:
+    """A service in a thread, and the gateway that it serves."""
+
+    def __init__(self, gateway, folder):
+        self.gateway = gateway
+        self.folder = folder
+        self.stopping = threading.Event()
+        self.results = []
+        self.jobs = []
+        gateway.answer = self.answer
+
+    def answer(self, method, path, body):
+        if path == "/v1/hello":
+            return 200, {"device": "nano"}
+        if path == "/v1/job":
+            if self.jobs:
+                return 200, self.jobs.pop()
+            time.sleep(0.05)
+            return 204, b""
+        if path.endswith("/progress"):
+            return 200, {"go_on": True}
+        if path.endswith("/result"):
+            self.results.append(json.loads(body.decode()))
+            return 200, {"over": True, "said": "thanks"}
+        return 200, DATA
+
+    def job(self, **parameters):
+        return {
+            "job": JOB,
+            "step": "step",
+            "kind": "toy",
+            "version": 3,
+            "parameters": parameters,
+            "inputs": {},
+            "exclusive": True,
+            "time_limit_s": 60.0,
+            "silence_limit_s": 60.0,
+            "report_every_s": 0.1,
+        }
+
+    def start(self):
+        connection = Connection(self.gateway.url, TOKEN)
+        agent = service.Service(connection, str(self.folder), 10**9, self.stopping, {"toy": "toy_steps"})
+        self.thread = threading.Thread(target=agent.serve, daemon=True)
+        self.thread.start()
+
+    def stop(self):
+        self.stopping.set()
+        self.thread.join(15)
+        assert not self.thread.is_alive()
+
+    def wait_for(self, true, seconds=15):
+        deadline = time.monotonic() + seconds
+        while not true():
+            assert time.monotonic() < deadline, self.gateway.heard
+            time.sleep(0.02)
+
+
+@pytest.fixture
+def world(gateway, tmp_path, monkeypatch):
+    folder = str(Path(__file__).parent)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([folder, os.environ.get("PYTHONPATH", "")]))
+    monkeypatch.syspath_prepend(folder)
+    monkeypatch.setenv("EDGEJOULE_LOCKS", str(tmp_path))
+    monkeypatch.setattr(service, "BACK_OFF_S", (0.05,))
+    monkeypatch.setattr(service, "TROUBLE_S", 0.05)
+    world = World(gateway, tmp_path / "state")
+    yield world
+    world.stop()
+
+
+def test_service_says_hello_then_works_and_delivers(world):
+    world.jobs.append(world.job(ticks=20))
+    world.jobs[0]["inputs"] = {"data": HASH}
+    world.jobs[0]["parameters"]["do"] = "crash"
+    world.start()
+    world.wait_for(lambda: world.results)
+    (result,) = world.results
+    assert (result["outcome"], result["reason"], result["outputs"]) == ("failed", "ValueError: a bug", {})
+    assert result["log"]["size_bytes"] > 0
+    assert world.gateway.heard[0][1] == "/v1/hello"
+    assert json.loads(world.gateway.heard[0][2].decode())["kinds"] == {"toy": 3}
+    assert any(path.endswith("/progress") for _, path, _ in world.gateway.heard)
+    world.wait_for(lambda: not (world.folder / "job").exists())
+
+
+def test_result_is_kept_until_the_gateway_takes_it_and_missing_files_are_sent(world):
+    taken = []
+
+    def answer(method, path, body, usual=world.answer):
+        if path.endswith("/result") and len(world.results) < 3:
+            world.results.append(json.loads(body.decode()))
+            if len(world.results) == 1:
+                return None  # the connection breaks
+            if len(world.results) == 2:
+                return 503, {"error": "later"}
+            return 200, {"over": False, "said": "", "missing": {"text": 0, "record": 5}}
+        if method == "PUT":
+            taken.append((path, body))
+            return 200, {}
+        return usual(method, path, body)
+
+    world.gateway.answer = answer
+    world.jobs.append(world.job())
+    world.start()
+    world.wait_for(lambda: len(world.results) == 4 and not (world.folder / "job").exists())
+    assert world.results[0] == world.results[3]
+    assert sorted(world.results[0]["outputs"]) == ["record", "text"]
+    files = dict(taken)
+    assert files["/v1/jobs/{}/files/text".format(JOB)] == b""
+    assert files["/v1/jobs/{}/files/record".format(JOB)] == b'{"threads":"1","waits":"PASSIVE"}'[5:]
+
+
+def test_result_on_the_disk_is_delivered_before_anything_else(world):
+    world.jobs.append(world.job())
+    refuse = threading.Event()
+    refuse.set()
+
+    def answer(method, path, body, usual=world.answer):
+        return (503, {"error": "later"}) if refuse.is_set() and path.endswith("/result") else usual(method, path, body)
+
+    world.gateway.answer = answer
+    world.start()
+    world.wait_for(lambda: (world.folder / "job" / "result.json").exists())
+    world.stop()
+    world.stopping.clear()
+    refuse.clear()
+    del world.gateway.heard[:]
+    world.start()
+    world.wait_for(lambda: world.results)
+    assert [path for _, path, _ in world.gateway.heard][:2] == ["/v1/hello", "/v1/jobs/{}/result".format(JOB)]
+
+
+def test_job_that_the_agent_was_at_when_it_ended_is_dropped(world):
+    (world.folder / "job" / "outputs").mkdir(parents=True)
+    (world.folder / "job" / "job.json").write_text(json.dumps(world.job()))
+    (world.folder / "job" / "outputs" / "text").write_text("half")
+    world.start()
+    world.wait_for(lambda: any(path == "/v1/job" for _, path, _ in world.gateway.heard))
+    assert not (world.folder / "job").exists()
+    assert world.results == []
+
+
+def test_job_that_is_not_wanted_any_more_is_stopped(world, tmp_path):
+    pids = tmp_path / "pids"
+
+    def answer(method, path, body, usual=world.answer):
+        if path.endswith("/progress") and pids.exists():
+            return 200, {"go_on": False, "reason": "cancelled"}
+        return usual(method, path, body)
+
+    world.gateway.answer = answer
+    world.jobs.append(world.job(do="sleep", pids=str(pids)))
+    world.start()
+    world.wait_for(pids.exists)
+    world.wait_for(lambda: not (world.folder / "job").exists())
+    assert world.results == []
+
+
+def test_job_whose_input_is_gone_is_dropped(world):
+    def answer(method, path, body, usual=world.answer):
+        return (404, {"error": "damaged"}) if "/blobs/" in path else usual(method, path, body)
+
+    world.gateway.answer = answer
+    world.jobs.append(dict(world.job(), inputs={"data": HASH}))
+    world.start()
+    world.wait_for(lambda: any("/blobs/" in path for _, path, _ in world.gateway.heard))
+    world.wait_for(lambda: not (world.folder / "job").exists())
+    assert world.results == []
+
+
+def test_step_under_way_is_given_back_when_the_agent_ends(world, tmp_path):
+    pids = tmp_path / "pids"
+    world.jobs.append(world.job(do="sleep", pids=str(pids)))
+    world.start()
+    world.wait_for(pids.exists)
+    world.stop()
+    assert [result["outcome"] for result in world.results] == ["given_back"]
+    assert not (world.folder / "job").exists()
+
+
+def test_full_disk_gives_the_step_back(world):
+    world.jobs.append(world.job(do="full_disk"))
+    world.start()
+    world.wait_for(lambda: world.results)
+    assert world.results[0]["outcome"] == "given_back"
+    assert "the disk is full" in world.results[0]["reason"]
+
+
+def test_kind_that_the_agent_does_not_know_fails_with_what_to_do(world):
+    world.jobs.append(dict(world.job(), kind="video"))
+    world.start()
+    world.wait_for(lambda: world.results)
+    assert "knows no step video" in world.results[0]["reason"]
+
+
+def test_measurement_waits_for_others_on_its_host_and_says_so(world):
+    with host_lock(False, lambda: None):
+        world.jobs.append(world.job())
+        world.start()
+        world.wait_for(lambda: any(b"for others on this host" in body for _, _, body in world.gateway.heard))
+        assert world.results == []
+    world.wait_for(lambda: world.results)
+    assert world.results[0]["outcome"] == "ok"
