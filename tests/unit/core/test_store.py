@@ -580,3 +580,18 @@ def test_full_disk_is_told_and_leaves_no_damage(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("the disk of the store")
     assert "is full: make room and run again; all that is finished is kept" in done.stdout
+
+
+# --- boards -------------------------------------------------------------------------------------------
+
+
+def test_devices_are_kept_and_named_and_replaced(store: Any, place: Folder) -> None:
+    assert store.device_names() == []
+    assert store.device("devices", "nano") is None
+    for name, data in (("xavier", b"1"), ("nano", b"2"), ("nano", b"3")):
+        store.put_device("devices", name, data)
+    store.put_device("probes", "orin", b"4")
+    assert place.open().device_names() == ["nano", "xavier"]
+    assert store.device("devices", "nano") == b"3"
+    assert store.device("probes", "nano") is None
+    assert place.names("devices/") == ["devices/nano.json", "devices/xavier.json"]

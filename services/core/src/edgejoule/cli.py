@@ -85,7 +85,8 @@ def run(
     from edgejoule.store import Manifest
 
     console = console_on(sys.stderr)
-    prepared, kept, folder = prepare(spec, out, store, settings, session, console, writing=True)
+    on_stack = on is Executor.STACK
+    prepared, kept, folder = prepare(spec, out, store, settings, session, console, writing=True, on_stack=on_stack)
     folder.mkdir(parents=True, exist_ok=True)
     runs.save(prepared, kept)
     display = display_on(console)
@@ -95,7 +96,7 @@ def run(
             display.note(tables.row_line(cell, outcomes, kept))
 
     def carry_out() -> tuple[RunOutcome, Manifest]:
-        if on is Executor.STACK:
+        if on_stack:
             ended = stack.run_on_stack(prepared, kept, display, tell_row, retry=retry)
         else:
             ended = run_plan(prepared.plan, kept, run=prepared.name, display=display, on_cell=tell_row, retry=retry)

@@ -47,8 +47,14 @@ def prepare(
     console: Console,
     *,
     writing: bool,
+    on_stack: bool = False,
 ) -> tuple[Run, Store, Path]:
-    """The spec made a plan, the store it runs in, and the folder its results go to."""
+    """The spec made a plan, the store it runs in, and the folder its results go to.
+
+    Args:
+        on_stack: take each device that the gateway serves as it last said of itself; this host's own probe else.
+    """
+    from edgejoule.boards import as_reported
     from edgejoule.devices import probe
     from edgejoule.matrix import make_plan
     from edgejoule.progress import bar
@@ -61,7 +67,8 @@ def prepare(
     folder = out if out is not None else Path("runs") / spec.name
     kept = open_store(find_store(folder, store, os.environ), os.environ, writing=writing)
     written = as_written(spec, tree)
-    devices = {name: probe(name) for name in spec.devices}
+    served = {name: as_reported(name, kept) if on_stack else None for name in spec.devices}
+    devices = {name: device or probe(name) for name, device in served.items()}
     with bar(console, "hashing the data") as progress:
         made = make_plan(spec, devices, lambda path: kept.hashes.source(path, progress), written, session)
     return Run(spec.name, written, made), kept, folder

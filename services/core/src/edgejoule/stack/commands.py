@@ -97,7 +97,7 @@ def submit(
         from edgejoule.stack.submit import do_local_part, hand_over
 
         console = console_on(sys.stderr)
-        prepared, kept, _ = prepare(spec, None, store, settings, session, console, writing=True)
+        prepared, kept, _ = prepare(spec, None, store, settings, session, console, writing=True, on_stack=True)
         do_local_part(prepared, kept, kinds=Kinds(), display=display_on(console), retry=retry)
         hand_over(prepared, kept, coordination)
         typer.echo(f"Submitted as {prepared.name}. Follow it: edgejoule status {prepared.name} --watch")
