@@ -313,6 +313,8 @@ def test_example_is_a_spec(tmp_path, name):
             (data / folder).mkdir(parents=True)
         for split in ("train", "val"):
             (data / "annotations" / f"{split}.json").touch()
+    for detector in ("ssdlite_mobilenet_v3", "efficientdet_d0"):  # what shapes-qat.yaml says to fetch first
+        (tmp_path / "runs/learnability" / f"{detector}.safetensors").touch()
     for folder in ("train2017", "val2017", "annotations", "ssd"):
         (tmp_path / folder).mkdir()
     for file in ("annotations/instances_train2017.json", "annotations/instances_val2017.json"):
