@@ -219,7 +219,12 @@ def test_get_copies_what_a_step_made_and_says_what_it_cannot_find(here, call):
     assert out.startswith("wrote deep/copy.json, ")
     assert (here / "deep/copy.json").read_bytes() == (here / "runs/small/results.json").read_bytes()
 
+    code, out, _ = call("get", "small", "analyze", "report", "--into", "deep")
+    assert code == 0
+    assert (here / "deep/report").read_bytes() == (here / "runs/small/report.html").read_bytes()
+
     for words, said in (
+        (("small", "analyze", "report", "--into", "plain.txt/x"), "plain.txt/x cannot be written ("),
         (("small", "analyse"), "run 'small' has no step 'analyse'; edgejoule status small lists its steps"),
         (("small", "import-data"), "step 'import-data' of run 'small' has made nothing yet"),
         (("small", "analyze", "reprot"), "step 'analyze' made no output 'reprot'; it made: "),

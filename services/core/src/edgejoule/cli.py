@@ -195,7 +195,9 @@ def get(
     run: Annotated[str, typer.Argument(metavar="RUN", help="Name of a run.")],
     step: Annotated[str, typer.Argument(metavar="STEP", help="A step of it, as edgejoule status RUN lists them.")],
     output: Annotated[str | None, typer.Argument(metavar="[OUTPUT]", help="Which; listed where not given.")] = None,
-    into: Annotated[Path | None, typer.Option(help="File to write.", show_default="OUTPUT")] = None,
+    into: Annotated[
+        Path | None, typer.Option(help="File to write, or folder to write it to.", show_default="OUTPUT")
+    ] = None,
     store: StorePlace = None,
 ) -> None:
     """Copy what a step made out of the store: weights, an ONNX graph, an engine, a record."""
@@ -214,15 +216,20 @@ def get(
             f"step {step!r} of run {run!r} has made nothing yet; edgejoule status {run} tells how far it is"
         )
     if output is None:
-        for name, blob in made.outputs.items():
-            typer.echo(f"{name}  {blob.size_bytes} bytes  sha256 {blob.sha256}")
+        for name, listed in made.outputs.items():
+            typer.echo(f"{name}  {listed.size_bytes} bytes  sha256 {listed.sha256}")
         return
-    if (blob_wanted := made.outputs.get(output)) is None:
+    if (blob := made.outputs.get(output)) is None:
         raise EdgejouleError(f"step {step!r} made no output {output!r}; it made: {', '.join(made.outputs) or 'none'}")
     target = into if into is not None else Path(output)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    runs.write_atomically(target, kept.fetch(blob_wanted.sha256).read_bytes())
-    typer.echo(f"wrote {target}, {blob_wanted.size_bytes} bytes, sha256 {blob_wanted.sha256}")
+    target = target / output if target.is_dir() else target
+    content = kept.fetch(blob.sha256).read_bytes()
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        runs.write_atomically(target, content)
+    except OSError as error:
+        raise EdgejouleError(f"{target} cannot be written ({error.strerror}): name another file by --into") from error
+    typer.echo(f"wrote {target}, {blob.size_bytes} bytes, sha256 {blob.sha256}")
 
 
 def doctor(store: StorePlace = None, as_json: Json = False) -> None:
