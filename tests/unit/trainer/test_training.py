@@ -1,6 +1,7 @@
 """The loop: exact resume, order of data, geometry of augmentation, where and how it is computed."""
 
 import copy
+import itertools
 
 import numpy as np
 import pytest
@@ -55,6 +56,22 @@ def test_killed_training_resumes_to_the_same_weights(images, tmp_path):
     assert seen == [4, 5, 6]  # iteration 4 was not saved yet when the kill came
     for name, tensor in tensors(resumed).items():
         assert torch.equal(tensor, whole[name]), name
+
+
+def test_last_iterations_train_with_the_running_statistics_and_leave_them_alone(images):
+    def statistics(detector):
+        return [tensor.clone() for name, tensor in detector.state_dict().items() if "running" in name]
+
+    detector, kept, moved = fresh(), [], []
+
+    def watch(done, total, losses):
+        kept.append(statistics(detector))
+        moved.append(detector.network.head.gfl_cls[0].weight.detach().clone())
+
+    train(detector, images, Recipe(iterations=5, batch=2, warmup_iterations=1, frozen_norms=0.4), progress=watch)
+    same = [all(map(torch.equal, before, after)) for before, after in itertools.pairwise(kept)]
+    assert same == [False, False, True, True]
+    assert not any(torch.equal(before, after) for before, after in itertools.pairwise(moved))
 
 
 @given(st.integers(1, 40), st.integers(1, 9), st.integers(0, 5))

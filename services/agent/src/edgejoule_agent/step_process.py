@@ -28,6 +28,7 @@ from edgejoule_agent.errors import HostError
 Progress = Callable[[float, float, str], None]
 
 GRACE_S = 3.0  # that a step may take to end when it is asked to
+KILLED_S = 1.0  # for the dead to be gone; longer only where nobody reaps orphans
 TICK_S = 0.2
 PROGRESS_EVERY_S = 0.1
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
@@ -166,13 +167,19 @@ def _end(child: Any) -> None:
             child.wait(GRACE_S)
     _signal_group(child, signal.SIGKILL)
     child.wait()
+    gone_by = time.monotonic() + KILLED_S
+    while _signal_group(child, 0) and time.monotonic() < gone_by:
+        time.sleep(0.005)
     with contextlib.suppress(BrokenPipeError):
         child.stdin.close()
 
 
-def _signal_group(child: Any, number: int) -> None:
+def _signal_group(child: Any, number: int) -> bool:
+    """Whether there was anyone to signal; 0 only asks."""
     with contextlib.suppress(ProcessLookupError):
         os.killpg(child.pid, number)
+        return True
+    return False
 
 
 # --- the step's half ---------------------------------------------------------------------------------

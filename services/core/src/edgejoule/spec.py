@@ -155,6 +155,13 @@ class Train(Training):
         strict=True,
         description="greatest norm of a gradient; of the first steps Adam would remember a larger one for long",
     )
+    frozen_norms: float = Field(
+        default=0.2,
+        ge=0,
+        le=1,
+        strict=True,
+        description="share of the steps, at the end, that train with batch norms' running statistics",
+    )
     channels_last: bool = Field(default=False, strict=True, description="memory layout NHWC, faster on many devices")
     mixed_precision: bool = Field(
         False, strict=True, description="convolutions in bfloat16, or float16 with loss scaling where there is none"
@@ -162,7 +169,15 @@ class Train(Training):
 
     def recipe(self) -> dict[str, Any]:
         """What is computed, but for the seed."""
-        values = {"iterations", "batch", "learning_rate", "warmup_iterations", "gradient_clip", "augmentation"}
+        values = {
+            "iterations",
+            "batch",
+            "learning_rate",
+            "warmup_iterations",
+            "gradient_clip",
+            "frozen_norms",
+            "augmentation",
+        }
         return self.model_dump(mode="json", include=values)
 
     def compute(self) -> dict[str, Any]:

@@ -37,6 +37,8 @@ if TYPE_CHECKING:  # pydantic would double the time that a worker takes to start
 
 GRACE_S = 3.0
 """How long a worker that was asked to end may take before it is made to."""
+KILLED_S = 1.0
+"""How long the killed may take to be gone; they take longer only where nobody reaps orphans."""
 
 _TICK_S = 0.2
 _PROGRESS_EVERY_S = 0.1
@@ -206,14 +208,20 @@ def _end(process: subprocess.Popen[bytes]) -> None:
             process.wait(GRACE_S)
     _signal_group(process, signal.SIGKILL)
     process.wait()
+    gone_by = time.monotonic() + KILLED_S
+    while _signal_group(process, 0) and time.monotonic() < gone_by:
+        time.sleep(0.005)
     if process.stdin is not None:
         with suppress(BrokenPipeError):
             process.stdin.close()
 
 
-def _signal_group(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
+def _signal_group(process: subprocess.Popen[bytes], number: int) -> bool:
+    """Whether there was anyone to signal; 0 only asks."""
     with suppress(ProcessLookupError):
         os.killpg(process.pid, number)
+        return True
+    return False
 
 
 # --- the child's half ------------------------------------------------------------------------------

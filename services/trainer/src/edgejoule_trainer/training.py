@@ -49,8 +49,10 @@ class Recipe:
     """What is computed. The schedule is a linear warm-up, then a cosine to zero (the paper's Eq. 6).
 
     weight_decay: AdamW's; without it AdamW is Adam. average_decay: of the running average of the weights, which is
-    what a run gives; 0 gives the last weights. distillation: share of the teacher's loss in the whole, 0 to 1; at 1 no
-    label is read.
+    what a run gives; 0 gives the last weights. frozen_norms: share of the iterations, at the end, in which batch norms
+    use the running statistics that they will use for good. Statistics of each batch hide a picture whose activations
+    are far out of the ordinary; frozen ones let the losses see it. distillation: share of the teacher's loss in the
+    whole, 0 to 1; at 1 no label is read.
     """
 
     iterations: int
@@ -60,6 +62,7 @@ class Recipe:
     warmup_iterations: int = 50
     average_decay: float = 0.998
     gradient_clip: float = 35.0
+    frozen_norms: float = 0.2
     distillation: float = 0.0
     augmentation: Augmentation = field(default_factory=Augmentation)
     seed: int = 42
@@ -93,6 +96,15 @@ def cosine_rate(iteration: int, recipe: Recipe) -> float:
         return recipe.learning_rate * (iteration + 1) / recipe.warmup_iterations
     passed = (iteration - recipe.warmup_iterations) / max(1, recipe.iterations - recipe.warmup_iterations)
     return 0.5 * recipe.learning_rate * (1 + float(np.cos(np.pi * passed)))
+
+
+def norms_are_frozen(iteration: int, recipe: Recipe) -> bool:
+    """Whether batch norms use their running statistics in this iteration.
+
+    >>> [norms_are_frozen(i, Recipe(iterations=10, frozen_norms=0.2)) for i in (0, 7, 8, 9)]
+    [False, False, True, True]
+    """
+    return iteration >= recipe.iterations - round(recipe.frozen_norms * recipe.iterations)
 
 
 def batch_indices(iteration: int, images: int, recipe: Recipe) -> list[int]:
@@ -268,6 +280,7 @@ class _Run:
         )
         torch.manual_seed(recipe.seed)
         self.average = _Average(detector)
+        self.norms = [module for module in detector.modules() if isinstance(module, torch.nn.BatchNorm2d)]
         self.optimizer = torch.optim.AdamW(parameter_groups(detector, recipe.weight_decay), lr=recipe.learning_rate)
         self.judged: dict[int, float] = {}
         self.best: _Best | None = None
@@ -282,6 +295,9 @@ class _Run:
         """
         for group in self.optimizer.param_groups:
             group["lr"] = cosine_rate(iteration, self.recipe)
+        if norms_are_frozen(iteration, self.recipe):
+            for norm in self.norms:
+                norm.eval()
         images = images.to(self.device, non_blocking=True, memory_format=memory_format(self.device, self.compute))
         losses = self._losses(images, [target.to(self.device) for target in targets])
         total: Tensor = torch.stack(list(losses.values())).sum()
