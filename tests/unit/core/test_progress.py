@@ -10,7 +10,7 @@ from rich.console import Console
 
 from edgejoule.durations import AT_FIRST_S, Durations
 from edgejoule.kinds import PACKAGES
-from edgejoule.progress import Display, LiveDisplay, PlainDisplay, Work, display_on, remaining_s
+from edgejoule.progress import Display, LiveDisplay, PlainDisplay, Tally, Work, clock, display_on, remaining_s
 from edgejoule.reconcile import StepOutcome
 
 KEY = "0" * 64
@@ -133,6 +133,17 @@ def test_first_steps_of_a_model_tell_how_heavy_it_is() -> None:
     known.learn("train", "large", 50.0)
     left = remaining_s([Work("ptq", 1, "large"), Work("build", 1, "large")], known, 1)
     assert left == (pytest.approx(5 * 4.0 + 5 * 2.0), True)
+
+
+def test_pace_of_the_first_training_tells_how_long_the_others_will_take(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    monkeypatch.setattr("edgejoule.progress.time.monotonic", lambda: now[0])
+    tally = Tally({"a": Work("train", 2, "a"), "b": Work("train", 2, "b")}, {}, 2)
+    tally.start("a", Work("train", 2, "a"))
+    now[0] = 60.0
+    assert tally.left() == f"at a guess {clock(2 * AT_FIRST_S['train'] - 60)} left"
+    tally.advance("a", 10, 100, "iterations")
+    assert tally.left() == f"about {clock(540 + 600)} left"
 
 
 def test_remaining_time_is_at_least_that_of_the_longest_step() -> None:

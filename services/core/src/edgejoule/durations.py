@@ -45,10 +45,21 @@ class Durations:
     def __init__(self, earlier_s: Mapping[str, float]) -> None:
         self._earlier_s = dict(earlier_s)
         self._seen: defaultdict[str, defaultdict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+        self._foreseen: defaultdict[str, dict[str, float]] = defaultdict(dict)
 
     def learn(self, kind: str, subject: str, seconds: float) -> None:
         """A step of this run took so long."""
         self._seen[kind][subject].append(seconds)
+
+    def foresee(self, kind: str, subject: str, seconds: float) -> None:
+        """A step that is under way will have taken so long, by its pace until now.
+
+        >>> known = Durations({"train": 60.0})
+        >>> known.foresee("train", "a", 600.0)
+        >>> known.expect("train", "b")
+        Expected(seconds=600.0, measured=True)
+        """
+        self._foreseen[kind][subject] = seconds
 
     def expect(self, kind: str, subject: str) -> Expected | None:
         """For a step to come; None for a kind that nothing is known of.
@@ -69,10 +80,12 @@ class Durations:
         return Expected(AT_FIRST_S[kind], False) if kind in AT_FIRST_S else None
 
     def _means(self, kind: str) -> dict[str, float]:
-        return {subject: fmean(seconds) for subject, seconds in self._seen.get(kind, {}).items()}
+        seen = {subject: fmean(seconds) for subject, seconds in self._seen.get(kind, {}).items()}
+        return {**self._foreseen.get(kind, {}), **seen}
 
     def _ratio(self, one: str, other: str) -> float:
         """How many times as long steps of subject ``one`` take as those of ``other``: geometric mean over kinds."""
-        both = [self._means(kind) for kind, seen in self._seen.items() if one in seen and other in seen]
+        means_of_kinds = [self._means(kind) for kind in {*self._seen, *self._foreseen}]
+        both = [means for means in means_of_kinds if one in means and other in means]
         logs = [math.log(means[one] / means[other]) for means in both if means[one] > 0 and means[other] > 0]
         return math.exp(fmean(logs)) if logs else 1.0

@@ -152,7 +152,9 @@ class Tally:
     def left(self) -> str:
         """How long the rest will take, in words; empty when nothing is known."""
         for step in self.running:
-            self._pending[step] = replace(self._pending[step], elapsed_s=self.elapsed_s(step))
+            work = self._pending[step] = replace(self._pending[step], elapsed_s=self.elapsed_s(step))
+            if work.fraction is not None and work.fraction >= _TRUSTED_FROM:
+                self._durations.foresee(work.kind, work.subject, work.elapsed_s / work.fraction)
         left = remaining_s(self._pending.values(), self._durations, self._threads)
         return f"{'about' if left.measured else 'at a guess'} {clock(left.seconds)} left" if left else ""
 
