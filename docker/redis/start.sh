@@ -9,17 +9,18 @@ printf %s "$health" > "$folder/health"
 
 # Workers and conductor put messages into queues, take them out, and agree on who does what. INFO is for Celery.
 commands='+@read +@write +@connection +@transaction +@scripting +@pubsub +@blocking -@dangerous -@admin +info'
-queues='~train* ~evaluate* ~analyze* ~device.* ~unacked* ~_kombu.*'
+queues='~train* ~evaluate* ~analyze* ~unacked* ~_kombu.*'
 stack="resetchannels &/* ~edgejoule:* $queues $commands"
 {
   echo 'user default off'
   echo "user health on >$health -@all +ping"
   echo "user admin on >${REDIS_ADMIN_PASSWORD:?is not set} ~* &* +@all"
-  echo "user conductor on >${CONDUCTOR_SECRET:?is not set} $stack"
+  echo "user conductor on >${CONDUCTOR_SECRET:?is not set} $stack ~device.*"
   echo "user trainer on >${TRAINER_SECRET:?is not set} $stack"
   echo "user evaluator on >${EVALUATOR_SECRET:?is not set} $stack"
   echo "user analyst on >${ANALYST_SECRET:?is not set} $stack"
-  echo "user hostagent on >${HOST_AGENT_SECRET:?is not set} $stack"
+  # It takes what waits for boards, and sends nothing.
+  echo "user gateway on >${GATEWAY_SECRET:?is not set} resetchannels ~edgejoule:* ~device.* $commands"
   # People submit and watch; sending messages is the conductor's.
   echo "user operator on >${OPERATOR_SECRET:?is not set} resetchannels ~edgejoule:* %R~train* %R~evaluate* %R~analyze* %R~device.* $commands"
   # KEDA asks by a small script how long the evaluators' queue is; it could not take anything out.

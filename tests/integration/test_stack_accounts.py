@@ -70,7 +70,7 @@ def refusal(call: Any, **arguments: Any) -> str | None:
     return None
 
 
-@pytest.mark.parametrize("service", ["trainer", "evaluator", "analyst", "host-agent"])
+@pytest.mark.parametrize("service", ["trainer", "evaluator", "analyst", "gateway"])
 def test_worker_carries_a_step_through_with_its_own_account(
     server: ServerWithUsers, service: str, tmp_path: Path
 ) -> None:
@@ -98,7 +98,7 @@ def test_worker_carries_a_step_through_with_its_own_account(
     assert store.fetch(blob.sha256).exists()
 
 
-@pytest.mark.parametrize("service", ["trainer", "evaluator", "analyst", "host-agent"])
+@pytest.mark.parametrize("service", ["trainer", "evaluator", "analyst", "gateway"])
 def test_worker_is_refused_what_it_does_not_need(server: ServerWithUsers, service: str) -> None:
     root, own = server.client(), client(server, service)
     root.put_object(Bucket=BUCKET, Key="runs/secret/plan.json", Body=b"{}")
@@ -126,6 +126,19 @@ def test_no_account_makes_or_changes_accounts(server: ServerWithUsers) -> None:
             {"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": "s3:*", "Resource": "*"}]}
         )
         assert refusal(iam.put_user_policy, UserName=access_key(service), PolicyName="p", PolicyDocument=allow_all)
+
+
+def test_gateway_reads_whose_token_it_is_and_makes_none(server: ServerWithUsers, tmp_path: Path) -> None:
+    store = open_store(f"s3://{BUCKET}", settings(server, "gateway", tmp_path))
+    root = server.client()
+    root.put_object(Bucket=BUCKET, Key="devices/nano.json", Body=b"{}")
+    assert store.device_names() == ["nano"]
+    assert store.device("devices", "nano") == b"{}"
+    store.put_device("probes", "nano", b"{}")
+    assert store.device("probes", "nano") == b"{}"
+    with pytest.raises(StoreError):
+        store.put_device("devices", "nano", b"{}")
+    assert refusal(client(server, "trainer").get_object, Bucket=BUCKET, Key="devices/nano.json") == "AccessDenied"
 
 
 def test_conductor_commits_no_manifest(server: ServerWithUsers) -> None:

@@ -9,6 +9,7 @@ import json
 import os
 import shutil
 import socket
+import ssl
 import subprocess
 import sys
 import tempfile
@@ -55,8 +56,10 @@ class Stack:
     """
 
     def __init__(self, folder: Path) -> None:
-        redis_port, s3_port = free_ports(2)
-        (folder / ".env").write_text(f"EDGEJOULE_TAG={TAG}\nREDIS_PORT={redis_port}\nS3_PORT={s3_port}\n")
+        ports = dict(zip(("REDIS_PORT", "S3_PORT", "GATEWAY_PORT"), free_ports(3), strict=True))
+        (folder / ".env").write_text(
+            "".join(f"{name}={value}\n" for name, value in {"EDGEJOULE_TAG": TAG, **ports}.items())
+        )
         subprocess.run([sys.executable, str(ROOT / "docker" / "environment.py"), str(folder)], check=True)
         self.settings = variables(folder / ".env")
         self.operator = {**variables(folder / ".env.operator"), "EDGEJOULE_WORKSPACE": str(folder / "workspace")}
@@ -205,6 +208,21 @@ def strangers_get_nothing(stack: Stack) -> None:
     check("NOPERM" in answer, "the operator sends no messages to workers")
     answer = stack.redis("flushall", user="evaluator", secret=stack.settings["EVALUATOR_SECRET"])
     check("NOPERM" in answer, "no service flushes Redis")
+    certificate = stack("exec", "--no-TTY", "gateway", "cat", "/etc/edgejoule/gateway.crt")
+    trusting = ssl.create_default_context(cadata=certificate)
+    gateway = f"https://127.0.0.1:{stack.settings['GATEWAY_PORT']}"
+    with urllib.request.urlopen(f"{gateway}/health", timeout=10, context=trusting) as answer_of_gateway:
+        check(answer_of_gateway.status == 200, "the gateway says by its certificate who it is, and that it is well")
+    told = "nothing"
+    try:
+        urllib.request.urlopen(f"{gateway}/v1/job", b"{}", timeout=10, context=trusting).close()
+    except urllib.error.HTTPError as error:
+        told = f"{error.code}"
+    check(told == "401", "the gateway gives nobody a job without a token")
+    for service in ("redis", "minio", "conductor"):
+        reached = f"import socket; socket.create_connection(('{service}', 6379 if '{service}' == 'redis' else 9000), 3)"
+        refused = "Traceback" in stack("exec", "--no-TTY", "host-agent", "python", "-c", reached, check=False)
+        check(refused, f"the host's agent does not reach {service}")
     roots = [
         found["Config"]["Labels"]["com.docker.compose.service"]
         for found in stack.containers()

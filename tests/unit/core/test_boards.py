@@ -25,6 +25,7 @@ from edgejoule.boards import (
     as_reported,
     device_of,
     hash_of,
+    have_registered,
     keep_probe,
     new_token,
     register,
@@ -36,6 +37,7 @@ from edgejoule.errors import EdgejouleError
 from edgejoule.folder_store import FolderStore
 from edgejoule.options import prepare
 from edgejoule.stack.messages import SIZE_LIMIT_BYTES, Refused, open_envelope
+from edgejoule_gateway.certificate import have_certificate
 
 HELLO = DeviceHello(agent="0.1.0", kinds={"build": 2}, hardware={"processor": "toy"}, environment={"kernel": "4.9"})
 SCHEMA = json.loads((Path(edgejoule_agent.__file__).parent / "schemas" / "device_messages.json").read_text())
@@ -53,6 +55,21 @@ def test_token_holds_256_random_bits_and_names_its_device() -> None:
     assert SECRET_BYTES * 8 == 256
     assert {device_of(token) for token in tokens} == {"nano"}
     assert all(len(token) == len("nano.") + 43 for token in tokens)  # base64 of 32 bytes, without its padding
+
+
+def test_token_given_again_brings_no_revoked_device_back_but_another_does(store: FolderStore) -> None:
+    have_registered("host", "host.a", store)
+    made = token_of("host", store)
+    have_registered("host", "host.a", store)
+    assert token_of("host", store) == made
+    revoke("host", store)
+    have_registered("host", "host.a", store)
+    assert (kept := token_of("host", store))
+    assert kept.revoked_at
+    have_registered("host", "host.b", store)
+    assert (kept := token_of("host", store))
+    assert not kept.revoked_at
+    assert kept.sha256 == hash_of("host.b")
 
 
 @given(st.text(max_size=60))
@@ -241,3 +258,17 @@ def test_certificate_is_for_the_names_given_and_its_key_is_private(call: Any, tm
     code, _, told = call(*words)
     assert code == 1
     assert "is there already" in told
+
+
+def test_certificate_is_made_once_and_names_that_it_lacks_are_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    crt, key = tmp_path / "a.crt", tmp_path / "a.key"
+    have_certificate(["gw.lan", "192.168.1.5"], crt, key)
+    made = crt.read_bytes()
+    have_certificate(["192.168.1.5", "gw.lan"], crt, key)
+    assert not caplog.messages
+    have_certificate(["gw.lan", "192.168.1.6", "other.lan"], crt, key)
+    assert crt.read_bytes() == made
+    (told,) = caplog.messages
+    assert "is not for 192.168.1.6, other.lan" in told

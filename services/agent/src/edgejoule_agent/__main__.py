@@ -23,7 +23,8 @@ def main(arguments: Optional[List[str]] = None) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda number, frame: stopping.set())
     try:
-        connection = Connection(options.gateway, _token(options.token_file, os.environ), options.ca, options.plain)
+        token, heard = _token(options.token_file, os.environ), os.path.join(options.state, "heard")
+        connection = Connection(options.gateway, token, options.ca, options.plain, heard)
         with _alone(options.state):
             Service(connection, options.state, int(options.cache_gb * 1e9), stopping).serve()
     except AgentError as error:

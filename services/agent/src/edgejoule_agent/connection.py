@@ -24,12 +24,20 @@ class Connection:
     Args:
         url: ``https://HOST[:PORT]``; plain ``http`` for this host alone, or where ``plain`` allows it.
         authority: file with the certificates to trust; those of the system when None.
+        heard: file to touch whenever the gateway has served us, by which others see that all is well.
 
     Raises:
         SettingsError: the address is none, or a token would cross the network in the clear.
     """
 
-    def __init__(self, url: str, token: str, authority: Optional[str] = None, plain: bool = False) -> None:
+    def __init__(
+        self,
+        url: str,
+        token: str,
+        authority: Optional[str] = None,
+        plain: bool = False,
+        heard: Optional[str] = None,
+    ) -> None:
         parts = urlsplit(url)
         if parts.scheme not in ("https", "http") or not parts.hostname or parts.path not in ("", "/"):
             raise SettingsError(f"{url!r} is no address of a gateway: give https://HOST:PORT")
@@ -42,6 +50,7 @@ class Connection:
         self._port = parts.port or (443 if parts.scheme == "https" else 80)
         self._context = _context(authority) if parts.scheme == "https" else None
         self._token = token
+        self._heard = heard
         self._open: Any = None
 
     def ask(self, path: str, message: Mapping[str, Any], timeout_s: float = TIMEOUT_S) -> Optional[Dict[str, Any]]:
@@ -121,6 +130,9 @@ class Connection:
             self._open.request(method, path, body=body, headers=given)
             response = self._open.getresponse()
             if response.status < 300:
+                if self._heard is not None:
+                    with open(self._heard, "w"):
+                        os.utime(self._heard)
                 return response
             reason = self._reason(response)
         except (OSError, http.client.HTTPException) as error:  # ssl's errors are OSErrors

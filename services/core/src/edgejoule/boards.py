@@ -165,6 +165,13 @@ def register(device: str, token: str, store: Store) -> None:
     store.put_device("devices", device, record.model_dump_json().encode())
 
 
+def have_registered(device: str, token: str, store: Store) -> None:
+    """Register a device with this token, unless it is or was already: what people revoked stays so."""
+    kept = token_of(device, store)
+    if kept is None or kept.sha256 != hash_of(token):
+        register(device, token, store)
+
+
 def token_of(device: str, store: Store) -> DeviceToken | None:
     """What the store keeps of a device's token."""
     data = store.device("devices", device)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import logging
 import os
 import re
 import subprocess
@@ -12,6 +13,8 @@ from pathlib import Path
 from edgejoule.errors import EdgejouleError
 
 DAYS = 3650
+
+_log = logging.getLogger(__name__)
 
 
 def make_certificate(names: Sequence[str], certificate: Path, key: Path) -> None:
@@ -38,6 +41,35 @@ def make_certificate(names: Sequence[str], certificate: Path, key: Path) -> None
         key.unlink(missing_ok=True)
         said = error.stderr.strip().splitlines()[-1:] if isinstance(error, subprocess.CalledProcessError) else [error]
         raise EdgejouleError(f"openssl made no certificate ({said[0]}): install it, or bring a certificate") from error
+
+
+def have_certificate(names: Sequence[str], certificate: Path, key: Path) -> None:
+    """Make a certificate and its key where there is neither; say so if one that is there is not for all of these names.
+
+    Raises:
+        EdgejouleError: see make_certificate.
+    """
+    if not certificate.exists() and not key.exists():
+        make_certificate(names, certificate, key)
+        _log.info("made the certificate %s for %s", certificate, ", ".join(names))
+    elif missing := [name for name in names if certificate.exists() and not _is_for(name, certificate)]:
+        _log.warning(
+            "the certificate %s is not for %s, and boards that call the gateway so will not trust it: remove it "
+            "and %s, start again, and give every board the new one",
+            certificate,
+            ", ".join(missing),
+            key,
+        )
+
+
+def _is_for(name: str, certificate: Path) -> bool:
+    asked = "-checkip" if _is_address(name) else "-checkhost"
+    command = ["openssl", "x509", "-noout", "-in", str(certificate), asked, _checked(name)]
+    try:
+        said = subprocess.run(command, capture_output=True, text=True).stdout
+    except FileNotFoundError:
+        return True  # nobody can tell
+    return "NOT match" not in said
 
 
 def _is_address(name: str) -> bool:

@@ -31,6 +31,16 @@ def serve(
     key: Annotated[
         Path | None, typer.Option(help="The certificate's key (PEM).", envvar="EDGEJOULE_GATEWAY_KEY")
     ] = None,
+    names: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--name",
+            metavar="NAME",
+            help="Where there is no certificate, make one for this host name or address; may be given several times.",
+            envvar="EDGEJOULE_GATEWAY_NAMES",
+            show_default=False,
+        ),
+    ] = None,
     plain: Annotated[
         bool, typer.Option("--plain", help="Serve plain HTTP beyond this host, because TLS ends before the gateway.")
     ] = False,
@@ -51,13 +61,16 @@ def serve(
     from edgejoule.stack.commands import alive_file, stack, store_of_stack
     from edgejoule_gateway.app import Gateway
     from edgejoule_gateway.assignments import Assignments
+    from edgejoule_gateway.certificate import have_certificate
     from edgejoule_gateway.limits import Limits
     from edgejoule_gateway.registry import Registry
     from edgejoule_gateway.server import check_listening
     from edgejoule_gateway.server import serve as serve_there
 
-    check_listening(host, certificate, key, plain=plain)
     logging.basicConfig(level=logging.INFO, format="[%(asctime)s: %(levelname)s] %(message)s")
+    if names and certificate is not None and key is not None:
+        have_certificate(names, certificate, key)
+    check_listening(host, certificate, key, plain=plain)
     limits = replace(Limits(), unreachable_s=unreachable_h * 3600)
     with stack() as (coordination, _):
         kept = store_of_stack(store)

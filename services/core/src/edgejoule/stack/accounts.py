@@ -5,7 +5,7 @@
 It makes the bucket of EDGEJOULE_STORE, and in it acts by the root key, which no other service has. Called again, it
 changes nothing, or what has changed. Two ways lead there: MinIO's own admin API, and the IAM API that AWS invented
 and others (SeaweedFS) offer; MinIO has no IAM API. Whichever it was, every account is then tried: a server that does
-not hold its accounts to their rights is refused.
+not hold its accounts to their rights is refused. Last, the host's own agent is registered with the gateway.
 """
 
 from __future__ import annotations
@@ -21,8 +21,12 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 from urllib.parse import urlsplit
 
+from edgejoule.boards import have_registered
 from edgejoule.errors import EdgejouleError, StoreError
+from edgejoule.store import open_store
 
+HOST = "host"
+"""What the device is called that the stack runs on; its agent holds HOST_AGENT_SECRET in its token."""
 REGION = "us-east-1"
 
 _POLICY = "edgejoule"  # name of the one policy of each user
@@ -55,7 +59,11 @@ RIGHTS: Mapping[str, Rights] = {
     "trainer": _WORKER,
     "evaluator": _WORKER,
     "analyst": _WORKER,
-    "host-agent": _WORKER,
+    "gateway": Rights(  # commits what boards send; it reads whose token is whose, and cannot make one
+        read=("blobs/", "manifests/", "attempts/", "devices/", "probes/"),
+        write=("probe", "blobs/", "manifests/", "attempts/", "probes/"),
+        list=("devices/",),
+    ),
     "operator": Rights(  # a person at the command line: brings data, submits, cancels, has failed steps tried again,
         # registers devices
         read=("blobs/", "manifests/", "attempts/", "runs/", "events/", "devices/", "probes/"),
@@ -70,19 +78,19 @@ RIGHTS: Mapping[str, Rights] = {
 def access_key(service: str) -> str:
     """The access key of a service; letters and digits only, as some servers want it.
 
-    >>> access_key("host-agent")
-    'edgejoulehostagent'
+    >>> access_key("conductor")
+    'edgejouleconductor'
     """
-    return f"edgejoule{service.replace('-', '')}"
+    return f"edgejoule{service}"
 
 
 def secret_name(service: str) -> str:
     """The variable that holds a service's secret.
 
-    >>> secret_name("host-agent")
-    'HOST_AGENT_SECRET'
+    >>> secret_name("conductor")
+    'CONDUCTOR_SECRET'
     """
-    return f"{service.replace('-', '_').upper()}_SECRET"
+    return f"{service.upper()}_SECRET"
 
 
 def policy(rights: Rights, bucket: str, prefix: str = "") -> dict[str, Any]:
@@ -310,12 +318,12 @@ def _try_out(own: Any, service: str, rights: Rights, bucket: str, prefix: str) -
         time.sleep(0.2)
     tried = {
         f"read {begins}*": read(begins)
-        for begins in ("blobs/", "manifests/", "attempts/", "runs/", "events/", "quarantine/")
+        for begins in ("blobs/", "manifests/", "attempts/", "runs/", "events/", "quarantine/", "devices/", "probes/")
         if begins not in rights.read
     }
     tried |= {
         f"write {begins}*": write(begins + "none")
-        for begins in ("manifests/", "runs/", "events/", "quarantine/", "other/")
+        for begins in ("manifests/", "runs/", "events/", "quarantine/", "devices/", "probes/", "other/")
         if begins not in rights.write
     }
     if "" not in rights.list:
@@ -357,6 +365,9 @@ def main() -> None:
             _setting("EDGEJOULE_S3_SECRET_KEY"),
             {service: _setting(secret_name(service)) for service in RIGHTS},
         )
+        store = open_store(_setting("EDGEJOULE_STORE"), os.environ)
+        have_registered(HOST, f"{HOST}.{_setting('HOST_AGENT_SECRET')}", store)
+        _log.info("%s: registered with the gateway", HOST)
     except EdgejouleError as error:
         sys.exit(str(error))
 
