@@ -9,6 +9,7 @@ import os
 import re
 import shutil
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,8 @@ import yaml
 from servers import RedisServer
 
 from edgejoule.cli import make_app
-from edgejoule.stack.accounts import RIGHTS, access_key, secret_name
+from edgejoule.stack.accounts import HOST, RIGHTS, access_key, secret_name
+from edgejoule_gateway.commands import PORT
 
 ROOT = Path(__file__).resolve().parents[2]
 CHART = ROOT / "charts" / "edgejoule"
@@ -29,8 +31,12 @@ HELM = shutil.which(os.environ.get("HELM", "helm"))
 # kubeVersion in Chart.yaml, and the newest whose schemas kubernetes-validate has
 KUBERNETES = ("1.29", "1.37")
 VALUES = {"default": None, **{f.name.removesuffix("-values.yaml"): f for f in sorted(CHART.glob("ci/*-values.yaml"))}}
-RESTRICTED_VOLUMES = {"configMap", "csi", "downwardAPI", "emptyDir", "ephemeral", "persistentVolumeClaim", "projected"}
-SERVICES = {"conductor", "trainer", "evaluator", "analyst", "host-agent"}
+RESTRICTED_VOLUMES = {
+    *("configMap", "csi", "downwardAPI", "emptyDir", "ephemeral", "persistentVolumeClaim", "projected", "secret")
+}
+WORKERS = {"trainer", "evaluator", "analyst"}
+STACK = WORKERS | {"conductor", "gateway"}  # they have an account of the store's and of the queues'
+SERVICES = STACK | {"host-agent"}
 
 Object = dict[str, Any]
 
@@ -85,6 +91,16 @@ def variables(pod: Object) -> dict[str, Object]:
 def secret_keys(pod: Object) -> set[tuple[str, str]]:
     refs = [v["valueFrom"]["secretKeyRef"] for v in variables(pod).values() if "valueFrom" in v]
     return {(ref["name"], ref["key"]) for ref in refs}
+
+
+def own_secret(service: str) -> str:
+    """The variable that holds a service's secret; the host agent's is its token at the gateway, not an account."""
+    return secret_name(service) if service in RIGHTS else "HOST_AGENT_SECRET"
+
+
+def service_of(objects: list[Object], name: str) -> Object:
+    (service,) = [one for one in of_kind(objects, "Service") if component(one) == name]
+    return service
 
 
 def value_at(tree: Any, path: str) -> Any:
@@ -286,7 +302,11 @@ def users_of_start_script(folder: Path) -> dict[str, list[str]]:
 def compose() -> Object:
     """Compose's services that run our code."""
     services = yaml.safe_load((ROOT / "docker-compose.yml").read_text(encoding="utf-8"))["services"]
-    return {name: service for name, service in services.items() if "EDGEJOULE_STORE" in service.get("environment", {})}
+    return {
+        name: service
+        for name, service in services.items()
+        if any(variable.startswith("EDGEJOULE_") for variable in service.get("environment", {}))
+    }
 
 
 def documented_settings() -> set[str]:
@@ -315,11 +335,16 @@ def test_chart_runs_what_compose_runs_with_the_same_settings() -> None:
     assert charts.keys() == SERVICES | {"init", "redis", "s3"}
     for name in SERVICES | {"init"}:
         service, pod = compose()[name], charts[name]
-        assert variables(pod).keys() - {secret_name(name)} == service["environment"].keys() - {secret_name(name)}, name
+        # A Secret holds the certificate, so that there is none to make for names.
+        expected = service["environment"].keys() - {own_secret(name), "EDGEJOULE_GATEWAY_NAMES"}
+        assert variables(pod).keys() - {own_secret(name)} == expected - {own_secret(name)}, name
         container = container_of(pod)
         entry_point = container.get("command", []) + container.get("args", [])
-        assert entry_point == service.get("entrypoint", []) + service["command"], name
-        for variable in ("EDGEJOULE_S3_ACCESS_KEY", "EDGEJOULE_WORKSPACE", "EDGEJOULE_LOCKS", "EDGEJOULE_STORE"):
+        assert entry_point == service.get("entrypoint", []) + service.get("command", []), name
+        for variable in (
+            *("EDGEJOULE_S3_ACCESS_KEY", "EDGEJOULE_WORKSPACE", "EDGEJOULE_LOCKS", "EDGEJOULE_STORE"),
+            *("EDGEJOULE_GATEWAY_HOST", "EDGEJOULE_AGENT_STATE"),
+        ):
             if name != "init" and variable in service["environment"]:
                 assert variables(pod)[variable]["value"] == service["environment"][variable]
     for name in ("redis", "minio"):
@@ -330,16 +355,31 @@ def test_chart_runs_what_compose_runs_with_the_same_settings() -> None:
 
 @needs_helm
 def test_brokers_address_names_the_account_and_takes_its_password_from_the_secret() -> None:
-    accounts = {"host-agent": "hostagent"}
-    for name in SERVICES:
+    for name in STACK:
         given = variables(pods(rendered())[name])
-        account = accounts.get(name, name)
-        address = f"redis://{account}:$({secret_name(name)})@test-edgejoule-redis:6379/0"
+        address = f"redis://{name}:$({secret_name(name)})@test-edgejoule-redis:6379/0"
         assert given["EDGEJOULE_BROKER"]["value"] == address
         assert list(given).index(secret_name(name)) < list(given).index("EDGEJOULE_BROKER")  # else it is not replaced
         assert given["EDGEJOULE_S3_ACCESS_KEY"]["value"] == access_key(name)
-    (service,) = [s for s in of_kind(rendered(), "Service") if component(s) == "redis"]
-    assert service["metadata"]["name"] == "test-edgejoule-redis"
+    assert service_of(rendered(), "redis")["metadata"]["name"] == "test-edgejoule-redis"
+
+
+@needs_helm
+def test_host_agent_is_told_the_gateways_address_and_its_token_as_compose_tells_it() -> None:
+    given = variables(pods(rendered())["host-agent"])
+    service = service_of(rendered(), "gateway")
+    ((name, port),) = [(service["metadata"]["name"], port["port"]) for port in service["spec"]["ports"]]
+    assert given["EDGEJOULE_GATEWAY"]["value"] == f"https://{name}:{port}"
+    assert given["EDGEJOULE_TOKEN"]["value"] == f"{HOST}.$(HOST_AGENT_SECRET)"
+    assert compose()["host-agent"]["environment"]["EDGEJOULE_TOKEN"] == f"{HOST}.${{HOST_AGENT_SECRET}}"
+    assert list(given).index("HOST_AGENT_SECRET") < list(given).index("EDGEJOULE_TOKEN")  # else it is not replaced
+
+
+@needs_helm
+def test_no_service_of_the_cluster_sets_a_setting_of_ours() -> None:
+    """Kubernetes sets EDGEJOULE_GATEWAY_PORT, to a URL, for a Service `edgejoule-gateway`, unless it is told not to."""
+    for pod in pods(rendered("keda")).values():
+        assert pod["spec"]["enableServiceLinks"] is False
 
 
 @needs_helm
@@ -347,14 +387,53 @@ def test_each_pod_is_given_its_own_secrets_and_no_others() -> None:
     given = {name: {key for _, key in secret_keys(pod)} for name, pod in pods(rendered("keda")).items()}
     services = {secret_name(service) for service in RIGHTS}
     assert given == {
-        **{name: {secret_name(name)} for name in SERVICES},
+        **{name: {own_secret(name)} for name in SERVICES},
         "redis": {"REDIS_ADMIN_PASSWORD", "KEDA_SECRET", *services},
         "s3": {"S3_ROOT_USER", "S3_ROOT_PASSWORD"},
-        "init": {"S3_ROOT_USER", "S3_ROOT_PASSWORD", *services},
+        "init": {"S3_ROOT_USER", "S3_ROOT_PASSWORD", "HOST_AGENT_SECRET", *services},
     }
     example = (ROOT / ".env.example").read_text(encoding="utf-8")
     for key in set().union(*given.values()) - {"KEDA_SECRET"}:
         assert f"\n{key}=" in example  # so that .env becomes the Secret as it is
+
+
+@needs_helm
+@pytest.mark.parametrize("name", ["default", "keda", "external"])
+def test_gateway_alone_has_the_key_of_its_certificate(name: str) -> None:
+    secrets = {
+        service: [volume["secret"] for volume in pod["spec"]["volumes"] if "secret" in volume]
+        for service, pod in pods(rendered(name)).items()
+    }
+    assert {service for service, found in secrets.items() if found} == {"gateway", "host-agent"}
+    (gateways,), (agents,) = secrets["gateway"], secrets["host-agent"]
+    assert (
+        gateways["secretName"] == agents["secretName"] == ("our-gateway" if name == "external" else "edgejoule-gateway")
+    )
+    assert [item["key"] for item in gateways["items"]] == ["tls.crt", "tls.key"]
+    assert [item["key"] for item in agents["items"]] == ["tls.crt"]
+    assert gateways["defaultMode"] == 0o440
+    for service, variable, item in (
+        ("gateway", "EDGEJOULE_GATEWAY_CERTIFICATE", "tls.crt"),
+        ("gateway", "EDGEJOULE_GATEWAY_KEY", "tls.key"),
+        ("host-agent", "EDGEJOULE_GATEWAY_CA", "tls.crt"),
+    ):
+        pod = pods(rendered(name))[service]
+        (volume,) = [volume for volume in pod["spec"]["volumes"] if "secret" in volume]
+        (mount,) = [mount for mount in container_of(pod)["volumeMounts"] if mount["name"] == volume["name"]]
+        (path,) = [one["path"] for one in volume["secret"]["items"] if one["key"] == item]
+        assert variables(pod)[variable]["value"] == f"{mount['mountPath']}/{path}"
+
+
+@needs_helm
+def test_host_agents_token_is_in_the_secret_also_where_no_init_job_makes_accounts() -> None:
+    objects = rendered("minimal", "gateway.enabled=true", "hostAgent.enabled=true")
+    assert pods(objects).keys() == SERVICES
+    assert secret_keys(pods(objects)["host-agent"]) == {("edgejoule", "HOST_AGENT_SECRET")}
+    assert secret_keys(pods(objects)["gateway"]) == {
+        ("edgejoule-s3", "GATEWAY_ACCESS_KEY"),
+        ("edgejoule-s3", "GATEWAY_SECRET_KEY"),
+        ("edgejoule-redis", "GATEWAY_BROKER"),
+    }
 
 
 @needs_helm
@@ -365,12 +444,13 @@ def test_chart_holds_no_secret(name: str) -> None:
         for variable, how in variables(pod).items():
             secret = re.search(r"SECRET|PASSWORD|ROOT_USER", variable)
             assert not secret or "valueFrom" in how, variable
+            assert variable != "EDGEJOULE_TOKEN" or how["value"] == "host.$(HOST_AGENT_SECRET)"
 
 
 @needs_helm
 def test_external_servers_are_used_with_secrets_of_their_own() -> None:
     objects = rendered("minimal")
-    assert pods(objects).keys() == SERVICES - {"host-agent"}
+    assert pods(objects).keys() == SERVICES - {"gateway", "host-agent"}
     trainer = variables(pods(objects)["trainer"])
     assert trainer["EDGEJOULE_S3_ENDPOINT"]["value"] == "https://s3.example.org"
     assert trainer["EDGEJOULE_S3_REGION"]["value"] == "eu-west-1"
@@ -434,14 +514,54 @@ def test_minimal_values_need_no_folder_of_the_host() -> None:
 @needs_helm
 @for_all_values
 def test_services_are_probed_by_a_command_that_there_is(name: str) -> None:
-    known = typer.main.get_command(make_app(lambda command: True)).commands  # type: ignore[attr-defined]
-    for service in SERVICES & pods(rendered(name)).keys():
+    known: Any = typer.main.get_command(make_app(lambda command: True))
+    assert "alive" in known.commands
+    for service in STACK & pods(rendered(name)).keys():
         container = container_of(pods(rendered(name))[service])
         for probe in ("startupProbe", "livenessProbe"):
             assert container[probe]["exec"]["command"] == ["edgejoule", "alive"]
-        assert {"alive", container["args"][0]} <= known.keys()
-        flags = {flag for parameter in known[container["args"][0]].params for flag in parameter.opts}
-        assert {word for word in container["args"] if word.startswith("--")} <= flags
+        command, words = known, list(container["args"])
+        while hasattr(command, "commands"):
+            command = command.commands[words.pop(0)]
+        flags = {flag for parameter in command.params for flag in parameter.opts}
+        assert {word for word in words if word.startswith("--")} <= flags
+
+
+@needs_helm
+def test_boards_are_sent_to_the_gateway_when_it_serves() -> None:
+    pod = pods(rendered())["gateway"]
+    container = container_of(pod)
+    assert container["ports"] == [{"name": "https", "containerPort": PORT}]
+    assert "EDGEJOULE_GATEWAY_PORT" not in variables(pod)
+    asked = container["readinessProbe"]["httpGet"]
+    assert (asked["scheme"], asked["port"]) == ("HTTPS", "https")
+    app = (ROOT / "services/gateway/src/edgejoule_gateway/app.py").read_text(encoding="utf-8")
+    assert re.findall(r'Route\("(\S+)", self\._health,', app) == [asked["path"]]
+    spec = service_of(rendered(), "gateway")["spec"]
+    assert spec["type"] == "ClusterIP"
+    assert [(port["port"], port["targetPort"]) for port in spec["ports"]] == [(PORT, "https")]
+    assert selects({"matchLabels": spec["selector"]}, pod["metadata"]["labels"])
+
+
+@needs_helm
+def test_host_agent_is_ready_when_the_gateway_served_it_lately_and_its_step_outlives_the_gateway(
+    tmp_path: Path,
+) -> None:
+    container = container_of(pods(rendered())["host-agent"])
+    asked = container["readinessProbe"]["exec"]["command"]
+    assert asked[-1] == compose()["host-agent"]["healthcheck"]["test"][-1].replace("$$", "$")
+    # Compose's health checks end nothing. A liveness probe would end the agent and its step when the gateway is away.
+    assert not container.keys() & {"livenessProbe", "startupProbe"}
+
+    def ready() -> bool:
+        environment = {"PATH": os.environ["PATH"], "EDGEJOULE_AGENT_STATE": str(tmp_path)}
+        return subprocess.run(asked, env=environment, capture_output=True, timeout=20, check=False).returncode == 0
+
+    assert not ready()
+    (tmp_path / "heard").touch()
+    assert ready()
+    os.utime(tmp_path / "heard", (time.time() - 200, time.time() - 200))
+    assert not ready()
 
 
 def selects(selector: Object, labels: Object) -> bool:
@@ -480,16 +600,12 @@ def reaches(objects: list[Object], source: str, target: str, port: int) -> bool:
 @pytest.mark.parametrize("name", ["default", "keda"])
 def test_network_lets_each_reach_what_its_settings_name_and_nothing_else(name: str) -> None:
     objects = rendered(name)
-    open_ports = {"redis": 6379, "s3": 9000}
+    open_ports = {"redis": 6379, "s3": 9000, "gateway": PORT}
+    names = {"redis": "EDGEJOULE_BROKER", "s3": "EDGEJOULE_S3_ENDPOINT", "gateway": "EDGEJOULE_GATEWAY"}
     for source, pod in pods(objects).items():
-        given = variables(pod)
-        needed = {
-            server
-            for server, variable in (("redis", "EDGEJOULE_BROKER"), ("s3", "EDGEJOULE_S3_ENDPOINT"))
-            if variable in given
-        }
+        needed = {server for server, variable in names.items() if variable in variables(pod)}
         for target in pods(objects):
-            ports = {port for port in (6379, 9000, 9001, 22) if reaches(objects, source, target, port)}
+            ports = {port for port in (6379, PORT, 9000, 9001, 22) if reaches(objects, source, target, port)}
             assert ports == ({open_ports[target]} if target in needed else set()), f"{source} -> {target}"
 
 
@@ -515,8 +631,78 @@ def test_outside_is_reached_at_the_given_addresses_only() -> None:
     }
     assert outside == {("203.0.113.0/24", 9443), ("198.51.100.7/32", 6380), ("2001:db8::/64", 6380)}
     others = [peer for rule in rules for peer in rule["to"] if "ipBlock" not in peer]
+    gateway = value_at(pods(rendered("external"))["gateway"], "metadata.labels")
+    ours = [peer for peer in others if peer.keys() == {"podSelector"}]
+    assert [selects(peer["podSelector"], gateway) for peer in ours] == [True]  # from the host agent
     names = {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "kube-system"}}}
-    assert [peer for peer in others if peer != names] == []
+    assert [peer for peer in others if peer != names] == ours
+
+
+def let_in_to_gateway(objects: list[Object]) -> list[Object]:
+    """The peers from which network policies let somebody connect to the gateway."""
+    gateway = value_at(pods(objects)["gateway"], "metadata.labels")
+    rules = [
+        rule
+        for policy in of_kind(objects, "NetworkPolicy")
+        if selects(policy["spec"]["podSelector"], gateway)
+        for rule in policy["spec"].get("ingress", [])
+    ]
+    assert all(rule["ports"] == [{"protocol": "TCP", "port": PORT}] for rule in rules)
+    assert all(rule["from"] for rule in rules)  # none would be everybody
+    return [peer for rule in rules for peer in rule["from"]]
+
+
+@needs_helm
+def test_gateway_lets_in_the_host_agent_and_from_outside_the_given_addresses_only() -> None:
+    host_agent = value_at(pods(rendered())["host-agent"], "metadata.labels")
+    (ours,) = let_in_to_gateway(rendered())
+    assert selects(ours["podSelector"], host_agent)
+    assert let_in_to_gateway(rendered("keda")) == [ours, {"ipBlock": {"cidr": "192.0.2.0/24"}}]
+    assert let_in_to_gateway(rendered("external")) == [ours, {"ipBlock": {"cidr": "10.0.0.0/16"}}]
+    boards_only = ("hostAgent.enabled=false", "gateway.service.cidrs={192.0.2.7/32}")
+    assert let_in_to_gateway(rendered("default", *boards_only)) == [{"ipBlock": {"cidr": "192.0.2.7/32"}}]
+    assert let_in_to_gateway(rendered("default", "hostAgent.enabled=false")) == []
+
+
+@needs_helm
+def test_gateways_service_is_opened_as_the_values_say() -> None:
+    balanced = service_of(rendered("keda"), "gateway")
+    assert balanced["spec"]["type"] == "LoadBalancer"
+    assert balanced["spec"]["loadBalancerSourceRanges"] == ["192.0.2.0/24"]
+    assert balanced["spec"]["externalTrafficPolicy"] == "Local"  # else boards would come with addresses of nodes
+    assert balanced["metadata"]["annotations"] == {"service.beta.kubernetes.io/aws-load-balancer-type": "external"}
+    by_port = service_of(rendered("external"), "gateway")
+    assert by_port["spec"].keys() == {"type", "selector", "ports"}
+    assert by_port["spec"]["type"] == "NodePort"
+    assert "annotations" not in by_port["metadata"]
+
+
+@needs_helm
+def test_gateway_keeps_on_one_disk_what_boards_send() -> None:
+    for name, persistent in (("keda", True), ("external", False)):
+        objects = rendered(name)
+        (gateway,) = [one for one in of_kind(objects, "Deployment") if component(one) == "gateway"]
+        assert (gateway["spec"]["replicas"], gateway["spec"]["strategy"]) == (1, {"type": "Recreate"})
+        volumes = gateway["spec"]["template"]["spec"]["volumes"]
+        (workspace,) = [volume for volume in volumes if volume["name"] == "workspace"]
+        claims = of_kind(objects, "PersistentVolumeClaim")
+        assert [claim["metadata"]["name"] for claim in claims] == ["test-edgejoule-gateway"] * persistent
+        if persistent:
+            assert workspace["persistentVolumeClaim"] == {"claimName": "test-edgejoule-gateway"}
+            assert claims[0]["spec"]["storageClassName"] == "fast"
+        else:
+            assert workspace["emptyDir"] == {"sizeLimit": "40Gi"}
+
+
+@needs_helm
+def test_host_agent_without_gateway_is_refused_in_a_sentence() -> None:
+    answer = helm("template", "test", str(CHART), "--set", "gateway.enabled=false")
+    assert answer.returncode != 0
+    assert (
+        "hostAgent.enabled needs gateway.enabled, since the host agent takes its steps from the gateway"
+        in answer.stderr
+    )
+    assert pods(rendered("default", "hostAgent.enabled=false", "gateway.enabled=false")).keys() >= WORKERS
 
 
 @needs_helm
@@ -546,7 +732,7 @@ def test_budgets_choose_the_pods_of_one_service(name: str) -> None:
         labels = {service: pod["metadata"]["labels"] for service, pod in pods(objects).items()}
         chosen = [service for service in labels if selects(budget["spec"]["selector"], labels[service])]
         assert chosen == [component(budget)]
-    expected = set() if name == "minimal" else SERVICES - {"host-agent"}
+    expected = set() if name == "minimal" else WORKERS | {"conductor"}  # the others are one pod, which may be moved
     assert {component(budget) for budget in of_kind(objects, "PodDisruptionBudget")} == expected
 
 
@@ -559,7 +745,7 @@ def test_budget_of_jobs_counts_what_is_available() -> None:
 
 @needs_helm
 def test_host_agent_shares_a_node_only_with_workers_that_share_its_lock() -> None:
-    workers = SERVICES - {"conductor"}
+    workers = WORKERS | {"host-agent"}
 
     apart = pods(rendered())
     (term,) = value_at(
@@ -608,20 +794,46 @@ def test_names_are_short_enough_whatever_the_release_is_called(release: str) -> 
     assert len(set(kinds)) == len(kinds)
 
 
-@needs_helm
-@for_all_values
-def test_notes_name_objects_that_there_are(name: str, tmp_path: Path) -> None:
-    chart = tmp_path / "edgejoule"
+def with_notes(folder: Path, name: str, *settings: str) -> tuple[str, list[Object]]:
+    """What a user is told, and the objects."""
+    chart = folder / "edgejoule"
     shutil.copytree(CHART, chart)
     (chart / "templates/NOTES.txt").rename(chart / "notes")
     (chart / "templates/notes.yaml").write_text('kind: Notes\ntext: {{ tpl (.Files.Get "notes") . | toJson }}\n')
-    objects = rendered(name, chart=chart)
+    objects = rendered(name, *settings, chart=chart)
     (notes,) = of_kind(objects, "Notes")
-    there = {f"{one['kind'].lower()}/{one['metadata']['name']}" for one in objects if one is not notes}
-    named = set(re.findall(r"\b(?:service|job)/[a-z0-9-]+", notes["text"]))
+    return notes["text"], [one for one in objects if one is not notes]
+
+
+@needs_helm
+@for_all_values
+def test_notes_name_objects_that_there_are(name: str, tmp_path: Path) -> None:
+    text, objects = with_notes(tmp_path, name)
+    there = {f"{one['kind'].lower()}/{one['metadata']['name']}" for one in objects}
+    named = set(re.findall(r"\b(?:service|job)/[a-z0-9-]+", text))
     assert named <= there
-    assert ("create secret" in notes["text"]) == (name != "minimal" and name != "external")
-    assert ("scaledjob" in notes["text"]) == (name in ("keda", "external"))
+    assert ("create secret generic" in text) == (name != "minimal")
+    assert ("scaledjob" in text) == (name in ("keda", "external"))
+    assert "devices create host" not in text  # the init job does it
+
+
+@needs_helm
+@for_all_values
+def test_notes_tell_how_the_gateways_certificate_is_made(name: str, tmp_path: Path) -> None:
+    text, objects = with_notes(tmp_path, name)
+    names = re.findall(r"edgejoule gateway certificate (\S+)", text)
+    assert names == [one["metadata"]["name"] for one in of_kind(objects, "Service") if component(one) == "gateway"]
+    secrets = {
+        v["secret"]["secretName"] for pod in pods(objects).values() for v in pod["spec"]["volumes"] if "secret" in v
+    }
+    assert set(re.findall(r"create secret tls (\S+)", text)) == secrets
+
+
+@needs_helm
+def test_notes_tell_how_the_host_agent_is_registered_where_no_init_job_does_it(tmp_path: Path) -> None:
+    text, _ = with_notes(tmp_path, "minimal", "gateway.enabled=true", "hostAgent.enabled=true")
+    assert "edgejoule devices create host --file" in text
+    assert "HOST_AGENT_SECRET" in text
 
 
 # --- values -------------------------------------------------------------------------------------------
@@ -635,7 +847,13 @@ def default_values() -> Object:
     return dict(yaml.safe_load((CHART / "values.yaml").read_text(encoding="utf-8")))
 
 
-FREE = {"podAnnotations", "nodeSelector", "requests", "limits"}  # what the names in there are, others say
+FREE = {
+    "annotations",
+    "podAnnotations",
+    "nodeSelector",
+    "requests",
+    "limits",
+}  # what the names in there are, others say
 
 
 def mappings(tree: Object, path: str = "") -> Iterator[str]:
@@ -689,6 +907,13 @@ def test_schema_tells_of_every_value() -> None:
         (("trainer.workspace=50",), "workspace"),
         (("hostLock.path=relative",), "path"),
         (("trainer.resources.limits.memory=much",), "memory"),
+        (("gateway.tlsSecret=",), "tlsSecret"),
+        (("gateway.replicas=2",), "replicas"),
+        (("gateway.service.type=ExternalName",), "type"),
+        (("gateway.service.type=NodePort",), "cidrs"),
+        (("gateway.service.type=LoadBalancer",), "cidrs"),
+        (("gateway.service.type=LoadBalancer", "gateway.service.cidrs={boards}"), "cidrs"),
+        (("gateway.service.loadBalancerSourceRanges={10.0.0.0/8}",), "loadBalancerSourceRanges"),
         (("s3.enabled=false",), "endpoint"),
         (
             ("s3.enabled=false", "s3.external.endpoint=http://s3:9000", "s3.external.cidrs={10.0.0.0/8}"),

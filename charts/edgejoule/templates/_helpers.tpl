@@ -40,7 +40,7 @@ labels: {{- include "edgejoule.labels" . | nindent 2 }}
 {{- define "edgejoule.podDefaults" -}}
 serviceAccountName: {{ include "edgejoule.fullname" .root }}-{{ .component }}
 automountServiceAccountToken: false
-enableServiceLinks: false
+enableServiceLinks: false # else the Service of the gateway would set EDGEJOULE_GATEWAY_PORT in every pod, to a URL
 securityContext:
   runAsNonRoot: true
   runAsUser: 10001
@@ -70,11 +70,6 @@ securityContext:
   valueFrom: {secretKeyRef: {name: {{ .secret }}, key: {{ .key }}}}
 {{- end }}
 
-{{/* host-agent -> HOST_AGENT, as in .env.example */}}
-{{- define "edgejoule.upper" -}}
-{{ . | upper | replace "-" "_" }}
-{{- end }}
-
 {{- define "edgejoule.storeVariables" -}}
 - name: EDGEJOULE_STORE
   value: {{ printf "s3://%s/%s" .Values.store.bucket .Values.store.prefix | trimSuffix "/" }}
@@ -87,11 +82,10 @@ securityContext:
 {{- if or .Values.s3.enabled .Values.s3.external.makeAccounts }}true{{ end -}}
 {{- end }}
 
-{{/* The settings of a service (docs/reference/settings.md). */}}
+{{/* The settings of a service that has the store and the queues (docs/reference/settings.md). */}}
 {{- define "edgejoule.variables" -}}
 {{- $values := .root.Values -}}
-{{- $upper := include "edgejoule.upper" .component -}}
-{{- $account := .component | replace "-" "" -}}
+{{- $upper := upper .component -}}
 {{ include "edgejoule.storeVariables" .root }}
 {{- if not $values.s3.enabled }}
 - name: EDGEJOULE_S3_REGION
@@ -99,7 +93,7 @@ securityContext:
 {{- end }}
 {{- if include "edgejoule.makesAccounts" .root }}
 - name: EDGEJOULE_S3_ACCESS_KEY
-  value: edgejoule{{ $account }}
+  value: edgejoule{{ .component }}
 {{ include "edgejoule.secretVariable" (dict "name" "EDGEJOULE_S3_SECRET_KEY" "secret" $values.existingSecret "key" (printf "%s_SECRET" $upper)) }}
 {{- else }}
 {{ include "edgejoule.secretVariable" (dict "name" "EDGEJOULE_S3_ACCESS_KEY" "secret" $values.s3.external.existingSecret "key" (printf "%s_ACCESS_KEY" $upper)) }}
@@ -108,7 +102,7 @@ securityContext:
 {{- if $values.redis.enabled }}
 {{ include "edgejoule.secretVariable" (dict "name" (printf "%s_SECRET" $upper) "secret" $values.existingSecret "key" (printf "%s_SECRET" $upper)) }}
 - name: EDGEJOULE_BROKER
-  value: redis://{{ $account }}:$({{ $upper }}_SECRET)@{{ include "edgejoule.fullname" .root }}-redis:6379/0
+  value: redis://{{ .component }}:$({{ $upper }}_SECRET)@{{ include "edgejoule.fullname" .root }}-redis:6379/0
 {{- else }}
 {{ include "edgejoule.secretVariable" (dict "name" "EDGEJOULE_BROKER" "secret" $values.redis.external.existingSecret "key" (printf "%s_BROKER" $upper)) }}
 {{- end }}
@@ -120,10 +114,25 @@ securityContext:
   value: /var/lock/edgejoule
 {{- end }}
 
+{{/* Of a service that touches a file while it does its work. */}}
+{{- define "edgejoule.aliveProbes" -}}
+startupProbe:
+  exec: {command: [edgejoule, alive]}
+  periodSeconds: 5
+  timeoutSeconds: 20
+  failureThreshold: 36
+livenessProbe:
+  exec: {command: [edgejoule, alive]}
+  periodSeconds: 30
+  timeoutSeconds: 20
+  failureThreshold: 3
+{{- end }}
+
 {{/*
-A pod that runs `edgejoule`:
+A pod of one of our services:
 (dict "root" $ "component" "trainer" "values" .Values.trainer "repository" "trainer" "args" (list "worker" "train"))
-and, where they differ: "claim" (a volume claim called `workspace` is there), "restartPolicy", "volumes", "mounts", "extra".
+and, where they differ: "env" and "probes" (in place of those of a worker), "ports", "claim" (a volume `workspace` is there),
+"restartPolicy", "volumes", "mounts", "extra". Without "args" the image's own entry point says it all.
 */}}
 {{- define "edgejoule.podTemplate" -}}
 metadata:
@@ -153,24 +162,24 @@ spec:
     - name: {{ .component }}
       image: {{ include "edgejoule.image" (dict "root" .root "image" .values.image "repository" .repository) }}
       {{- include "edgejoule.containerDefaults" .root | nindent 6 }}
-      args: {{ toJson .args }}
-      env: {{- include "edgejoule.variables" . | nindent 8 }}
+      {{- with .args }}
+      args: {{ toJson . }}
+      {{- end }}
+      env: {{- if .env }}{{ .env | nindent 8 }}{{ else }}{{ include "edgejoule.variables" . | nindent 8 }}{{ end }}
+      {{- with .ports }}
+      ports: {{- . | nindent 8 }}
+      {{- end }}
       {{- $resources := deepCopy .values.resources }}
       {{- with .values.gpus }}
       {{- $_ := set $resources "limits" (merge (dict "nvidia.com/gpu" .) ($resources.limits | default dict)) }}
       {{- end }}
       resources: {{- toYaml $resources | nindent 8 }}
+      {{- if .probes }}
+      {{- .probes | nindent 6 }}
+      {{- else }}
       # No readiness: nobody connects to it.
-      startupProbe:
-        exec: {command: [edgejoule, alive]}
-        periodSeconds: 5
-        timeoutSeconds: 20
-        failureThreshold: 36
-      livenessProbe:
-        exec: {command: [edgejoule, alive]}
-        periodSeconds: 30
-        timeoutSeconds: 20
-        failureThreshold: 3
+      {{- include "edgejoule.aliveProbes" . | nindent 6 }}
+      {{- end }}
       volumeMounts:
         - {name: workspace, mountPath: /var/lib/edgejoule}
         - {name: locks, mountPath: /var/lock/edgejoule}
@@ -182,7 +191,7 @@ spec:
     {{- if not .claim }}
     - {name: workspace, emptyDir: {sizeLimit: {{ .values.workspace }}}}
     {{- end }}
-    {{- if and .root.Values.hostLock.path (ne .component "conductor") }}
+    {{- if and .root.Values.hostLock.path (not (has .component (list "conductor" "gateway"))) }}
     - {name: locks, hostPath: {path: {{ .root.Values.hostLock.path }}, type: Directory}}
     {{- else }}
     - {name: locks, emptyDir: {sizeLimit: 1Mi}}
@@ -195,10 +204,13 @@ spec:
 
 {{- define "edgejoule.claim" -}}
 metadata: {name: {{ .name }}}
-spec:
-  accessModes: [ReadWriteOnce]
-  {{- with .storageClass }}
-  storageClassName: {{ . }}
-  {{- end }}
-  resources: {requests: {storage: {{ .size }}}}
+spec: {{- include "edgejoule.claimSpec" . | nindent 2 }}
+{{- end }}
+
+{{- define "edgejoule.claimSpec" -}}
+accessModes: [ReadWriteOnce]
+{{- with .storageClass }}
+storageClassName: {{ . }}
+{{- end }}
+resources: {requests: {storage: {{ .size }}}}
 {{- end }}
