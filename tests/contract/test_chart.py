@@ -470,6 +470,18 @@ def test_external_servers_are_used_with_secrets_of_their_own() -> None:
     assert trigger["metadata"]["enableTLS"] == "true"
 
 
+@needs_helm
+def test_how_to_names_the_images_that_run_and_the_gateway_as_the_host_agent_calls_it() -> None:
+    page = (ROOT / "docs/how-to/cluster.md").read_text(encoding="utf-8")
+    (names,) = re.findall(r"for name in (.+); do", page)
+    images = {container_of(pod)["image"] for pod in pods(rendered()).values()}
+    assert images == {f"edgejoule/{name}:0.1.0" for name in names.split()}
+    answer = helm("template", "edgejoule", str(CHART), "--show-only", "templates/host-agent.yaml")
+    given = variables(yaml.safe_load(answer.stdout)["spec"]["template"])
+    (called,) = re.findall(r"edgejoule gateway certificate (\S+)", page)
+    assert given["EDGEJOULE_GATEWAY"]["value"] == f"https://{called}:{PORT}"
+
+
 # --- what they cannot do ------------------------------------------------------------------------------
 
 
