@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
-from edgejoule.stack.accounts import RIGHTS, access_key, secret_name
+from edgejoule.stack.accounts import HOST, RIGHTS, access_key, secret_name
 
 ROOT = Path(__file__).resolve().parents[2]
 COMPOSE = (ROOT / "docker-compose.yml").read_text(encoding="utf-8")
@@ -20,7 +20,7 @@ SERVICES: dict[str, dict[str, Any]] = yaml.safe_load(COMPOSE)["services"]
 EXAMPLE = dict(re.findall(r"^([A-Z0-9_]+)=(.*)$", (ROOT / ".env.example").read_text(encoding="utf-8"), re.MULTILINE))
 DOCKERFILES = sorted([*ROOT.glob("services/*/Dockerfile"), *ROOT.glob("docker/*/Dockerfile")])
 ACCOUNT_OF = {"trainer-gpu": "trainer"}
-OURS = [name for name in SERVICES if name not in ("redis", "minio", "init")]
+WITH_ACCOUNT = [name for name in SERVICES if name not in ("redis", "minio", "init", "host-agent")]
 
 
 def variables(file: Path) -> dict[str, str]:
@@ -51,7 +51,7 @@ def test_images_are_pinned_alike_in_dockerfiles_and_settings() -> None:
             assert re.search(r":\S*\d", default), f"{default} names no version"
 
 
-@pytest.mark.parametrize("name", OURS)
+@pytest.mark.parametrize("name", WITH_ACCOUNT)
 def test_service_uses_its_own_account_and_no_other(name: str) -> None:
     service, account = SERVICES[name], ACCOUNT_OF.get(name, name)
     settings = service["environment"]
@@ -59,7 +59,20 @@ def test_service_uses_its_own_account_and_no_other(name: str) -> None:
     assert account in RIGHTS
     secrets = set(re.findall(r"\$\{(\w*(?:SECRET|PASSWORD))\b", str(settings)))
     assert secrets == {secret_name(account)}
-    assert settings["EDGEJOULE_BROKER"].startswith(f"redis://{account.replace('-', '')}:")
+    assert settings["EDGEJOULE_BROKER"].startswith(f"redis://{account}:")
+
+
+def test_hosts_agent_holds_its_token_and_sees_the_gateway_alone() -> None:
+    agent, gateway = SERVICES["host-agent"], SERVICES["gateway"]
+    assert re.findall(r"\$\{(\w*(?:SECRET|PASSWORD))\b", str(agent)) == ["HOST_AGENT_SECRET"]
+    assert agent["environment"]["EDGEJOULE_TOKEN"] == f"{HOST}.${{HOST_AGENT_SECRET}}"
+    (network,) = agent["networks"]
+    assert [name for name, service in SERVICES.items() if network in service["networks"]] == ["gateway", "host-agent"]
+    key = Path(gateway["environment"]["EDGEJOULE_GATEWAY_KEY"])
+    shared = {volume.partition(":")[0] for volume in agent["volumes"] if isinstance(volume, str)}
+    (place,) = [volume for volume in gateway["volumes"] if volume.partition(":")[2] == str(key.parent)]
+    assert place.partition(":")[0] not in shared
+    assert "certificate:/etc/edgejoule:ro" in agent["volumes"]
 
 
 @pytest.mark.parametrize("name", SERVICES)
@@ -73,13 +86,14 @@ def test_service_is_confined_and_looked_after(name: str) -> None:
     assert service["pids_limit"]
     assert service["restart"] == ("on-failure:5" if name == "init" else "unless-stopped")
     assert name == "init" or service["healthcheck"]["test"]
-    assert all(port.startswith("127.0.0.1:") for port in service.get("ports", ()))
+    address = "${GATEWAY_ADDRESS:-127.0.0.1}:" if name == "gateway" else "127.0.0.1:"
+    assert all(port.startswith(address) for port in service.get("ports", ()))
     assert not service.keys() & {"privileged", "cap_add", "container_name", "network_mode", "pid"}
 
 
 def test_every_account_has_a_redis_user() -> None:
     users = set(re.findall(r"user (\w+) on", (ROOT / "docker" / "redis" / "start.sh").read_text(encoding="utf-8")))
-    assert {account.replace("-", "") for account in RIGHTS} <= users
+    assert set(RIGHTS) <= users
 
 
 def test_dockerfiles_need_no_front_end_from_a_registry_and_run_as_nobody() -> None:

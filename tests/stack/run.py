@@ -6,158 +6,32 @@ It submits a small matrix on generated pictures and asks for the very rows that 
 from __future__ import annotations
 
 import json
-import os
-import shutil
-import socket
 import ssl
 import subprocess
 import sys
-import tempfile
-import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-HERE = Path(__file__).resolve().parent
-ROOT = HERE.parents[1]
-COMMAND = str(Path(sys.executable).parent / "edgejoule")
-TAG = "stack-test"
-# All of a row that is no measurement of time, memory or the state of the host.
-MEASURED = {"latency_ms", "fps", "memory_peak_mb", "stages_ms", "flags", "contended", "pareto", "throttled"}
+from compose import (
+    ROOT,
+    SPEC,
+    Failed,
+    Stack,
+    check,
+    generate_pictures,
+    in_process,
+    plain_environment,
+    rows,
+    run_on_stack,
+    say,
+    stack_of_a_test,
+)
+from faults import strike
 
-
-class Failed(Exception):
-    """The stack did not do what it must."""
-
-
-def check(holds: bool, what: str) -> None:
-    """Say what holds, or fail."""
-    if not holds:
-        raise Failed(f"not so: {what}")
-    say(f"  {what}")
-
-
-began = time.monotonic()
-
-
-def say(text: str) -> None:
-    print(f"[{time.monotonic() - began:5.0f} s] {text}", flush=True)
-
-
-class Stack:
-    """A compose project of its own, with its own secrets, ports and image tag.
-
-    Attributes:
-        settings: what is in its .env.
-        operator: environment of a command line that uses it.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        ports = dict(zip(("REDIS_PORT", "S3_PORT", "GATEWAY_PORT"), free_ports(3), strict=True))
-        (folder / ".env").write_text(
-            "".join(f"{name}={value}\n" for name, value in {"EDGEJOULE_TAG": TAG, **ports}.items())
-        )
-        subprocess.run([sys.executable, str(ROOT / "docker" / "environment.py"), str(folder)], check=True)
-        self.settings = variables(folder / ".env")
-        self.operator = {**variables(folder / ".env.operator"), "EDGEJOULE_WORKSPACE": str(folder / "workspace")}
-        self._compose = ["docker", "compose", "--env-file", str(folder / ".env"), "--project-name", f"edgejoule-{TAG}"]
-
-    def __call__(self, *arguments: str, check: bool = True, timeout_s: float = 900) -> str:
-        """Call docker compose; what it printed."""
-        ended = subprocess.run(
-            [*self._compose, *arguments],
-            cwd=ROOT,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            stdin=subprocess.DEVNULL,
-            text=True,
-            timeout=timeout_s,
-            env=plain_environment(),
-        )
-        if check and ended.returncode:
-            raise Failed(f"docker compose {' '.join(arguments)} ended with {ended.returncode}:\n{ended.stdout[-6000:]}")
-        return ended.stdout
-
-    def containers(self, service: str | None = None) -> list[dict[str, Any]]:
-        """Every container that exists, as `docker inspect` tells of it."""
-        ids = self("ps", "--all", "--quiet", *([service] if service else [])).split()
-        told = subprocess.run(["docker", "inspect", *ids], check=True, capture_output=True, text=True).stdout
-        found: list[dict[str, Any]] = json.loads(told)
-        return found
-
-    def redis(self, *command: str, user: str, secret: str) -> str:
-        """What Redis answers to a command."""
-        asked = ["redis-cli", "--user", user, "--pass", secret, "--no-auth-warning", *command]
-        return self("exec", "--no-TTY", "redis", *asked, check=False).strip()
-
-
-def plain_environment() -> dict[str, str]:
-    """Ours, without what would come before the stack's own .env."""
-    named = variables(ROOT / ".env.example")
-    return {name: value for name, value in os.environ.items() if name not in named}
-
-
-def variables(file: Path) -> dict[str, str]:
-    lines = [line for line in file.read_text(encoding="utf-8").splitlines() if "=" in line and line[0] != "#"]
-    return {name: value for name, _, value in (line.partition("=") for line in lines)}
-
-
-def free_ports(number: int) -> list[int]:
-    sockets = [socket.socket() for _ in range(number)]
-    try:
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [one.getsockname()[1] for one in sockets]
-    finally:
-        for one in sockets:
-            one.close()
-
-
-def rows(folder: Path) -> list[dict[str, Any]]:
-    """The rows of a run, without what is measured anew each time."""
-    found = json.loads((folder / "results.json").read_text(encoding="utf-8"))["rows"]
-    return [{name: value for name, value in row.items() if name not in MEASURED} for row in found]
-
-
-@contextmanager
-def in_process(folder: Path) -> Iterator[None]:
-    """The run that the stack's is compared with, meanwhile, with locks of its own: it measures nothing that counts."""
-    (folder / "locks").mkdir()
-    environment = {**os.environ, "DATA": str(folder / "data"), "EDGEJOULE_LOCKS": str(folder / "locks")}
-    with open(folder / "here.log", "wb") as log:
-        process = subprocess.Popen(
-            [COMMAND, "run", str(HERE / "spec.yaml"), "--out", str(folder / "here"), "--store", str(folder / "store")],
-            env=environment,
-            stdout=log,
-            stderr=log,
-        )
-    try:
-        yield
-        if process.wait(600):
-            raise Failed(f"the run in-process failed:\n{(folder / 'here.log').read_text()[-3000:]}")
-    finally:
-        process.kill()
-        process.wait()
-
-
-def run_on_stack(stack: Stack, folder: Path, out: str, *settings: str) -> list[dict[str, Any]]:
-    """Carry the matrix out on the stack; its rows."""
-    call = [COMMAND, "run", str(HERE / "spec.yaml"), "--on", "stack", "--out", str(folder / out)]
-    environment: Mapping[str, str] = {**os.environ, **stack.operator, "DATA": str(folder / "data")}
-    ended = subprocess.run(
-        [*call, *(part for setting in settings for part in ("--set", setting))],
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=420,
-    )
-    if ended.returncode:
-        raise Failed(f"edgejoule run --on stack ended with {ended.returncode}:\n{ended.stdout[-3000:]}")
-    return rows(folder / out)
+FAULTS = 8
 
 
 # --- what it must show ------------------------------------------------------------------------------
@@ -265,38 +139,15 @@ def redis_refused_none_of_ours(stack: Stack) -> None:
 
 
 def main() -> None:
-    if shutil.which("docker") is None or subprocess.run(["docker", "info"], capture_output=True).returncode:
-        sys.exit("make test-stack needs a Docker engine with Compose v2, and none answers: start one")
-    with tempfile.TemporaryDirectory(prefix="edgejoule-stack-") as name:
-        folder = Path(name)
-        stack = Stack(folder)
-        try:
-            carry_out(stack, folder)
-        except Failed:
-            with suppress(Failed):
-                say(f"what the services said:\n{stack('logs', '--no-color', '--tail', '25')[-12000:]}")
-            raise
-        finally:
-            say("down")
-            stack("--profile", "*", "down", "--volumes", "--remove-orphans", "--rmi", "all", "--timeout", "5")
-        left = subprocess.run(
-            ["docker", "ps", "-aq", "--filter", f"label=com.docker.compose.project=edgejoule-{TAG}"],
-            capture_output=True,
-            text=True,
-            check=True,
-        ).stdout
-        check(not left, "nothing is left")
+    with stack_of_a_test() as (stack, folder):
+        carry_out(stack, folder)
 
 
 def carry_out(stack: Stack, folder: Path) -> None:
     without_environment_it_stops_with_a_sentence()
-    subprocess.run(
-        [COMMAND, "data", "generate", "--into", str(folder / "data"), "--train", "64", "--val", "30"],
-        check=True,
-        stdout=subprocess.DEVNULL,
-    )
+    generate_pictures(folder, 64, 30)
     say("build, and the same matrix in-process meanwhile")
-    with in_process(folder):
+    with in_process(SPEC, folder):
         stack("build")
         say("  built")
     expected = rows(folder / "here")
@@ -323,6 +174,8 @@ def carry_out(stack: Stack, folder: Path) -> None:
     say("3 evaluators")
     evaluators_share_the_work(stack, folder, expected)
     redis_refused_none_of_ours(stack)
+    say(f"{FAULTS} faults")
+    strike(stack, folder, expected, FAULTS)
 
 
 if __name__ == "__main__":
