@@ -12,7 +12,8 @@ commands='+@read +@write +@connection +@transaction +@scripting +@pubsub +@block
 queues='~train* ~evaluate* ~analyze* ~unacked* ~_kombu.*'
 stack="resetchannels &/* ~edgejoule:* $queues $commands"
 {
-  echo 'user default off'
+  # Nobody is the default user, but Redis 7 replays transactions as that one when it starts: without rights it would drop them.
+  echo 'user default off ~* &* +@all'
   echo "user health on >$health -@all +ping"
   echo "user admin on >${REDIS_ADMIN_PASSWORD:?is not set} ~* &* +@all"
   echo "user conductor on >${CONDUCTOR_SECRET:?is not set} $stack ~device.*"

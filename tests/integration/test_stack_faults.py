@@ -157,6 +157,23 @@ def test_killed_workers_step_runs_again_elsewhere(stack: Stack) -> None:
     assert "its worker was lost" in loss.reason
 
 
+def test_lost_step_comes_before_those_that_wait(stack: Stack) -> None:
+    stack.conductor()
+    first = stack.worker()
+    steps = [toy(f"w{number}", diary=str(stack.diary)) for number in range(6)]
+    lost = toy("sleeper", do="sleep", seconds=0.5, pids=str(stack.folder / "pids"), diary=str(stack.diary))
+    stack.submit(plan_of(lost, *steps))
+    wait_for_sleeper(stack)
+    stack.wait_until(lambda: stack.redis.client().llen("evaluate") == len(steps))
+    first.kill()
+    stack.wait_until(lambda: stack.redis.client().llen("evaluate") == len(steps) + 1)
+    stack.worker()
+    events = stack.finish()
+
+    assert set(events.values()) == {"finished"}
+    assert stack.diary.read_text().split()[0] == "sleeper"
+
+
 def test_worker_told_to_stop_gives_its_step_back_at_once_and_records_no_failure(stack: Stack) -> None:
     stack.conductor()
     first = stack.worker()

@@ -235,9 +235,10 @@ for status in /proc/[0-9]*/stat; do
   [ "$2" != 1 ] || kill -KILL "${process%/stat}"
 done
 """
+# The brackets keep the script from finding itself.
 STOP_STEP = """
 for line in /proc/[0-9]*/cmdline; do
-  if tr '\\0' ' ' < "$line" 2>/dev/null | grep -q ' -m edgejoule.worker '; then
+  if tr '\\0' ' ' < "$line" 2>/dev/null | grep -q ' -m edgejoule[.]worker '; then
     process=${line#/proc/}
     kill -STOP "${process%/cmdline}" && exit 0
   fi

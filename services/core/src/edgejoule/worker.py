@@ -43,8 +43,8 @@ KILLED_S = 1.0
 _TICK_S = 0.2
 _PROGRESS_EVERY_S = 0.1
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
-# OpenMP's threads spin for some microseconds, then wait asleep: spinning for long, as they would, two of them trained 13
-# times as slowly beside other work; asleep at once, up to 1.8 times as slowly on an idle machine, where layers are small
+# OpenMP's threads spin for some microseconds, then wait asleep. Spinning for long, as they would, two of them trained
+# 13 times as slowly beside other work; asleep at once, up to 1.8 times as slowly on an idle machine.
 _WAITING = {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "10000"}
 _MESSAGE_CHARACTERS = 2000  # the whole of it is in the log
 _FULL_DISK = (errno.ENOSPC, errno.EDQUOT)

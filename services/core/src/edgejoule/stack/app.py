@@ -9,6 +9,7 @@ from celery import Celery
 from kombu.entity import Queue
 
 from edgejoule.stack.messages import TASK, StepMessage
+from edgejoule.stack.transport import URGENT
 
 SETTINGS: Mapping[str, Any] = {
     "accept_content": ["json"],
@@ -48,8 +49,11 @@ class Sender:
     def __init__(self, broker: str) -> None:
         self._app = make_app(broker)
 
-    def send(self, message: StepMessage, queue: str) -> None:
+    def send(self, message: StepMessage, queue: str, *, first: bool = False) -> None:
         """Send a step whose claim is set.
+
+        Args:
+            first: before those that wait already.
 
         Raises:
             kombu.exceptions.OperationalError: the broker does not answer.
@@ -61,6 +65,7 @@ class Sender:
                 task_id=message.claim,
                 queue=_queue(queue),
                 producer=producer,
+                priority=URGENT if first else 0,
                 argsrepr="()",
                 kwargsrepr=message.step,
             )

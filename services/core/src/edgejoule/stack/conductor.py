@@ -54,6 +54,7 @@ class _Flight:
         holder: who was last seen to carry it out.
         attempts: how many were recorded when it was sent.
         missing_since: when neither claim nor lease was first seen to be there.
+        again: it was sent before, so that it comes before those that wait already.
         forgiven: Redis lost claims and leases since it was sent, so that their absence says nothing of its worker.
     """
 
@@ -65,6 +66,7 @@ class _Flight:
     holder: str | None = None
     attempts: int = 0
     missing_since: float | None = None
+    again: bool = False
     forgiven: bool = False
 
     @property
@@ -296,7 +298,8 @@ class Conductor:
             self._lead()
             flight = to_send[key]
             version = self._kinds[flight.step.kind].version
-            self._sender.send(make_message(flight.step, version, flight.ready, flight.claim or ""), flight.queue)
+            message = make_message(flight.step, version, flight.ready, flight.claim or "")
+            self._sender.send(message, flight.queue, first=flight.again)
 
     def _judge(self, flight: _Flight, *, lost: bool = False) -> None:
         """Nobody seems to be at a step any more: it has ended, or is tried again."""
@@ -315,7 +318,7 @@ class Conductor:
         else:
             pause_s = self._back_off_s(attempts) if attempts > flight.attempts else 0.0
         flight.claim = flight.holder = flight.missing_since = None
-        flight.forgiven = False
+        flight.forgiven, flight.again = False, True
         flight.attempts = attempts
         heapq.heappush(self._due, (time.monotonic() + pause_s, key))
         return None
