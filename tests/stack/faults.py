@@ -45,6 +45,7 @@ from edgejoule.store import Store, open_store
 MATRIX = HERE / "faults.yaml"
 ACCURACY = ("model", "variant", "status", "ap", "ap50", "ap75", "hashes")
 AGAIN_S = 30.0  # a killed worker's step runs again by then
+LOST_S = 240.0  # and if not by then, it was lost
 PAUSE_S = 14.0  # longer than a lease
 QUEUES = ("train", "evaluate", "analyze", "device.host")
 # More than the trainer's memory in faults.compose.yml.
@@ -211,8 +212,8 @@ class Disturber:
         began = time.monotonic()
         for key, holder in held.items():
             while self._redis.get(f"edgejoule:lease:{key}") in (holder, None) and self._store.manifest(key) is None:
-                if time.monotonic() - began > 2 * AGAIN_S:
-                    raise Failed(f"step {key[:12]} of a killed worker did not run again within {2 * AGAIN_S:.0f} s")
+                if time.monotonic() - began > LOST_S:
+                    raise Failed(f"step {key[:12]} of a killed worker did not run again within {LOST_S:.0f} s")
                 time.sleep(0.2)
             self.again_s.append(time.monotonic() - began)
 
@@ -253,14 +254,14 @@ def docker(*arguments: str) -> None:
 
 def disturb(
     stack: Stack, folder: Path, spec: Path, count: int, seed: int, expected: list[dict[str, Any]]
-) -> list[dict[str, Any]]:
+) -> tuple[list[dict[str, Any]], list[float]]:
     """Strike so many faults while the stack works: on the matrix, and as often as it takes on its predictions anew.
 
     Args:
         expected: rows of the undisturbed run; rows of other models are not compared.
 
     Returns:
-        The last run's rows.
+        The last run's rows, and how long it took until each step of a killed worker ran again.
     """
     store = open_store(stack.operator["EDGEJOULE_STORE"], stack.operator)
     disturber = Disturber(stack, store, seed)
@@ -293,10 +294,9 @@ def disturb(
         check(same, f"accuracy of {len(expected)} rows is that of the undisturbed run")
     for fault, times in sorted(disturber.struck.items()):
         say(f"    {times} x {fault}")
-    if again_s := disturber.again_s:
-        slow = f"{len(again_s)} steps of killed workers ran again within {max(again_s):.0f} s"
-        check(max(again_s) <= AGAIN_S, slow)
-    return found
+    again_s = disturber.again_s
+    say(f"    {len(again_s)} steps of killed workers ran again, the last after {max(again_s, default=0):.0f} s")
+    return found, again_s
 
 
 def ended(run: str, store: Store) -> str | None:
@@ -355,7 +355,8 @@ def main() -> None:
         stack.overlay(HERE / "faults.compose.yml")
         stack("up", "--detach", "--wait", "--scale", "evaluator=2")
         say(f"{options.faults} faults, seed {options.seed}")
-        found = disturb(stack, folder, spec, options.faults, options.seed, rows(folder / "here"))
+        found, again_s = disturb(stack, folder, spec, options.faults, options.seed, rows(folder / "here"))
+        check(max(again_s, default=0) <= AGAIN_S, f"each step of a killed worker ran again within {AGAIN_S:.0f} s")
         poisoned = [row for row in found if row["model"] == POISON["name"]]
         check(
             bool(poisoned) and all(row["status"] == "oom" for row in poisoned),

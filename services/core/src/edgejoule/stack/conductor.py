@@ -54,7 +54,7 @@ class _Flight:
         holder: who was last seen to carry it out.
         attempts: how many were recorded when it was sent.
         missing_since: when neither claim nor lease was first seen to be there.
-        again: it was sent before, so that it comes before those that wait already.
+        again: somebody was at it and did not end it, so that it comes before those that wait already.
         forgiven: Redis lost claims and leases since it was sent, so that their absence says nothing of its worker.
     """
 
@@ -317,8 +317,9 @@ class Conductor:
             pause_s = 0.0
         else:
             pause_s = self._back_off_s(attempts) if attempts > flight.attempts else 0.0
+        flight.again = flight.again or flight.holder is not None
         flight.claim = flight.holder = flight.missing_since = None
-        flight.forgiven, flight.again = False, True
+        flight.forgiven = False
         flight.attempts = attempts
         heapq.heappush(self._due, (time.monotonic() + pause_s, key))
         return None
