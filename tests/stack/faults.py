@@ -2,7 +2,7 @@
 
 Workers, conductor, gateway and servers are killed, paused, flushed, stopped, filled up and lied to. Nobody helps: the
 run completes, its accuracy is that of an undisturbed run, the step that is killed for its memory each time has failed
-with that reason after three attempts, and Redis holds no claim and no lease any more. `make test-stack` strikes a few.
+with that reason after three attempts, and Redis holds no claim and no lease any more.
 """
 
 from __future__ import annotations
@@ -23,7 +23,6 @@ import redis
 import yaml
 from compose import (
     HERE,
-    SPEC,
     Failed,
     Stack,
     call,
@@ -327,13 +326,6 @@ def everything_was_done_once(store: Store, events: list[dict[str, Any]]) -> None
 
 def accuracy(found: list[dict[str, Any]], models: set[str]) -> list[dict[str, Any]]:
     return [{name: row.get(name) for name in ACCURACY} for row in found if row["model"] in models]
-
-
-def strike(stack: Stack, folder: Path, expected: list[dict[str, Any]], count: int) -> None:
-    """The short form: some faults while the small matrix of `make test-stack` is predicted anew."""
-    stack.overlay(HERE / "faults.compose.yml")
-    stack("up", "--detach", "--wait", "--scale", "evaluator=2")
-    disturb(stack, folder, SPEC, count, 1, expected)
 
 
 def main() -> None:

@@ -29,10 +29,6 @@ from compose import (
     say,
     stack_of_a_test,
 )
-from faults import strike
-
-FAULTS = 8
-
 
 # --- what it must show ------------------------------------------------------------------------------
 
@@ -174,8 +170,6 @@ def carry_out(stack: Stack, folder: Path) -> None:
     say("3 evaluators")
     evaluators_share_the_work(stack, folder, expected)
     redis_refused_none_of_ours(stack)
-    say(f"{FAULTS} faults")
-    strike(stack, folder, expected, FAULTS)
 
 
 if __name__ == "__main__":
