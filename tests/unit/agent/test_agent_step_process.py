@@ -86,6 +86,12 @@ def test_full_disk_is_the_hosts_fault(carry_out):
         carry_out(do="full_disk")
 
 
+def test_error_is_told_though_the_log_takes_nothing_more(carry_out, tmp_path):
+    (tmp_path / "log").symlink_to("/dev/full")
+    with pytest.raises(HostError, match="the disk is full"):
+        carry_out(do="full_disk")
+
+
 @pytest.mark.parametrize(
     ("limits", "reason"), [(Limits(1, 60), "limit of 1 s"), (Limits(60, 1), "no progress for 1 s")]
 )

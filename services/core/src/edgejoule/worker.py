@@ -244,8 +244,9 @@ def main() -> None:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         signal.raise_signal(signal.SIGTERM)
     except BaseException as error:  # noqa: BLE001 - whatever it is, the parent is told
-        traceback.print_exc()
         _say(events, {"error": _describe(error)})
+        with suppress(OSError):  # the log may be on the disk that is full
+            traceback.print_exc()
         sys.exit(1)
     _say(events, {"done": True})
 
