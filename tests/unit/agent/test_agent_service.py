@@ -102,6 +102,14 @@ def test_token_that_is_none_is_refused(token):
         Connection("https://gateway", token)
 
 
+def test_what_was_heard_of_the_gateway_is_marked_where_it_can_be(gateway, tmp_path):
+    for heard, marked in ((tmp_path / "heard", True), (tmp_path / "none" / "heard", False)):
+        connection = Connection(gateway.url, TOKEN, heard=str(heard))
+        connection.ask("/v1/hello", {})
+        connection.close()
+        assert heard.exists() == marked
+
+
 def test_authority_that_is_none_is_refused(tmp_path):
     with pytest.raises(SettingsError, match="holds no certificates"):
         Connection("https://gateway", TOKEN, str(tmp_path / "none"))

@@ -1,10 +1,12 @@
 """One HTTPS connection to the gateway, opened anew whenever it breaks. Nothing but the standard library."""
 
+import contextlib
 import http.client
 import ipaddress
 import json
 import os
 import ssl
+from pathlib import Path
 from typing import Any, Callable, Dict, Mapping, Optional
 from urllib.parse import urlsplit
 
@@ -131,8 +133,8 @@ class Connection:
             response = self._open.getresponse()
             if response.status < 300:
                 if self._heard is not None:
-                    with open(self._heard, "w"):
-                        os.utime(self._heard)
+                    with contextlib.suppress(OSError):  # a full disk is no fault of the gateway's
+                        Path(self._heard).touch()
                 return response
             reason = self._reason(response)
         except (OSError, http.client.HTTPException) as error:  # ssl's errors are OSErrors
