@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import ssl
 import threading
 from pathlib import Path
 from typing import Any
@@ -233,6 +234,8 @@ def test_devices_are_created_listed_and_revoked(call: Any, tmp_path: Path, store
         (["gateway", "serve", "--certificate", "x.crt"], "give both --certificate and --key"),
         (["gateway", "serve", "--certificate", "x.crt", "--key", "x.key"], "there is no certificate x.crt"),
         (["gateway", "serve"], "EDGEJOULE_BROKER is not set"),
+        (["gateway", "serve", "--name", "gw.lan"], "say where by --certificate and --key"),
+        (["gateway", "certificate", "gw.lan", "--key", "/proc/x.key"], "/proc/x.key.new cannot be written"),
         (["gateway", "certificate", "a b"], "'a b' is no name or address of a host"),
         (["gateway", "certificate", "a,DNS:b"], "is no name or address of a host"),
     ],
@@ -245,8 +248,6 @@ def test_mistake_is_told_in_one_sentence(call: Any, tmp_path: Path, words: list[
 
 
 def test_certificate_is_for_the_names_given_and_its_key_is_private(call: Any, tmp_path: Path) -> None:
-    import ssl
-
     crt, key = tmp_path / "tls" / "a.crt", tmp_path / "tls" / "a.key"
     words = ("gateway", "certificate", "gw.lan", "192.168.1.5", "--certificate", str(crt), "--key", str(key))
     assert call(*words)[0] == 0
@@ -268,6 +269,13 @@ def test_certificate_is_made_once_and_names_that_it_lacks_are_told(
     made = crt.read_bytes()
     have_certificate(["192.168.1.5", "gw.lan"], crt, key)
     assert not caplog.messages
+    kept = key.read_bytes()
+    crt.unlink()  # as when it was killed between the two
+    have_certificate(["gw.lan", "192.168.1.5"], crt, key)
+    made = crt.read_bytes()
+    assert key.read_bytes() == kept
+    ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(crt, key)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.crt", "a.key"]
     have_certificate(["gw.lan", "192.168.1.6", "other.lan"], crt, key)
     assert crt.read_bytes() == made
     (told,) = caplog.messages

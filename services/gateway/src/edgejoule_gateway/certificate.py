@@ -26,33 +26,48 @@ def make_certificate(names: Sequence[str], certificate: Path, key: Path) -> None
     for file in (certificate, key):
         if file.exists():
             raise EdgejouleError(f"{file} is there already: remove it first, and give boards the new certificate")
+    _make(names, certificate, key)
+
+
+def _make(names: Sequence[str], certificate: Path, key: Path) -> None:
+    """Write the certificate, and its key where there is none; whoever is killed meanwhile leaves no half of either."""
     alternatives = ",".join(f"{'IP' if _is_address(name) else 'DNS'}:{_checked(name)}" for name in names)
-    for file in (certificate, key):
-        file.parent.mkdir(parents=True, exist_ok=True)
-    os.close(os.open(key, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
+    new_certificate, new_key = (file.with_name(f"{file.name}.new") for file in (certificate, key))
+    fresh = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-keyout", str(new_key))
     command = [
-        *("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"),
+        *("openssl", "req", "-x509", *(("-key", str(key)) if key.exists() else fresh)),
         *("-days", str(DAYS), "-subj", "/CN=edgejoule gateway", "-addext", f"subjectAltName={alternatives}"),
-        *("-addext", "extendedKeyUsage=serverAuth", "-keyout", str(key), "-out", str(certificate)),
+        *("-addext", "extendedKeyUsage=serverAuth", "-out", str(new_certificate)),
     ]
     try:
+        for file in (certificate, key):
+            file.parent.mkdir(parents=True, exist_ok=True)
+        new_key.unlink(missing_ok=True)
+        os.close(os.open(new_key, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
+    except OSError as error:
+        raise EdgejouleError(f"{error.filename} cannot be written ({error.strerror}): name another place") from error
+    try:
         subprocess.run(command, check=True, capture_output=True, text=True)
-    except (FileNotFoundError, subprocess.CalledProcessError) as error:
-        key.unlink(missing_ok=True)
+        if not key.exists():
+            os.replace(new_key, key)
+        os.replace(new_certificate, certificate)
+    except (OSError, subprocess.CalledProcessError) as error:
         said = error.stderr.strip().splitlines()[-1:] if isinstance(error, subprocess.CalledProcessError) else [error]
         raise EdgejouleError(f"openssl made no certificate ({said[0]}): install it, or bring a certificate") from error
+    finally:
+        new_key.unlink(missing_ok=True)
 
 
 def have_certificate(names: Sequence[str], certificate: Path, key: Path) -> None:
-    """Make a certificate and its key where there is neither; say so if one that is there is not for all of these names.
+    """Make a certificate where there is none, and its key unless that is there; say which names the present one lacks.
 
     Raises:
         EdgejouleError: see make_certificate.
     """
-    if not certificate.exists() and not key.exists():
-        make_certificate(names, certificate, key)
+    if not certificate.exists():
+        _make(names, certificate, key)
         _log.info("made the certificate %s for %s", certificate, ", ".join(names))
-    elif missing := [name for name in names if certificate.exists() and not _is_for(name, certificate)]:
+    elif missing := [name for name in names if not _is_for(name, certificate)]:
         _log.warning(
             "the certificate %s is not for %s, and boards that call the gateway so will not trust it: remove it "
             "and %s, start again, and give every board the new one",

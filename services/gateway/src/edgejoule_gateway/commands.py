@@ -70,6 +70,8 @@ def serve(
     logging.basicConfig(level=logging.INFO, format="[%(asctime)s: %(levelname)s] %(message)s")
     if names and certificate is not None and key is not None:
         have_certificate(names, certificate, key)
+    elif names:
+        raise EdgejouleError("--name makes a certificate and its key: say where by --certificate and --key")
     check_listening(host, certificate, key, plain=plain)
     limits = replace(Limits(), unreachable_s=unreachable_h * 3600)
     with stack() as (coordination, _):
