@@ -91,11 +91,11 @@ down: ## Stop the stack; what it made stays in its volumes
 
 .PHONY: test-stack
 test-stack: setup ## The whole stack in real containers: built, used, scaled, gone (needs a Docker engine)
-	@$(BIN)/python tests/stack/run.py
+	@PYTHONPATH=tests $(BIN)/python tests/stack/run.py
 
 .PHONY: test-faults
 test-faults: setup ## Thirty faults at random moments while the stack works, and nothing is lost (a quarter of an hour)
-	@$(BIN)/python tests/stack/faults.py $(ARGS)
+	@PYTHONPATH=tests $(BIN)/python tests/stack/faults.py $(ARGS)
 
 .PHONY: lint
 lint: setup ## Style, format and types
