@@ -22,7 +22,9 @@ TOLD_EVERY_S = 60.0
 """Where there is no terminal, the running steps have a line as often."""
 
 _STYLES = {"ok": "green", "unsupported": "yellow"}
-_TRUSTED_FROM = 0.05  # share of a step done from which its own pace tells how long it will take
+# A step's own pace tells how long it will take once a share of it is done, or, of a long one, some of it after a while.
+_TRUSTED_FROM = 0.05
+_TRUSTED_AFTER_S = 20.0
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,18 @@ class Work:
     elapsed_s: float = 0.0
     fraction: float | None = None
 
+    @property
+    def foreseen_s(self) -> float | None:
+        """How long it will have taken, by its own pace; None while that tells little.
+
+        >>> Work("train", 1, elapsed_s=40.0, fraction=0.01).foreseen_s
+        4000.0
+        >>> Work("train", 1, elapsed_s=4.0, fraction=0.01).foreseen_s
+        """
+        if not self.fraction or (self.fraction < _TRUSTED_FROM and self.elapsed_s < _TRUSTED_AFTER_S):
+            return None
+        return self.elapsed_s / self.fraction
+
 
 def remaining_s(work: Iterable[Work], durations: Durations, threads: int) -> Expected | None:
     """How long the work will take on this many threads; None when nothing is known of a kind.
@@ -53,8 +67,8 @@ def remaining_s(work: Iterable[Work], durations: Durations, threads: int) -> Exp
     """
     thread_seconds, longest, measured = 0.0, 0.0, True
     for item in work:
-        if item.fraction is not None and item.fraction >= _TRUSTED_FROM:
-            left = item.elapsed_s * (1 - item.fraction) / item.fraction
+        if (foreseen_s := item.foreseen_s) is not None:
+            left = foreseen_s - item.elapsed_s
         elif expected := durations.expect(item.kind, item.subject):
             left = max(0.0, expected.seconds - item.elapsed_s)
             measured = measured and expected.measured
@@ -153,8 +167,8 @@ class Tally:
         """How long the rest will take, in words; empty when nothing is known."""
         for step in self.running:
             work = self._pending[step] = replace(self._pending[step], elapsed_s=self.elapsed_s(step))
-            if work.fraction is not None and work.fraction >= _TRUSTED_FROM:
-                self._durations.foresee(work.kind, work.subject, work.elapsed_s / work.fraction)
+            if (foreseen_s := work.foreseen_s) is not None:
+                self._durations.foresee(work.kind, work.subject, foreseen_s)
         left = remaining_s(self._pending.values(), self._durations, self._threads)
         return f"{'about' if left.measured else 'at a guess'} {clock(left.seconds)} left" if left else ""
 
