@@ -60,7 +60,7 @@ test: setup ## The fast tests: unit, contract, integration, doctests
 .PHONY: test-py36
 test-py36: $(INSTALLED36) ## The agent's tests under a real Python 3.6 with numpy 1.19, as on a Jetson Nano
 	@$(VENV36)/bin/python -m compileall -q services/agent/src
-	@PYTHONPATH=services/agent/src $(VENV36)/bin/python -m pytest -q -c /dev/null --rootdir . --confcutdir tests/unit/agent -p no:cacheprovider \
+	@PYTHONPATH=services/agent/src:tests $(VENV36)/bin/python -m pytest -q -c /dev/null --rootdir . --confcutdir tests/unit/agent -p no:cacheprovider \
 	  --import-mode=importlib tests/unit/agent
 
 # pip comes in two strides, since the pip that 3.6 brings picks wheels and build back ends that 3.6 cannot run;

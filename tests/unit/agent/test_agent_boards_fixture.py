@@ -1,0 +1,58 @@
+"""The fixture trees are what the sensors' and the probe's tests stand on: whole, linked as on a board, consistent."""
+
+import glob
+import os
+
+import pytest
+from fixtures import boards
+
+
+def text(*path):
+    with open(os.path.join(*path)) as file:
+        return file.read().strip()
+
+
+@pytest.mark.parametrize("name", sorted(boards.BOARDS))
+def test_tree_has_no_dangling_link_when_it_is_moved(name, tmp_path):
+    boards.write(name, tmp_path / "made")
+    (tmp_path / "made").rename(tmp_path / "moved")
+    links = [
+        os.path.join(folder, entry)
+        for folder, folders, files in os.walk(str(tmp_path / "moved"))
+        for entry in folders + files
+        if os.path.islink(os.path.join(folder, entry))
+    ]
+    assert links
+    assert [link for link in links if not os.path.exists(link)] == []
+
+
+@pytest.mark.parametrize("name", ["nano_jp4", "xavier_nx_jp4"])
+def test_power_of_the_old_driver_is_the_product_of_its_neighbours(name, tmp_path):
+    root = boards.write(name, tmp_path)
+    found = glob.glob(os.path.join(root, "sys/bus/i2c/drivers/ina3221x/*/iio:device*/in_power*_input"))
+    assert len(found) == 3
+    for power in found:
+        mv, ma = (int(text(power.replace("in_power", kind))) for kind in ("in_voltage", "in_current"))
+        assert int(text(power)) == mv * ma // 1000
+
+
+@pytest.mark.parametrize(
+    ("name", "chips", "shunt_uohm"),
+    [("xavier_nx_jp5", 1, 5000), ("orin_nano_jp5", 1, 5000), ("orin_nano_jp6", 1, 5000), ("agx_orin_jp6", 2, 2000)],
+)
+def test_readings_of_the_new_driver_are_whole_steps_of_the_sensor(name, chips, shunt_uohm, tmp_path):
+    root = boards.write(name, tmp_path)
+    found = glob.glob(os.path.join(root, "sys/bus/i2c/drivers/ina3221/*/hwmon/hwmon*"))
+    assert len(found) == chips
+    for chip in found:
+        for channel in (1, 2, 3):
+            assert int(text(chip, f"shunt{channel}_resistor")) == shunt_uohm
+            assert int(text(chip, f"in{channel}_input")) % 8 == 0  # the INA3221's step is 8 mV on the bus ...
+            assert int(text(chip, f"curr{channel}_input")) * shunt_uohm % 40000 == 0  # ... and 40 µV on the shunt
+
+
+def test_what_is_unreadable_raises_an_oserror(tmp_path):
+    root = boards.write("thor", tmp_path)
+    zone = next(z for z in glob.glob(root + "/sys/class/thermal/thermal_zone*") if text(z, "type") == "gpu-thermal")
+    with pytest.raises(OSError, match="directory"):
+        text(zone, "temp")
