@@ -134,6 +134,19 @@ def test_load_refuses_an_engine_of_another_hardware_class_naming_both(tmp_path):
         load(tmp_path / "engine", {"hardware": other, "options": {}}, threads=1)
 
 
+def test_load_refuses_an_engine_of_another_l4t(tmp_path):
+    other = dict(host.hardware_class("onnxruntime"), l4t="32.7.1")
+    with pytest.raises(EngineError, match=r"built for .* on L4T 32\.7\.1, but this host is"):
+        load(tmp_path / "engine", {"hardware": other, "options": {}}, threads=1)
+
+
+def test_load_takes_null_for_what_this_host_does_not_have(tmp_path):
+    (tmp_path / "engine").write_bytes(b"no model")
+    same = dict(host.hardware_class("onnxruntime"), l4t=None)  # as core writes the record
+    with pytest.raises(EngineError, match="does not take this model"):
+        load(tmp_path / "engine", {"hardware": same, "options": {}}, threads=1)
+
+
 def test_open_engine_says_in_one_line_when_the_bytes_are_no_model():
     for runtime in ("onnxruntime", "openvino"):
         pytest.importorskip(runtime)

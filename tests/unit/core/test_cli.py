@@ -8,9 +8,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from fixtures import boards as trees
 
 from edgejoule import cli, doctor
 from edgejoule.errors import EdgejouleError, UnsupportedError
+from edgejoule_agent import host
 
 SPEC = """\
 name: small
@@ -270,6 +272,22 @@ def test_doctor_reads_a_board(tmp_path):
     assert doctor.processor(tmp_path)["governor"] == "schedutil"
     assert doctor.memory(tmp_path)["MemTotal"] == "4051516 kB"
     assert doctor.rapl(tmp_path).startswith("no RAPL energy counter on this host")
+
+
+def test_doctor_tells_what_a_jetson_is(here, call, monkeypatch):
+    root = trees.write("orin_nano_jp6", here / "board")
+    probe = host.probe
+    monkeypatch.setattr(host, "probe", lambda: probe(root))
+    _, out, _ = call("doctor")
+    for line in (
+        "    processor: Jetson Orin Nano 8 GB (tegra234, SM 8.7)",
+        "    l4t: 36.4.3",
+        "    power_mode: 25W",
+        "    clocks_locked: False",
+        "    fast_int8: True",
+        "    learnt: by SM 8.7: TensorRT is of another root",
+    ):
+        assert line in out.splitlines()
 
 
 def test_doctor_finds_rapl(tmp_path):

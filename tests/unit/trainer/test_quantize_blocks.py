@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from edgejoule_agent import host
+from edgejoule_agent import cpu
 from edgejoule_agent.build import signal_to_error_db
 from edgejoule_agent.candidates import u8_once
 from edgejoule_agent.engines import onnxruntime_engine
@@ -222,7 +222,7 @@ def test_only_squeezes_stay_in_float(block) -> None:
 
 def test_openvino_computes_the_block_as_the_reference_does(block) -> None:
     openvino = pytest.importorskip("openvino")
-    if not any("vnni" in feature for feature in host.hardware()["features"]):
+    if not any("vnni" in feature for feature in cpu.features()):
         pytest.skip("INT8 saturates on x86 processors without VNNI, where build checks and finds another way")
     core = openvino.Core()
     model = core.read_model(u8_once(block.model).SerializeToString(), b"")

@@ -5,40 +5,46 @@ import importlib
 import os
 import platform
 import re
-from typing import Any, Dict, List, Optional
+from typing import Any, Dict, Optional
+
+from edgejoule_agent import cpu, jetson
 
 RUNTIMES = ("onnxruntime", "openvino")
-
-# CPU flags that change which kernels a runtime picks
-FEATURES = (
-    *("sse4_2", "avx", "avx2", "fma", "f16c", "avx_vnni", "avx512f", "avx512bw", "avx512vl", "avx512_vnni"),
-    *("avx512_bf16", "avx512_fp16", "amx_tile", "amx_int8", "amx_bf16"),
-    *("asimd", "asimdhp", "asimddp", "fphp", "i8mm", "bf16", "sve", "sve2"),
-)
 
 
 def probe(root: str = "/") -> Dict[str, Any]:
     """The host as a device: ``id``, ``hardware`` (binds engines) and ``environment`` (binds measurements).
 
     Only facts that stay while the host stays as it is, so that two probes of an untouched host are equal.
+    On a Jetson also ``precisions``, what the GPU computes fast and how that was learnt.
 
     Args:
         root: where ``proc`` and ``sys`` lie; a fixture in tests.
     """
-    return {"id": "host", "hardware": hardware(root), "environment": environment(root)}
+    found = {"id": "host", "hardware": hardware(root), "environment": environment(root)}
+    board = _jetson(root)
+    if board is not None:
+        answer = jetson.ask_in_child() if root == "/" else dict(jetson.NOT_TOLD, learnt="TensorRT is of another root")
+        found["precisions"] = jetson.precisions(board["soc"], answer)
+    return found
+
+
+def _jetson(root: str) -> Optional[Dict[str, Any]]:
+    """``jetson.probe``, which prefers the module tensorrt of this interpreter: it is of this root only."""
+    return jetson.probe(root, installed_version("tensorrt") if root == "/" else None)
 
 
 def hardware(root: str = "/") -> Dict[str, Any]:
-    """Machine, processor, features and the installed runtimes with their versions."""
-    cpu = _cpu_info(root)
-    flags = set((cpu.get("flags") or cpu.get("Features") or "").split())
+    """Machine, processor, features and the installed runtimes with their versions; on a Jetson also its L4T."""
     versions = {runtime: installed_version(runtime) for runtime in RUNTIMES}
-    return {
-        "machine": platform.machine(),
-        "processor": _processor(cpu),
-        "features": [feature for feature in FEATURES if feature in flags],
-        "runtimes": {runtime: version for runtime, version in versions.items() if version is not None},
-    }
+    found = {"machine": platform.machine(), "processor": cpu.name(root), "features": cpu.features(root)}
+    board = _jetson(root)
+    if board is not None:
+        versions["tensorrt"] = board["tensorrt"]
+        name, soc, sm = board["board"] or board["model"] or "unknown Jetson", board["soc"], board["sm"]
+        found["processor"] = f"{name} ({soc}, SM {sm})" if soc else name
+        found["l4t"] = board["l4t"]
+    return dict(found, runtimes={runtime: version for runtime, version in versions.items() if version is not None})
 
 
 def hardware_class(runtime: str, root: str = "/") -> Dict[str, Any]:
@@ -49,27 +55,28 @@ def hardware_class(runtime: str, root: str = "/") -> Dict[str, Any]:
 
 
 def environment(root: str = "/") -> Dict[str, Any]:
-    """Facts beside the hardware that move a latency; ``None`` where the host does not tell."""
-    cpu = os.path.join(root, "sys/devices/system/cpu")
-    no_turbo = _read(os.path.join(cpu, "intel_pstate/no_turbo"))
-    boost = _read(os.path.join(cpu, "cpufreq/boost"))
+    """Facts beside the hardware that move a latency; ``None`` where the host does not tell. On a Jetson: all of it."""
+    cpus = os.path.join(root, "sys/devices/system/cpu")
+    no_turbo = _read(os.path.join(cpus, "intel_pstate/no_turbo"))
+    boost = _read(os.path.join(cpus, "cpufreq/boost"))
     memory = re.search(r"MemTotal:\s+(\d+) kB", _read(os.path.join(root, "proc/meminfo")) or "")
-    return {
+    found = {
         "machine_id": _machine_id(root),
         "kernel": platform.release(),
         "python": platform.python_version(),
         "numpy": installed_version("numpy"),
         "opencv": installed_version("opencv-python-headless"),
         "cpus": len(os.sched_getaffinity(0)),
-        "governor": _read(os.path.join(cpu, "cpu0/cpufreq/scaling_governor")),
-        "min_frequency_khz": _integer(_read(os.path.join(cpu, "cpu0/cpufreq/scaling_min_freq"))),
-        "max_frequency_khz": _integer(_read(os.path.join(cpu, "cpu0/cpufreq/scaling_max_freq"))),
+        "governor": _read(os.path.join(cpus, "cpu0/cpufreq/scaling_governor")),
+        "min_frequency_khz": _integer(_read(os.path.join(cpus, "cpu0/cpufreq/scaling_min_freq"))),
+        "max_frequency_khz": _integer(_read(os.path.join(cpus, "cpu0/cpufreq/scaling_max_freq"))),
         "turbo": no_turbo == "0" if no_turbo is not None else None if boost is None else boost == "1",
-        "smt": _read(os.path.join(cpu, "smt/control")),
+        "smt": _read(os.path.join(cpus, "smt/control")),
         "memory_total_mb": int(memory.group(1)) * 1024 // 10**6 if memory else None,
         "cpu_quota": _read(os.path.join(root, "sys/fs/cgroup/cpu.max")),
         "container": any(os.path.exists(os.path.join(root, name)) for name in (".dockerenv", "run/.containerenv")),
     }
+    return dict(found, **(_jetson(root) or {}))
 
 
 def _machine_id(root: str) -> Optional[str]:
@@ -102,20 +109,6 @@ def _version_from_setuptools(distribution: str) -> Optional[str]:
         return str(pkg_resources.get_distribution(distribution).version)
     except pkg_resources.DistributionNotFound:
         return None
-
-
-def _cpu_info(root: str) -> Dict[str, str]:
-    """The first processor's fields of /proc/cpuinfo."""
-    lines = (_read(os.path.join(root, "proc/cpuinfo")) or "").split("\n\n")[0].split("\n")
-    pairs: List[List[str]] = [line.split(":", 1) for line in lines if ":" in line]
-    return {key.strip(): value.strip() for key, value in pairs}
-
-
-def _processor(cpu: Dict[str, str]) -> str:
-    """The model, with family and stepping where the name alone is vague (virtual machines mask it)."""
-    numbers = [cpu[key] for key in ("cpu family", "model", "stepping") if key in cpu]
-    name = cpu.get("model name") or "CPU part " + cpu.get("CPU part", "unknown")
-    return f"{name} ({'/'.join(numbers)})" if numbers else name
 
 
 def _read(path: str) -> Optional[str]:

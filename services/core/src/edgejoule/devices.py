@@ -2,7 +2,8 @@
 
 An entry is named as in a spec (``host``) and loads a function that returns what stays the same on that
 device while nobody changes it: ``{"id": ..., "hardware": {...}, "environment": {...}}``. ``hardware`` is
-the class an engine is bound to, ``environment`` what a measurement is bound to.
+the class an engine is bound to, ``environment`` what a measurement is bound to. A board may add ``precisions``:
+which of them its GPU computes fast, and how that was learnt.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ class Device:
     id: str
     hardware: Mapping[str, Any]
     environment: Mapping[str, Any]
+    precisions: Mapping[str, Any] | None = None
 
 
 def probe(name: str) -> Device:
@@ -35,5 +37,5 @@ def probe(name: str) -> Device:
     """
     for entry in entry_points(group=GROUP, name=name):
         found = entry.load()()
-        return Device(name, found["id"], found["hardware"], found["environment"])
+        return Device(name, found["id"], found["hardware"], found["environment"], found.get("precisions"))
     raise UnsupportedError(f"nothing that is installed can probe device {name!r}; pip install edgejoule-agent")

@@ -94,7 +94,8 @@ def _host() -> Any:
         return f"cannot be probed: {error}"
     except Exception as error:  # noqa: BLE001 - a doctor reports what is broken, whatever it is
         return f"its probe ended in {error!r}"
-    return {"id": device.id, "hardware": dict(device.hardware), "environment": dict(device.environment)}
+    told = {"id": device.id, "hardware": dict(device.hardware), "environment": dict(device.environment)}
+    return told if device.precisions is None else {**told, "precisions": dict(device.precisions)}
 
 
 def _steps() -> Iterator[tuple[str, str]]:

@@ -104,6 +104,7 @@ class HardwareClass(Record):
     features: list[str] = Field(description="instruction sets that decide kernels: avx2, avx512_vnni, ...")
     runtime: str
     runtime_version: str
+    l4t: str | None = Field(None, description="release of the board's Linux for Tegra; null on other hosts")
 
 
 class Candidate(Record):

@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 from edgejoule.errors import UnsupportedError
-from edgejoule_agent import host
+from edgejoule_agent import cpu
 
 DeviceName = Literal["auto", "cpu", "cuda"]
 
@@ -62,7 +62,7 @@ def describe(device: torch.device) -> dict[str, str]:
     """The device as records have it."""
     if device.type == "cuda":
         return {"kind": "cuda", "name": torch.cuda.get_device_name(device), "torch": torch.__version__}
-    return {"kind": "cpu", "name": host.hardware()["processor"], "torch": torch.__version__}
+    return {"kind": "cpu", "name": cpu.name(), "torch": torch.__version__}
 
 
 def half_type(device: torch.device) -> torch.dtype:

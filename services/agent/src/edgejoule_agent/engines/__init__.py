@@ -1,7 +1,7 @@
 """Engines: one small interface over the runtimes, and ``load``, which refuses what was built elsewhere."""
 
 import importlib
-from typing import Any, Mapping, Tuple
+from typing import Any, Dict, Mapping, Tuple
 
 from edgejoule_agent.errors import EngineError
 from edgejoule_agent.host import hardware_class
@@ -54,14 +54,20 @@ def load(path: Any, record: Mapping[str, Any], threads: int) -> Engine:
     """
     built_for = record["hardware"]
     here = hardware_class(built_for["runtime"])
-    if here != built_for:
+    if _told(here) != _told(built_for):
         raise EngineError(f"{path}: built for {describe(built_for)}, but this host is {describe(here)}; build it here")
     with open(str(path), "rb") as file:
         return open_engine(built_for["runtime"], file.read(), record["options"], threads)
 
 
+def _told(hardware: Mapping[str, Any]) -> Dict[str, Any]:
+    """Without what is null, which core writes and hosts that have no such thing leave out."""
+    return {key: value for key, value in hardware.items() if value is not None}
+
+
 def describe(hardware: Mapping[str, Any]) -> str:
     """A hardware class in one line."""
-    return "{machine} {processor} [{features}] with {runtime} {runtime_version}".format(
+    words = "{machine} {processor} [{features}] with {runtime} {runtime_version}".format(
         **dict(hardware, features=" ".join(hardware["features"]))
     )
+    return f"{words} on L4T {hardware['l4t']}" if hardware.get("l4t") else words

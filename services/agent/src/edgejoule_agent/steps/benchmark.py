@@ -9,10 +9,14 @@ EXCLUSIVE = True
 OUTPUTS = ("record", "samples")
 SOURCES = (
     "edgejoule_agent.benchmark",
+    "edgejoule_agent.boards",
     "edgejoule_agent.contention",
+    "edgejoule_agent.cpu",
     "edgejoule_agent.engines",
     "edgejoule_agent.host",
     "edgejoule_agent.isolate",
+    "edgejoule_agent.jetson",
+    "edgejoule_agent.l4t",
     "edgejoule_agent.limits",
     "edgejoule_agent.measure",
     "edgejoule_agent.optional",

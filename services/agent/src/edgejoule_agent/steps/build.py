@@ -8,12 +8,16 @@ EXCLUSIVE = True  # the candidates are timed
 OUTPUTS = ("engine", "record")
 SOURCES = (
     "edgejoule_agent.benchmark",
+    "edgejoule_agent.boards",
     "edgejoule_agent.build",
     "edgejoule_agent.candidates",
     "edgejoule_agent.contract",
+    "edgejoule_agent.cpu",
     "edgejoule_agent.engines",
     "edgejoule_agent.host",
     "edgejoule_agent.isolate",
+    "edgejoule_agent.jetson",
+    "edgejoule_agent.l4t",
     "edgejoule_agent.limits",
     "edgejoule_agent.macs",
     "edgejoule_agent.optional",

@@ -25,11 +25,16 @@ QUEUE = "evaluate"
 EXCLUSIVE = False
 OUTPUTS = ("detections", "operating", "record")
 SOURCES = (
+    "edgejoule_agent.boards",
+    "edgejoule_agent.cpu",
     "edgejoule_agent.engines",
     "edgejoule_agent.engines.onnxruntime_engine",
     "edgejoule_agent.engines.openvino_engine",
     "edgejoule_agent.errors",
     "edgejoule_agent.host",
+    "edgejoule_agent.isolate",
+    "edgejoule_agent.jetson",
+    "edgejoule_agent.l4t",
     "edgejoule_agent.optional",
     "edgejoule_agent.postprocess",
     "edgejoule_agent.preprocess",

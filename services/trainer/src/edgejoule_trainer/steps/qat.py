@@ -38,7 +38,7 @@ SOURCES = (
     "edgejoule_trainer.norm_statistics",
     "edgejoule_trainer.counting",
     "edgejoule_trainer.weights",
-    "edgejoule_agent.host",
+    "edgejoule_agent.cpu",
     "edgejoule_agent.preprocess",
     "edgejoule_agent.shards",
 )
