@@ -289,8 +289,12 @@ def disturb(
         out = folder / f"disturbed-{turn}"
         call(stack, folder, "run", str(spec), "--on", "stack", "--out", str(out), *settings, check=False)
         found = rows(out)
-        same = accuracy(found, models) == accuracy(expected, models)
-        check(same, f"accuracy of {len(expected)} rows is that of the undisturbed run")
+        pairs = itertools.zip_longest(accuracy(found, models), accuracy(expected, models))
+        different = [f"{one}, undisturbed {other}" for one, other in pairs if one != other]
+        check(
+            not different,
+            f"accuracy of {len(expected)} rows is that of the undisturbed run" if not different else different[0],
+        )
     for fault, times in sorted(disturber.struck.items()):
         say(f"    {times} x {fault}")
     again_s = disturber.again_s
