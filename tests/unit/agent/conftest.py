@@ -3,8 +3,13 @@
 import contextlib
 import copy
 import importlib
+import importlib.util
 import io
 import json
+import pathlib
+import shutil
+import subprocess
+import sys
 import tarfile
 
 import cv2
@@ -143,3 +148,41 @@ def toy_onnx(manifest, quantized=False, largest_weight=40):
 def toy(manifest):
     """Makes a toy detector (see ``toy_onnx``)."""
     return lambda **options: toy_onnx(manifest, **options)
+
+
+@pytest.fixture(scope="session")
+def double():
+    """The module ``tensorrt_double.py``, whose ``make(release, world)`` gives a module ``tensorrt``."""
+    pytest.importorskip("onnxruntime")
+    path = pathlib.Path(__file__).with_name("tensorrt_double.py")
+    spec = importlib.util.spec_from_file_location("tensorrt_double", str(path))
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="session")
+def cudart(tmp_path_factory):
+    """Path of the stand-in for libcudart, compiled here."""
+    compiler = shutil.which("gcc")
+    if compiler is None:
+        pytest.skip("no gcc to compile the stand-in for libcudart")
+    source = pathlib.Path(__file__).with_name("cudart_double.c")
+    library = tmp_path_factory.mktemp("cuda") / "libcudart.so.12"
+    command = [compiler, "-std=c99", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC", "-o", str(library), str(source)]
+    subprocess.run(command, check=True)
+    return library
+
+
+@pytest.fixture
+def here_is(monkeypatch, double, cudart):
+    """A function that makes this process a device with TensorRT of a release; gives the module."""
+    from edgejoule_agent.engines.tensorrt_engine import cuda
+
+    def install(release, **world):
+        module = double.make(release, double.World(**world))
+        monkeypatch.setitem(sys.modules, "tensorrt", module)
+        monkeypatch.setattr(cuda, "LIBRARIES", [str(cudart)])
+        return module
+
+    return install
