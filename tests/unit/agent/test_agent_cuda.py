@@ -1,4 +1,7 @@
 import ctypes
+import glob
+import os
+import re
 
 import numpy as np
 import pytest
@@ -94,3 +97,14 @@ def test_no_cuda_library_says_what_was_tried(monkeypatch):
     monkeypatch.setattr(cuda, "LIBRARIES", ["libcudart-that-is-not-here.so"])
     with pytest.raises(UnsupportedError, match=r"libcudart-that-is-not-here\.so.*--runtime nvidia"):
         cuda.load()
+
+
+def test_nvidias_own_library_has_every_function_that_is_used():
+    """Where it is installed; it needs no GPU to be loaded, and says that there is none."""
+    if not any(os.path.exists(path) for path in (cuda.LIBRARIES[-1], *glob.glob("/usr/local/cuda*/lib*/libcudart.so"))):
+        pytest.skip("CUDA is not installed here")
+    runtime = cuda.load()
+    try:
+        assert runtime.compute_capability() >= (5, 0)
+    except EngineError as error:
+        assert re.match(r"cudaDeviceGetAttribute: .*(driver|device).* \(CUDA error \d+\)", str(error))  # noqa: PT017

@@ -1,5 +1,7 @@
 """From an ONNX file to an engine of this host: try the runtimes, refuse wrong numbers, take the fastest.
 
+Where TensorRT is installed it is the runtime: see ``build_tensorrt``. The check of the numbers is the same.
+
 What is right is decided by the reference: ONNX Runtime with every optimization off, which computes Q/DQ in float32,
 node by node. A bound on the largest difference would be a bad gate, since a quantized network answers even to
 noise of 1e-6 with flipped roundings that grow on their way. So the reference's own answer to such noise
@@ -63,14 +65,20 @@ def build(
     Raises:
         ModelError: the graph breaks the engine contract or does not fit the precision.
         UnsupportedError: no runtime here computes in ``precision``.
+        OutOfMemoryError: memory is short, with TensorRT's smallest workspace too.
         EngineError: every candidate fails or gives wrong numbers.
     """
+    from edgejoule_agent import build_tensorrt  # which leans on the checks here
+
     model, manifest = read_model(onnx_path)
-    _check_precision(model, precision, onnx_path)
+    _check_graph(model, precision, onnx_path)
+    if build_tensorrt.is_here():
+        return build_tensorrt.build(model, manifest, precision, shards, engine_path, progress)
+    _check_float16(precision)
     with tempfile.TemporaryDirectory() as folder:
-        _write_inputs(folder, manifest, shards, NOISE[precision])
+        write_inputs(folder, manifest, shards, NOISE[precision])
         results = _try_all(model, precision, threads, folder, progress)
-        latencies = _race([result for result in results if result.ran], threads, folder, progress)
+        latencies = race([result for result in results if result.ran], threads, folder, progress)
         chosen, because = choose(results, latencies, precision)
         with open(chosen.path, "rb") as source, open(str(engine_path), "wb") as target:
             target.write(source.read())
@@ -140,12 +148,15 @@ def signal_to_error_db(reference: Any, found: Any) -> float:
     return min(300.0, 10 * float(np.log10(power / error))) if error and power else 300.0 if not error else 0.0
 
 
-def _check_precision(model: Any, precision: str, path: Any) -> None:
+def _check_graph(model: Any, precision: str, path: Any) -> None:
     quantized = any(node.op_type == "QuantizeLinear" for node in model.graph.node)
     if precision == "int8" and not quantized:
         raise ModelError(f"{path}: precision int8 was asked, but no QuantizeLinear is in the graph; quantize it first")
     if precision != "int8" and quantized:
         raise ModelError(f"{path}: precision {precision} was asked, but the graph is quantized; give the float one")
+
+
+def _check_float16(precision: str) -> None:
     if precision == "fp16" and "FP16" not in _openvino_capabilities():
         raise UnsupportedError(_no_float16())
 
@@ -182,7 +193,7 @@ def disturb(model: Any, noise: float) -> Any:
     return disturbed
 
 
-def _write_inputs(folder: str, manifest: Mapping[str, Any], shards: List[Any], noise: float) -> None:
+def write_inputs(folder: str, manifest: Mapping[str, Any], shards: List[Any], noise: float) -> None:
     """Save prepared images, float32[K,3,H,W], as CLEAN, and the same with noise as NOISY."""
     clean = np.concatenate(_real_images(manifest, shards) or _seeded_images(manifest))
     random = np.random.RandomState(0)
@@ -210,7 +221,7 @@ def _seeded_images(manifest: Mapping[str, Any]) -> List[Any]:
     ]
 
 
-def _reference(model: Any, noise: float, folder: str, progress: Progress) -> Tuple[Any, Dict[str, float]]:
+def reference(model: Any, noise: float, folder: str, progress: Progress) -> Tuple[Any, Dict[str, float]]:
     """The reference's outputs on the clean images, and its signal-to-noise ratios under noise (the floor)."""
     oracle = Candidate("reference", "onnxruntime", onnxruntime_engine.UNOPTIMIZED, as_it_is, "fp32")
     clean = _run(oracle, model, folder, CLEAN, 1, progress)[0]
@@ -223,14 +234,14 @@ def _reference(model: Any, noise: float, folder: str, progress: Progress) -> Tup
 
 def _try_all(model: Any, precision: str, threads: int, folder: str, progress: Progress) -> List[Result]:
     results = []
-    as_given = _reference(model, NOISE[precision], folder, progress)
+    as_given = reference(model, NOISE[precision], folder, progress)
     for ways in candidates(precision):
         for way in ways:
             if way.change is None:
                 result = _try(way, model, precision, threads, folder, as_given, progress)
             else:
                 changed = way.change(model)
-                oracle = _reference(changed, NOISE[precision], folder, progress)
+                oracle = reference(changed, NOISE[precision], folder, progress)
                 result = _try(way, changed, precision, threads, folder, oracle, progress)
                 cost = signal_to_error_db(as_given[0]["scores"], oracle[0]["scores"])
                 result = result._replace(reason="{}; the change itself: scores {:.1f} dB".format(result.reason, cost))
@@ -250,20 +261,25 @@ def _try(
     progress: Progress,
 ) -> Result:
     """Run one candidate and compare it with the reference; its failure is a result too."""
-    reference, floor = oracle
     try:
         outputs, path, int8_share = _run(candidate, model, folder, CLEAN, threads, progress)
     except (EngineError, UnsupportedError) as error:
         return Result(candidate, "", 0, False, str(error), False, None)
+    correct, reason = compare(oracle, outputs, precision)
+    share = int8_share if precision == "int8" else None
+    return Result(candidate, path, os.path.getsize(path), correct, reason, True, share)
+
+
+def compare(oracle: Tuple[Any, Mapping[str, float]], outputs: Mapping[str, Any], precision: str) -> Tuple[bool, str]:
+    """Whether outputs are right by the reference's outputs and floors, and the figures in words."""
+    wanted, floor = oracle
     correct, words = True, []
     for name in ("boxes", "scores"):
-        ratio = signal_to_error_db(reference[name], outputs[name])
+        ratio = signal_to_error_db(wanted[name], outputs[name])
         needed = min(floor[name] - MARGIN_DB, ENOUGH_DB[precision])
         correct = correct and ratio >= needed
         words.append(f"{name} {ratio:.1f} dB from the reference (needed {needed:.1f})")
-    reason = ", ".join(words)
-    share = int8_share if precision == "int8" else None
-    return Result(candidate, path, os.path.getsize(path), correct, reason, True, share)
+    return correct, ", ".join(words)
 
 
 def _run(
@@ -295,7 +311,8 @@ def _run(
     return outputs, path, found["int8_macs"] / max(1, sum(macs.values()))
 
 
-def _race(results: List[Result], threads: int, folder: str, progress: Progress) -> Dict[str, float]:
+def race(results: List[Result], threads: int, folder: str, progress: Progress) -> Dict[str, float]:
+    """Median latency in ms by candidate, measured in turns."""
     if not results:
         return {}
     request = {

@@ -80,8 +80,20 @@ def candidates(precision: str) -> List[List[Candidate]]:
 def run_candidate(request: Mapping[str, Any], progress: Progress) -> Dict[str, Any]:
     """In a child: infer each input and save the outputs; count the MACs that run in INT8.
 
-    ``request``: engine (file), runtime, options, threads, macs (by node), inputs (npy float32[K,3,H,W]),
-    outputs (npz to write: boxes, scores).
+    ``request``: as for ``infer_all``, and macs (by node).
+    """
+    infer_all(request, progress)
+    with open(request["engine"], "rb") as file:
+        content = file.read()
+    module = importlib.import_module(f"edgejoule_agent.engines.{request['runtime']}_engine")
+    return {"int8_macs": module.int8_macs(content, request["options"], request["macs"])}
+
+
+def infer_all(request: Mapping[str, Any], progress: Progress) -> None:
+    """In a child: infer each input and save the outputs.
+
+    ``request``: engine (file), runtime, options, threads, inputs (npy float32[K,3,H,W]), outputs (npz to write: boxes,
+    scores).
     """
     with open(request["engine"], "rb") as file:
         content = file.read()
@@ -96,8 +108,6 @@ def run_candidate(request: Mapping[str, Any], progress: Progress) -> Dict[str, A
     if boxes[0].shape[1] != scores[0].shape[1]:
         raise EngineError(f"{boxes[0].shape[1]} boxes but scores for {scores[0].shape[1]}; export the model again")
     np.savez(request["outputs"], boxes=np.concatenate(boxes), scores=np.concatenate(scores))
-    module = importlib.import_module(f"edgejoule_agent.engines.{request['runtime']}_engine")
-    return {"int8_macs": module.int8_macs(content, request["options"], request["macs"])}
 
 
 def race(request: Mapping[str, Any], progress: Progress) -> List[float]:

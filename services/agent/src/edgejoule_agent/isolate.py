@@ -15,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from typing import Any, Callable, Iterator, Mapping
+from typing import Any, Callable, Iterator, Mapping, Optional
 
 import psutil
 
@@ -24,11 +24,25 @@ from edgejoule_agent import errors
 Progress = Callable[[float, float, str], None]
 
 POLL_S = 0.2  # often enough to stop a leak, rare enough not to disturb what is measured
-OUT_OF_MEMORY_WORDS = ("MemoryError", "bad_alloc", "Failed to allocate", "Cannot allocate memory")
+OUT_OF_MEMORY_WORDS = (
+    *("MemoryError", "bad_alloc", "Failed to allocate", "Cannot allocate memory"),
+    *("cudaErrorMemoryAllocation", "Error Code 2: OutOfMemory"),  # CUDA's, TensorRT's
+)
 
 
-def run(task: str, request: Mapping[str, Any], progress: Progress, memory_limit_bytes: int, time_limit_s: float) -> Any:
+def run(
+    task: str,
+    request: Mapping[str, Any],
+    progress: Progress,
+    memory_limit_bytes: int,
+    time_limit_s: float,
+    waiting: Optional[Callable[[float], None]] = None,
+) -> Any:
     """Call ``task`` (``module:function``) with ``(request, progress)`` in a child and return its JSON result.
+
+    Args:
+        waiting: called with the seconds that have passed, several times a second, for work that cannot tell its own
+            progress.
 
     Raises:
         AgentError: the one the child raised.
@@ -44,7 +58,7 @@ def run(task: str, request: Mapping[str, Any], progress: Progress, memory_limit_
             stderr=stderr,
         )
         try:
-            for message in _messages(child, task, request, memory_limit_bytes, time_limit_s):
+            for message in _messages(child, task, request, memory_limit_bytes, time_limit_s, waiting):
                 if "progress" in message:
                     progress(*message["progress"])
                 elif "error" in message:
@@ -61,10 +75,16 @@ def run(task: str, request: Mapping[str, Any], progress: Progress, memory_limit_
 
 
 def _messages(
-    child: Any, task: str, request: Mapping[str, Any], memory_limit_bytes: int, time_limit_s: float
+    child: Any,
+    task: str,
+    request: Mapping[str, Any],
+    memory_limit_bytes: int,
+    time_limit_s: float,
+    waiting: Optional[Callable[[float], None]],
 ) -> Iterator[Any]:
     """The child's JSON lines, until it closes its output; the limits are watched meanwhile."""
-    deadline = time.monotonic() + time_limit_s
+    start = time.monotonic()
+    deadline = start + time_limit_s
     try:
         child.stdin.write(json.dumps(request).encode("utf-8"))
         child.stdin.close()
@@ -85,6 +105,8 @@ def _messages(
                 f"{task} grew over its limit of {memory_limit_bytes / 1e6:.0f} MB and was ended; "
                 "free memory or take a smaller model"
             )
+        if waiting is not None:
+            waiting(time.monotonic() - start)
         if time.monotonic() > deadline:
             raise errors.TimeLimitError(f"{task} took longer than its limit of {time_limit_s:.0f} s and was ended")
 

@@ -19,13 +19,18 @@ def memory_limit_bytes(root: str = "/") -> int:
     return int(SHARE * available)
 
 
+def estimate_bytes(engine: Any) -> int:
+    """About what a process takes that loads this file into a runtime."""
+    return RUNTIME_BYTES + COPIES * os.path.getsize(str(engine))
+
+
 def check_memory(engine: Any, root: str = "/") -> None:
     """Refuse to load an engine that will not fit.
 
     Raises:
         OutOfMemoryError: its estimate is over the limit.
     """
-    estimate = RUNTIME_BYTES + COPIES * os.path.getsize(str(engine))
+    estimate = estimate_bytes(engine)
     limit = memory_limit_bytes(root)
     if estimate > limit:
         raise OutOfMemoryError(

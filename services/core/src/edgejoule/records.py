@@ -111,7 +111,7 @@ class Candidate(Record):
     """One runtime tried for one cell, and how it did."""
 
     runtime: str
-    correct: bool
+    correct: bool | None = Field(description="by the reference; null where nothing could check it, and reason says so")
     reason: str
     latency_ms: float | None = Field(description="median of a short timing, null when it did not run")
 

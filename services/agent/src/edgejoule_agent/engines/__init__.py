@@ -1,7 +1,7 @@
 """Engines: one small interface over the runtimes, and ``load``, which refuses what was built elsewhere."""
 
 import importlib
-from typing import Any, Dict, Mapping, Tuple
+from typing import Any, Callable, Dict, Mapping, Optional, Tuple
 
 from edgejoule_agent.errors import EngineError
 from edgejoule_agent.host import hardware_class
@@ -33,8 +33,31 @@ class Engine:
         self.close()
 
 
+class Deferred(Engine):
+    """An engine that is opened by its first inference: until then it takes no memory beside others."""
+
+    def __init__(self, opener: Callable[[], Engine]) -> None:
+        self._opener = opener
+        self._engine: Optional[Engine] = None
+
+    @property
+    def is_open(self) -> bool:
+        return self._engine is not None
+
+    def infer(self, image: Any) -> Tuple[Any, Any]:
+        if self._engine is None:
+            self._engine = self._opener()
+        return self._engine.infer(image)
+
+    def close(self) -> None:
+        """Free the runtime's memory; the next inference opens the engine anew."""
+        if self._engine is not None:
+            self._engine.close()
+            self._engine = None
+
+
 def open_engine(runtime: str, content: bytes, options: Mapping[str, str], threads: int) -> Engine:
-    """An engine of the named runtime (``onnxruntime`` or ``openvino``) from an engine file's bytes.
+    """An engine of the named runtime (``onnxruntime``, ``openvino`` or ``tensorrt``) from an engine file's bytes.
 
     Raises:
         EngineError: the runtime does not take these bytes.

@@ -10,6 +10,7 @@ SOURCES = (
     "edgejoule_agent.benchmark",
     "edgejoule_agent.boards",
     "edgejoule_agent.build",
+    "edgejoule_agent.build_tensorrt",
     "edgejoule_agent.candidates",
     "edgejoule_agent.contract",
     "edgejoule_agent.cpu",

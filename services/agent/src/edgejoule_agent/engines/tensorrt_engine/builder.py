@@ -16,6 +16,7 @@ from edgejoule_agent.errors import UnsupportedError
 from edgejoule_agent.isolate import Progress
 
 WORKSPACE_BYTES = 10**9  # "1 GB max": the paper, Table 5
+LEAST_WORKSPACE_BYTES = WORKSPACE_BYTES // 16
 AVERAGING_ITERATIONS = 1000  # the paper, section 3.3, where the least number of iterations is 1
 FEWER_ITERATIONS = 8  # trtexec's own, when so many would take too long
 
@@ -144,8 +145,11 @@ def affordable_workspaces(limit_bytes: int, needed_bytes: int) -> List[int]:
     >>> affordable_workspaces(limit_bytes=700_000_000, needed_bytes=300_000_000)
     [250000000, 125000000, 62500000]
     """
-    halves = [WORKSPACE_BYTES // 2**step for step in range(5)]
-    return [size for size in halves if needed_bytes + size <= limit_bytes]
+    sizes, size = [], WORKSPACE_BYTES
+    while size >= LEAST_WORKSPACE_BYTES:
+        sizes.append(size)
+        size //= 2
+    return [size for size in sizes if needed_bytes + size <= limit_bytes]
 
 
 def _creation_flags(trt: Any, release: releases.Release, way: Way) -> int:

@@ -1,0 +1,243 @@
+"""``build`` on a device with TensorRT: the whole way in real child processes, on the double."""
+
+import copy
+import json
+import os
+import pathlib
+import sys
+
+import numpy as np
+import pytest
+
+from edgejoule_agent import build_tensorrt, host, limits
+from edgejoule_agent.build import build
+from edgejoule_agent.engines import Deferred, load, onnxruntime_engine, open_engine
+from edgejoule_agent.engines.tensorrt_engine import builder
+from edgejoule_agent.errors import EngineError, OutOfMemoryError, TimeLimitError, UnsupportedError
+from edgejoule_agent.isolate import run
+
+pytest.importorskip("onnx")
+pytest.importorskip("onnxruntime")
+
+
+def silent(done, total, unit):
+    pass
+
+
+@pytest.fixture
+def device_with(monkeypatch, tmp_path, cudart):
+    """A function that makes this process and its children a device with TensorRT of a release."""
+    package = tmp_path / "site" / "tensorrt"
+    package.mkdir(parents=True)
+    path = str(pathlib.Path(__file__).with_name("tensorrt_double.py"))
+    package.joinpath("__init__.py").write_text(
+        "import importlib.util\n"
+        f"_spec = importlib.util.spec_from_file_location('tensorrt_double', {path!r})\n"
+        "_double = importlib.util.module_from_spec(_spec)\n"
+        "_spec.loader.exec_module(_double)\n"
+        "_double.install(globals())\n"
+    )
+    site = str(package.parent)
+    agent = str(pathlib.Path(build_tensorrt.__file__).resolve().parents[1])
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([site, agent, os.environ.get("PYTHONPATH", "")]))
+    monkeypatch.setenv("LD_LIBRARY_PATH", str(cudart.parent))
+    monkeypatch.setenv("EDGEJOULE_AGENT_STATE", str(tmp_path / "state"))
+    monkeypatch.syspath_prepend(site)
+    monkeypatch.delitem(sys.modules, "tensorrt", raising=False)
+
+    def install(release, sm="87", **world):
+        monkeypatch.setenv("TENSORRT_DOUBLE", json.dumps(dict(world, release=release)))
+        monkeypatch.setenv("CUDART_DOUBLE_SM", sm)
+
+    return install
+
+
+def save(model, path):
+    path.write_bytes(model.SerializeToString())
+    return path
+
+
+@pytest.fixture
+def no_reference(monkeypatch):
+    """Such a board has no ONNX Runtime; and it is quicker."""
+
+    def not_here(model, noise, folder, progress):
+        raise UnsupportedError("onnxruntime is not installed")
+
+    monkeypatch.setattr(build_tensorrt.checks, "reference", not_here)
+
+
+def run_build(tmp_path, toy, precision, shards=()):
+    onnx_path = save(toy(quantized=precision == "int8"), tmp_path / "m.onnx")
+    return json.loads(json.dumps(build(onnx_path, precision, 1, list(shards), tmp_path / "engine", silent)))
+
+
+def test_a_device_without_tensorrt_takes_the_hosts_way():
+    assert not build_tensorrt.is_here()
+
+
+@pytest.mark.parametrize(
+    ("release", "precision", "name", "ran_as"),
+    [
+        ("8.2", "fp16", "tensorrt, precisions by flag", "fp16"),
+        ("8.5", "int8", "tensorrt, precisions by flag, rest in float16", "int8+fp16"),
+        ("11.1", "int8", "tensorrt, types of the graph, rest in float32", "int8+fp32"),
+    ],
+)
+def test_build_takes_tensorrt_where_it_is(
+    tmp_path, toy, shard, manifest, device_with, release, precision, name, ran_as
+):
+    device_with(release)
+    record = run_build(tmp_path, toy, precision, [shard])
+    assert record["hardware"] == host.hardware_class("tensorrt")
+    assert record["size_bytes"] == (tmp_path / "engine").stat().st_size
+    assert record["model"] == manifest
+    assert record["ran_as"] == ran_as
+    assert record["int8_share"] == (1.0 if precision == "int8" else None)
+    assert (record["reformat_layers"] > 0) == ("fp16" in ran_as)
+    assert record["absent"] == ({} if precision == "int8" else {"int8_share": f"precision {precision} has no INT8"})
+    assert record["options"]["decode"] == "float32"
+    assert record["options"]["avg_timing_iterations"] == "1000"
+    (candidate,) = record["candidates"]
+    assert (candidate["runtime"], candidate["correct"]) == (name, True)
+    assert "dB from the reference" in candidate["reason"]
+    assert candidate["latency_ms"] > 0
+    assert "is this device's runtime" in record["chosen_because"]
+    assert os.listdir(str(tmp_path / "state" / "tensorrt-timing"))
+
+    call = {"engine": str(tmp_path / "engine"), "record": record}
+    assert run("toy_tensorrt:answers_as_onnxruntime", dict(call, onnx=str(tmp_path / "m.onnx")), silent, 10**10, 60)
+
+
+@pytest.fixture(autouse=True)
+def helpers_of_children(monkeypatch):
+    """``toy_tensorrt`` can be imported in children."""
+    folder = str(pathlib.Path(__file__).parent)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([folder, os.environ.get("PYTHONPATH", "")]))
+
+
+def test_an_engine_is_refused_elsewhere_by_name_of_both(tmp_path, toy, device_with, no_reference):
+    device_with("8.2")
+    record = run_build(tmp_path, toy, "fp32")
+    other = copy.deepcopy(record)
+    other["hardware"].update(processor="NVIDIA Jetson Nano (SM 5.3)", runtime_version="8.0.1")
+    with pytest.raises(EngineError, match=r"built for .*Jetson Nano \(SM 5\.3\).*8\.0\.1, but this host is .*tensorrt"):
+        load(tmp_path / "engine", other, 1)
+
+
+def test_int8_without_hardware_for_it_is_unsupported_and_says_what_runs(tmp_path, toy, device_with):
+    device_with("8.2", sm="53", fast_int8=False)
+    with pytest.raises(
+        UnsupportedError, match=r"int8 does not run here: this GPU \(SM 5\.3\) .*TensorRT 8\.2.* at fp16"
+    ):
+        run_build(tmp_path, toy, "int8")
+
+
+def test_when_flags_do_not_hold_decoding_a_typed_graph_is_taken_where_the_release_can(tmp_path, toy, device_with):
+    device_with("10.3", ignores_constraints=True)
+    record = run_build(tmp_path, toy, "fp16")
+    flags, typed = record["candidates"]
+    assert (flags["correct"], flags["latency_ms"]) == (False, None)
+    assert flags["reason"].startswith("decoding is not in float32 though it was asked for, in ")
+    assert typed["runtime"] == "tensorrt, types of the graph"
+    assert typed["correct"]
+    assert "precisions by flag is out: decoding is not in float32" in record["chosen_because"]
+
+
+def test_when_flags_do_not_hold_decoding_an_old_release_gives_no_engine(tmp_path, toy, device_with, no_reference):
+    device_with("8.2", ignores_constraints=True)
+    with pytest.raises(EngineError, match=r"decoding is not in float32 .*take fp32 with this release"):
+        run_build(tmp_path, toy, "fp16")
+    assert not (tmp_path / "engine").exists()
+
+
+def test_the_workspace_is_stepped_down_when_memory_is_short(tmp_path, toy, device_with, no_reference):
+    device_with("8.4", memory_bytes=300_000_000)
+    assert run_build(tmp_path, toy, "fp32")["options"]["workspace_mb"] == "250"
+
+
+def test_a_build_that_the_kernel_ends_is_out_of_memory(tmp_path, toy, device_with, no_reference):
+    device_with("10.16", killed=True)
+    with pytest.raises(OutOfMemoryError, match="signal 9"):
+        run_build(tmp_path, toy, "fp32")
+
+
+def test_a_board_without_the_reference_says_that_nobody_checked(tmp_path, toy, device_with, no_reference):
+    device_with("8.6")
+    record = run_build(tmp_path, toy, "fp32")
+    assert record["candidates"][0]["correct"] is None
+    assert record["candidates"][0]["reason"] == (
+        "unchecked: the reference does not run here (onnxruntime is not installed)"
+    )
+    assert "unchecked" in record["chosen_because"]
+
+
+# --- limits --------------------------------------------------------------------------------------
+
+
+class Builds:
+    """Stands for ``isolate.run``: fails as told and keeps what was asked."""
+
+    def __init__(self, *errors):
+        self.errors, self.asked = list(errors), []
+
+    def __call__(self, task, request, progress, memory_limit_bytes, time_limit_s, waiting):
+        waiting(1.0)
+        self.asked.append((request["workspace_bytes"] // 10**6, request["averaging_iterations"]))
+        error = self.errors.pop(0)
+        if error is not None:
+            raise error("short")
+        return {"options": {}, "warnings": []}
+
+
+@pytest.fixture
+def request_of_a_build(tmp_path):
+    (tmp_path / "m.onnx").write_bytes(b"\0" * 1000)
+    return {"onnx": str(tmp_path / "m.onnx")}
+
+
+def test_memory_and_time_are_stepped_down_each_for_itself(request_of_a_build):
+    builds = Builds(OutOfMemoryError, TimeLimitError, OutOfMemoryError, None)
+    told = []
+    build_tensorrt.build_within_limits(request_of_a_build, 10**10, lambda *progress: told.append(progress), builds)
+    assert builds.asked == [(1000, 1000), (500, 1000), (500, 8), (250, 8)]
+    assert told[0] == (1.0, 10800.0, "s of the time that TensorRT may take")
+
+
+def test_the_last_step_down_is_the_end(request_of_a_build):
+    builds = Builds(*[OutOfMemoryError] * 5)
+    with pytest.raises(OutOfMemoryError):
+        build_tensorrt.build_within_limits(request_of_a_build, 10**10, silent, builds)
+    assert [size for size, _ in builds.asked] == [1000, 500, 250, 125, 62]
+    builds = Builds(TimeLimitError, TimeLimitError)
+    with pytest.raises(TimeLimitError):
+        build_tensorrt.build_within_limits(request_of_a_build, 10**10, silent, builds)
+
+
+def test_a_build_that_cannot_fit_is_refused_before_it_starts(request_of_a_build):
+    builds = Builds()
+    with pytest.raises(
+        OutOfMemoryError, match="building takes about 150 MB, and a workspace of 62 MB or more, but 200 MB"
+    ):
+        build_tensorrt.build_within_limits(request_of_a_build, 200_000_000, silent, builds)
+    builds = Builds(None)
+    build_tensorrt.build_within_limits(request_of_a_build, 450_000_000, silent, builds)
+    assert builds.asked == [(250, builder.AVERAGING_ITERATIONS)]
+    assert limits.estimate_bytes(request_of_a_build["onnx"]) == 150_004_000
+
+
+def test_a_deferred_engine_is_opened_by_its_first_inference(toy):
+    content, opened = toy().SerializeToString(), []
+
+    def opener():
+        opened.append(1)
+        return open_engine("onnxruntime", content, onnxruntime_engine.UNOPTIMIZED, 1)
+
+    with Deferred(opener) as engine:
+        assert not engine.is_open
+        boxes, _ = engine.infer(np.zeros((1, 3, 32, 48), np.float32))
+        engine.infer(np.zeros((1, 3, 32, 48), np.float32))
+        assert boxes.shape == (1, 96, 4)
+        assert engine.is_open
+        assert len(opened) == 1
+    assert not engine.is_open
