@@ -87,7 +87,7 @@ def pretend(tmp_path):
     return write
 
 
-def toy_onnx(manifest, quantized=False, largest_weight=40):
+def toy_onnx(manifest, quantized=False, largest_weight=40, batch=1):
     """A small detector under the engine contract, as a ModelProto: three convolutions, 96 boxes, two classes.
 
     ``largest_weight``: of the int8 weights; near 127 the 16-bit sums of x86 kernels without VNNI saturate.
@@ -123,7 +123,7 @@ def toy_onnx(manifest, quantized=False, largest_weight=40):
     x = add("Relu", [convolve(x, "first", (8, 3, 3, 3), 2)], "active")
     x = convolve(x, "depthwise", (8, 1, 3, 3), 2, groups=8)
     x = convolve(x, "head", (6, 8, 1, 1), 1)
-    x = add("Reshape", [x, constant("flat", np.array([1, 6, 96]))], "rows")
+    x = add("Reshape", [x, constant("flat", np.array([batch, 6, 96]))], "rows")
     x = add("Sigmoid", [add("Transpose", [x], "columns", perm=[0, 2, 1])], "fractions")
     axis = constant("last", np.array([2]))
     for name, begin, end in (("boxes", 0, 4), ("scores", 4, 6)):
@@ -132,10 +132,10 @@ def toy_onnx(manifest, quantized=False, largest_weight=40):
     graph = helper.make_graph(
         nodes,
         "toy",
-        [helper.make_tensor_value_info("image", onnx.TensorProto.FLOAT, [1, 3, 32, 48])],
+        [helper.make_tensor_value_info("image", onnx.TensorProto.FLOAT, [batch, 3, 32, 48])],
         [
-            helper.make_tensor_value_info("boxes", onnx.TensorProto.FLOAT, [1, 96, 4]),
-            helper.make_tensor_value_info("scores", onnx.TensorProto.FLOAT, [1, 96, 2]),
+            helper.make_tensor_value_info("boxes", onnx.TensorProto.FLOAT, [batch, 96, 4]),
+            helper.make_tensor_value_info("scores", onnx.TensorProto.FLOAT, [batch, 96, 2]),
         ],
         [onnx.numpy_helper.from_array(value, name) for name, value in constants.items()],
     )

@@ -358,6 +358,23 @@ def test_an_engine_tells_what_memory_it_takes_and_gives_it_back(engine, cudart, 
     engine.close()
 
 
+@pytest.mark.parametrize("release", ["8.2", "8.5", "11.1"])
+def test_a_batch_is_an_axis_like_others(here_is, toy, tmp_path, release):
+    here_is(release)
+    way = builder.ways(releases.load()[1], "fp32", [])[0]
+    single, model = prepared(toy, way), prepared(lambda quantized: toy(quantized=quantized, batch=3), way)
+    builder.build_engine(request_for(model, tmp_path, way), silent)
+    images = np.concatenate([an_image(seed) for seed in (5, 6, 7)])
+    with open_engine("tensorrt", (tmp_path / "engine").read_bytes(), {}, 1) as engine:
+        boxes, scores = engine.infer(images)
+        assert (boxes.shape, scores.shape) == ((3, 96, 4), (3, 96, 2))
+        for place, seed in enumerate((5, 6, 7)):
+            for wanted, found in zip(reference(single)(seed), (boxes, scores)):
+                assert np.allclose(wanted[0], found[place], atol=1e-6)
+        found = engine.throughput(images, streams=2, inferences=6)
+        assert found.images_per_s == pytest.approx(18 / found.wall_s)
+
+
 @pytest.mark.parametrize("release", ["8.4", "8.6", "11.1"])
 def test_an_image_of_another_shape_or_type_is_refused(engine):
     with pytest.raises(EngineError, match=r"built for float32\[1, 3, 32, 48\], the image is float32\[2, 3, 32, 48\]"):

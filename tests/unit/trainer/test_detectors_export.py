@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 import numpy as np
+import onnx
 import onnxruntime
 import pytest
 import torch
@@ -11,6 +12,7 @@ from torch import fx, nn
 
 from edgejoule.records import Label
 from edgejoule_agent import postprocess, preprocess
+from edgejoule_agent.engines.tensorrt_engine import graph
 from edgejoule_trainer.counting import count_macs
 from edgejoule_trainer.detectors import create, detector_class, names
 from edgejoule_trainer.export import export_onnx
@@ -77,6 +79,29 @@ def test_exported_graph_answers_as_the_detector_before_suppression(name, tmp_pat
         assert scores.shape == (1, boxes.shape[1], len(LABELS))
         assert np.abs(onnx_boxes - boxes.numpy()).max() * max(size) < PIXELS
         assert np.abs(onnx_scores - scores.numpy()).max() < SCORE
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_graph_typed_float16_for_tensorrt_decodes_in_float32_and_answers_alike(name, tmp_path):
+    size = smallest_size(name)
+    named = graph.name_nodes(export_onnx(settled(name, size), tmp_path / "model.onnx"))
+    typed = graph.typed_float16(named)
+    values = onnx.shape_inference.infer_shapes(typed).graph.value_info
+    kinds = {value.name: value.type.tensor_type.elem_type for value in values}
+    decode = set(graph.decode_nodes(named))
+    assert {"Sigmoid", "Softmax"} & {node.op_type for node in named.graph.node if node.name in decode}
+    for node in typed.graph.node:
+        if node.name in decode:
+            assert {kinds.get(output, onnx.TensorProto.FLOAT) for output in node.output} <= {onnx.TensorProto.FLOAT}
+        elif node.op_type == "Conv":
+            assert kinds[node.output[0]] == onnx.TensorProto.FLOAT16
+    image = {"image": picture(size, 20).numpy()}
+    answers = []
+    for model in (named, typed):
+        session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+        answers.append(session.run(["boxes", "scores"], image))
+    for found, wanted in zip(*answers, strict=True):
+        assert 0 < np.abs(found - wanted).max() < 0.02 * max(1.0, np.abs(wanted).max())
 
 
 @pytest.mark.parametrize("name", SMALL)

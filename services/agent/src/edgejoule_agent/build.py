@@ -76,7 +76,7 @@ def build(
         return build_tensorrt.build(model, manifest, precision, shards, engine_path, progress)
     _check_float16(precision)
     with tempfile.TemporaryDirectory() as folder:
-        write_inputs(folder, manifest, shards, NOISE[precision])
+        write_inputs(folder, manifest, shards, NOISE[precision], batch_of(model))
         results = _try_all(model, precision, threads, folder, progress)
         latencies = race([result for result in results if result.ran], threads, folder, progress)
         chosen, because = choose(results, latencies, precision)
@@ -193,9 +193,18 @@ def disturb(model: Any, noise: float) -> Any:
     return disturbed
 
 
-def write_inputs(folder: str, manifest: Mapping[str, Any], shards: List[Any], noise: float) -> None:
-    """Save prepared images, float32[K,3,H,W], as CLEAN, and the same with noise as NOISY."""
-    clean = np.concatenate(_real_images(manifest, shards) or _seeded_images(manifest))
+def batch_of(model: Any) -> int:
+    """How many images a graph under the engine contract takes at once."""
+    image = next(value for value in model.graph.input if value.name == "image")
+    return int(image.type.tensor_type.shape.dim[0].dim_value)
+
+
+def write_inputs(folder: str, manifest: Mapping[str, Any], shards: List[Any], noise: float, batch: int) -> None:
+    """Save prepared images, float32[K,batch,3,H,W], as CLEAN, and the same with noise as NOISY."""
+    images = _real_images(manifest, shards) or _seeded_images(manifest)
+    images = [images[place % len(images)] for place in range(len(images) + -len(images) % batch)]  # whole batches
+    clean = np.concatenate(images)
+    clean = clean.reshape((-1, batch, *clean.shape[1:]))
     random = np.random.RandomState(0)
     np.save(os.path.join(folder, CLEAN), clean)
     np.save(os.path.join(folder, NOISY), clean + (255 * noise * random.standard_normal(clean.shape)).astype(np.float32))

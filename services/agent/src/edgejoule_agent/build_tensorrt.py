@@ -59,7 +59,7 @@ def build(
     ways = builder.ways(release, precision, device["fast"])
     with tempfile.TemporaryDirectory() as folder:
         noise = checks.NOISE["fp16" if ways[0].half else precision]
-        checks.write_inputs(folder, manifest, shards, noise)
+        checks.write_inputs(folder, manifest, shards, noise, checks.batch_of(model))
         oracle, unchecked = _oracle(named, noise, folder, progress)
         tried: List[Tried] = []
         for number, way in enumerate(ways):

@@ -92,16 +92,16 @@ def run_candidate(request: Mapping[str, Any], progress: Progress) -> Dict[str, A
 def infer_all(request: Mapping[str, Any], progress: Progress) -> None:
     """In a child: infer each input and save the outputs.
 
-    ``request``: engine (file), runtime, options, threads, inputs (npy float32[K,3,H,W]), outputs (npz to write: boxes,
-    scores).
+    ``request``: engine (file), runtime, options, threads, inputs (npy float32[K,B,3,H,W]),
+    outputs (npz to write: boxes, scores).
     """
     with open(request["engine"], "rb") as file:
         content = file.read()
     inputs = np.load(request["inputs"], mmap_mode="r")
     boxes, scores = [], []
     with open_engine(request["runtime"], content, request["options"], request["threads"]) as engine:
-        for index, image in enumerate(inputs):
-            found = engine.infer(np.ascontiguousarray(image[None]))
+        for index, images in enumerate(inputs):
+            found = engine.infer(np.ascontiguousarray(images))
             boxes.append(found[0].copy())
             scores.append(found[1].copy())
             progress(index + 1, len(inputs), "images")
@@ -115,7 +115,7 @@ def race(request: Mapping[str, Any], progress: Progress) -> List[float]:
 
     ``request``: engines (list of {engine, runtime, options}), threads, inputs (npy).
     """
-    image = np.ascontiguousarray(np.load(request["inputs"], mmap_mode="r")[:1])
+    images = np.ascontiguousarray(np.load(request["inputs"], mmap_mode="r")[0])
     engines = []
     for each in request["engines"]:
         with open(each["engine"], "rb") as file:
@@ -125,7 +125,7 @@ def race(request: Mapping[str, Any], progress: Progress) -> List[float]:
         for engine, samples in zip(engines, times_ms):
             for number in range(RACE_WARMUPS + RACE_INFERENCES):
                 start = time.perf_counter()
-                engine.infer(image)
+                engine.infer(images)
                 if number >= RACE_WARMUPS:
                     samples.append(1e3 * (time.perf_counter() - start))
         progress(turn + 1, RACE_ROUNDS, "rounds")

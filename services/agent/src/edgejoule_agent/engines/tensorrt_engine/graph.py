@@ -57,7 +57,7 @@ def decode_nodes(model: Any) -> List[str]:
     found: Set[str] = set()
     for node in graph.node:  # sorted topologically, as ONNX wants it
         after = any(makers[name].name in found for name in node.input if name in makers)
-        if node.name in behind and (after or node.op_type not in MOVING + ("Constant",)):  # noqa: RUF005
+        if node.name in behind and (after or node.op_type not in (*MOVING, "Constant")):
             found.add(node.name)
     return [node.name for node in graph.node if node.name in found]
 

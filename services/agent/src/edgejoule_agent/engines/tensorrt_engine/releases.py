@@ -63,7 +63,7 @@ def release_of(version: str) -> Release:
         UnsupportedError: older than the table.
     """
     parts = [int(part) if part.isdigit() else 0 for part in version.split(".")[:2]]
-    major, minor = (parts + [0, 0])[:2]  # noqa: RUF005
+    major, minor = [*parts, 0, 0][:2]
     known: List[Release] = [row for row in TABLE if row.since <= (major, minor)]
     if not known:
         oldest = ".".join(map(str, TABLE[0].since))
