@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 
 from edgejoule_agent import contention, host, limits, sensors
@@ -53,6 +54,10 @@ def test_probe_tells_an_arm_part(pretend):
 
 def test_hardware_class_says_absent_when_the_runtime_is_not_installed():
     assert host.hardware_class("no-such-runtime")["runtime_version"] == "absent"
+
+
+def test_hardware_class_tells_the_version_of_any_runtime_that_is_installed():
+    assert host.hardware_class("numpy")["runtime_version"] == np.__version__
 
 
 def test_installed_version_is_that_of_the_distribution():

@@ -33,6 +33,10 @@ def eat(request, progress):
 def exhaust(request, progress):
     raise MemoryError
 
+def abort(request, progress):
+    os.write(2, b"terminate called: cudaErrorMemoryAllocation: out of memory")
+    os.abort()
+
 def stumble(request, progress):
     raise ValueError("no such thing")
 """
@@ -56,6 +60,15 @@ def test_run_returns_the_result_and_tells_progress():
     assert told == [(1, 2, "halves")]
 
 
+def test_run_says_how_long_it_waits_for_work_that_tells_nothing():
+    passed = []
+    with pytest.raises(errors.TimeLimitError):
+        run("isolated_work:hang", {}, silent, LIMIT, 1, passed.append)
+    assert len(passed) >= 2
+    assert passed == sorted(passed)
+    assert 0 < passed[0] < 1 <= passed[-1]
+
+
 @pytest.mark.parametrize(
     ("task", "error", "match", "memory", "time_s"),
     [
@@ -65,6 +78,7 @@ def test_run_returns_the_result_and_tells_progress():
         ("hang", errors.TimeLimitError, "longer than its limit of 1 s", LIMIT, 1),
         ("eat", errors.OutOfMemoryError, "over its limit of 100 MB", 10**8, 30),
         ("exhaust", errors.OutOfMemoryError, "ran out of memory: MemoryError", LIMIT, 30),
+        ("abort", errors.OutOfMemoryError, "ran out of memory: terminate called: cudaErrorMemoryAllocation", LIMIT, 30),
         ("stumble", errors.EngineError, "ended with status 1: ValueError: no such thing", LIMIT, 30),
     ],
 )

@@ -50,7 +50,7 @@ def hardware(root: str = "/") -> Dict[str, Any]:
 def hardware_class(runtime: str, root: str = "/") -> Dict[str, Any]:
     """What an engine of ``runtime`` built here is bound to (HardwareClass); version ``absent`` if not installed."""
     found = hardware(root)
-    version = found.pop("runtimes").get(runtime, "absent")
+    version = found.pop("runtimes").get(runtime) or installed_version(runtime) or "absent"
     return dict(found, runtime=runtime, runtime_version=version)
 
 
