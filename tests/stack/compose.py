@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,8 @@ ROOT = HERE.parents[1]
 COMMAND = str(Path(sys.executable).parent / "edgejoule")
 SPEC = HERE / "spec.yaml"
 TAG = "stack-test"
-# All of a row that is no measurement of time, memory or the state of the host.
+ACCURACY = ("model", "variant", "status", "ap", "ap50", "ap75", "hashes")
+# Measurements of time, memory or the state of the host: not the same twice.
 MEASURED = {"latency_ms", "fps", "memory_peak_mb", "stages_ms", "flags", "contended", "pareto", "throttled"}
 
 
@@ -126,6 +127,19 @@ def generate_pictures(folder: Path, train: int, validation: int) -> None:
     counts = ["--train", str(train), "--val", str(validation)]
     words = [COMMAND, "data", "generate", "--into", str(folder / "data"), *counts]
     subprocess.run(words, check=True, stdout=subprocess.DEVNULL)
+
+
+def differing(found: Mapping[str, Any], expected: Mapping[str, Any], fields: Iterable[str] = ()) -> list[str]:
+    """Which of these fields of two rows, or of all, differ and should not.
+
+    Which runtime is the fastest on this host a clock decides as well, and on a busy one not always alike. A row of
+    another runtime is an accuracy measured with other arithmetic: equal to a hundredth.
+    """
+    different = [name for name in fields or expected if found.get(name) != expected[name]]
+    if found.get("runtime") == expected["runtime"] or found.get("status") != "ok":
+        return different
+    say(f"  {expected['variant']}: {found['runtime']} was faster this time, not {expected['runtime']}")
+    return [name for name in ("ap", "ap50", "ap75") if abs(found[name] - expected[name]) > 0.01]
 
 
 def plain_environment() -> dict[str, str]:

@@ -22,11 +22,13 @@ from typing import Any
 import redis
 import yaml
 from compose import (
+    ACCURACY,
     HERE,
     Failed,
     Stack,
     call,
     check,
+    differing,
     generate_pictures,
     in_process,
     rows,
@@ -42,7 +44,6 @@ from edgejoule.stack.run_files import state_of_run
 from edgejoule.store import Store, open_store
 
 MATRIX = HERE / "faults.yaml"
-ACCURACY = ("model", "variant", "status", "ap", "ap50", "ap75", "hashes")
 AGAIN_S = 30.0  # a killed worker's step runs again by then
 LOST_S = 240.0  # and if not by then, it was lost
 PAUSE_S = 14.0  # longer than a lease
@@ -289,12 +290,11 @@ def disturb(
         out = folder / f"disturbed-{turn}"
         call(stack, folder, "run", str(spec), "--on", "stack", "--out", str(out), *settings, check=False)
         found = rows(out)
-        pairs = itertools.zip_longest(accuracy(found, models), accuracy(expected, models))
-        different = [f"{one}, undisturbed {other}" for one, other in pairs if one != other]
-        check(
-            not different,
-            f"accuracy of {len(expected)} rows is that of the undisturbed run" if not different else different[0],
-        )
+        for one, other in zip([row for row in found if row["model"] in models], expected, strict=True):
+            if names := differing(one, other, ACCURACY):
+                values = {name: (one.get(name), other[name]) for name in (*names, "reason")}
+                raise Failed(f"{other['model']}/{other['variant']} differs from the undisturbed run: {values}")
+        say(f"  accuracy of {len(expected)} rows is that of the undisturbed run")
     for fault, times in sorted(disturber.struck.items()):
         say(f"    {times} x {fault}")
     again_s = disturber.again_s
@@ -326,10 +326,6 @@ def everything_was_done_once(store: Store, events: list[dict[str, Any]]) -> None
     blobs = {blob.sha256 for manifest in manifests if manifest for blob in manifest.outputs.values()}
     whole = all(manifests) and all(store.fetch(blob).exists() for blob in blobs)
     check(whole, f"each has its manifest, and the {len(blobs)} blobs that these name are whole")
-
-
-def accuracy(found: list[dict[str, Any]], models: set[str]) -> list[dict[str, Any]]:
-    return [{name: row.get(name) for name in ACCURACY} for row in found if row["model"] in models]
 
 
 def main() -> None:

@@ -16,11 +16,14 @@ from pathlib import Path
 from typing import Any
 
 from compose import (
+    ACCURACY,
+    HERE,
     ROOT,
     SPEC,
     Failed,
     Stack,
     check,
+    differing,
     generate_pictures,
     in_process,
     plain_environment,
@@ -29,6 +32,10 @@ from compose import (
     say,
     stack_of_a_test,
 )
+from faults import disturb
+
+FAULTS = 8
+FAULTS_SEED = 1
 
 # --- what it must show ------------------------------------------------------------------------------
 
@@ -116,8 +123,7 @@ def evaluators_share_the_work(stack: Stack, folder: Path, expected: list[dict[st
     new = sorted(now - then for now, then in zip(sorted(shares), sorted(before), strict=True))
     say(f"  predictions by evaluator: {new}")
     check(sum(new) == 12 and new[0] > 0, "each of the 3 evaluators had its share")
-    accuracy = ("variant", "ap", "ap50", "ap75", "hashes")
-    same = [[row[name] for name in accuracy] for row in found] == [[row[name] for name in accuracy] for row in expected]
+    same = not any(differing(one, other, ACCURACY) for one, other in zip(found, expected, strict=True))
     check(same, "accuracy is the same with 3 evaluators")
 
 
@@ -160,16 +166,20 @@ def carry_out(stack: Stack, folder: Path) -> None:
     found = run_on_stack(stack, folder, "stack")
     check(len(found) == len(expected) == 2, "2 rows")
     for one, other in zip(found, expected, strict=True):
-        differing = [name for name in other if one.get(name) != other[name]]
+        names = differing(one, other)
         check(
-            not differing,
+            not names,
             f"{one['variant']} equal in {len(other)} of {len(other)} fields that no clock decides"
-            if not differing
-            else f"{one['variant']} differs in {differing}",
+            if not names
+            else f"{one['variant']} differs in {names}",
         )
     say("3 evaluators")
     evaluators_share_the_work(stack, folder, expected)
     redis_refused_none_of_ours(stack)
+    say(f"{FAULTS} faults while it works; make test-faults strikes more, on a larger matrix")
+    stack.overlay(HERE / "faults.compose.yml")
+    stack("up", "--detach", "--wait", "--scale", "evaluator=2")
+    disturb(stack, folder, SPEC, FAULTS, FAULTS_SEED, expected)
 
 
 if __name__ == "__main__":

@@ -321,7 +321,7 @@ def _run(
 
 
 def race(results: List[Result], threads: int, folder: str, progress: Progress) -> Dict[str, float]:
-    """Median latency in ms by candidate, measured in turns."""
+    """Least latency in ms by candidate, measured in turns."""
     if not results:
         return {}
     request = {

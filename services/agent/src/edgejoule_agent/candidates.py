@@ -5,7 +5,6 @@ model is one candidate that failed.
 """
 
 import importlib
-import statistics
 import time
 from typing import Any, Callable, Dict, List, Mapping, NamedTuple, Optional
 
@@ -111,7 +110,9 @@ def infer_all(request: Mapping[str, Any], progress: Progress) -> None:
 
 
 def race(request: Mapping[str, Any], progress: Progress) -> List[float]:
-    """In a child: median latencies in ms of several engines, in turns, so that a slow moment meets all alike.
+    """In a child: least latencies in ms of several engines, in turns, so that a slow moment meets all alike.
+
+    What else runs on the host only adds time, so the least says best which engine is faster, also on a busy one.
 
     ``request``: engines (list of {engine, runtime, options}), threads, inputs (npy).
     """
@@ -129,4 +130,4 @@ def race(request: Mapping[str, Any], progress: Progress) -> List[float]:
                 if number >= RACE_WARMUPS:
                     samples.append(1e3 * (time.perf_counter() - start))
         progress(turn + 1, RACE_ROUNDS, "rounds")
-    return [statistics.median(samples) for samples in times_ms]
+    return [min(samples) for samples in times_ms]

@@ -113,7 +113,7 @@ class Candidate(Record):
     runtime: str
     correct: bool | None = Field(description="by the reference; null where nothing could check it, and reason says so")
     reason: str
-    latency_ms: float | None = Field(description="median of a short timing, null when it did not run")
+    latency_ms: float | None = Field(description="least of a short timing, null when it did not run")
 
 
 class EngineRecord(Measured):
