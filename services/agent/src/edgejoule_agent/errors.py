@@ -5,6 +5,7 @@
       ImageError                an image cannot be decoded
       ModelError                an ONNX graph breaks the engine contract
       EngineError               an engine does not load, does not fit this host, or gives wrong numbers
+      SensorError               a sensor has no value to give; the message is the reason
       UnsupportedError          the hardware or the runtime lacks what was asked: a row, not a fault
       OutOfMemoryError          the step was ended for memory, or would have been
       TimeLimitError            the step outran its limit
@@ -41,6 +42,10 @@ class ModelError(AgentError):
 
 class EngineError(AgentError):
     """An engine does not load, does not fit this host, or gives wrong numbers."""
+
+
+class SensorError(AgentError):
+    """A sensor has no value to give: absent, unreadable, stuck or absurd. The message is the reason."""
 
 
 class UnsupportedError(AgentError):
