@@ -16,7 +16,7 @@ from edgejoule_agent.energy import Resolution, integrate
 from edgejoule_agent.errors import SensorError
 
 PERIOD_S = 0.1
-FINE = Resolution(0.001)  # whole milliwatts
+FINE = Resolution(0.001, 0.0)  # whole milliwatts
 INA3221 = Resolution(0.04, 0.0016)  # 40 µV over 5 mΩ at 5 V; 8 mV of 5 V
 
 
@@ -61,12 +61,11 @@ def square(random: Any, seconds: float) -> Waveform:
 
 def noise(random: Any, seconds: float) -> Waveform:
     """Steps of 2 ms: white, or remembering up to a second."""
-    steps, before = int(seconds / 0.002) + 1, 2000
+    steps, size = int(seconds / 0.002) + 1, 2**15
     memory = np.exp(-0.002 / np.exp(random.uniform(np.log(0.0005), np.log(1))))
-    weights = np.sqrt(1 - memory**2) * memory ** np.arange(before)
-    size = steps + before  # a product of transforms is a circular sum: its first part is wrong and left out
+    weights = np.sqrt(1 - memory**2) * memory ** np.arange(2000)
     drawn = np.fft.rfft(random.standard_normal(size)) * np.fft.rfft(weights, size)
-    values = np.fft.irfft(drawn, size)[before:]
+    values = np.fft.irfft(drawn, size)[-steps:]  # a circular sum, whose beginning is wrong
     level = random.uniform(3, 12)
     levels = np.maximum(level * (1 + random.uniform(0.01, 0.25) * values), 0.2)
     return Waveform(0.002 * np.arange(steps + 1), levels, levels)

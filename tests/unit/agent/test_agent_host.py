@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 
 from edgejoule_agent import contention, host, limits, sensors
-from edgejoule_agent.errors import OutOfMemoryError
+from edgejoule_agent.errors import OutOfMemoryError, SensorError
+from edgejoule_agent.sensors import rapl as rapl_module
 
 CPUINFO = """processor\t: 0
 cpu family\t: 6
@@ -98,14 +99,14 @@ def test_rapl_says_why_when_there_is_none(pretend):
 def test_rapl_says_why_when_it_may_not_be_read(pretend, monkeypatch):
     zone = "sys/class/powercap/intel-rapl:0/"
     root = pretend({zone + "name": "package-0", zone + "energy_uj": "1"})
-    read = sensors._integer
+    read = rapl_module.integer
 
     def refuse(path):
         if path.endswith("energy_uj"):
-            raise PermissionError(13, "Permission denied", path)
+            raise SensorError(f"{path}: Permission denied")
         return read(path)
 
-    monkeypatch.setattr(sensors, "_integer", refuse)  # root, as tests may run, reads everything
+    monkeypatch.setattr(rapl_module, "integer", refuse)  # root, as tests may run, reads everything
     rapl = sensors.find_rapl(root)
     assert rapl.packages == []
     assert "energy_uj: Permission denied; run as root" in rapl.absent

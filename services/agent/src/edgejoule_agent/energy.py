@@ -5,19 +5,18 @@ The energy is the trapezoid integral over the samples' own times. What is stated
 parts add as squares (5.1.2), a part known only by its bounds ±a counts as a/√3 (4.3.7), and the factor for 95 % is
 Student's t with the effective degrees of freedom (G.4). Its parts are:
 
-**sampling**: nobody looked between two samples. The sampler looks once in every period, at a moment drawn
-evenly from it. The trapezoid rule gives sample i the weight w_i = (t_{i+1} - t_{i-1}) / 2, whose mean, given t_i, is the
-period: so the rule's mean is the true integral, whatever the waveform, also when it repeats with the sampler's
-own period, which would look constant to a regular sampler. The variance of such a stratified sample is that of
-each moment's value within its period, added up with w_i². One look per period cannot show it, but neighbours can: what
-remains of p_i after the line through its neighbours is taken off, divided by the noise gain of that difference
-(1 + a² + (1 - a)², where a says how far between the neighbours t_i lies), estimates it free of slopes (Gasser, Sroka and
-Jennen-Steinmetz, "Residual variance and residual pattern in nonlinear regression", Biometrika 73 (1986) 625-633; known
-in survey sampling as the successive-difference estimator: Wolter, "Introduction to Variance Estimation", ch. 8).
-It is right for white noise and too large, never too small in the mean, for what changes more slowly: four times the
-variance for a random walk, over twice for rare edges. The other way round, a load faster than the sampler is only seen in so
-many samples as it met, so the degrees of freedom are counted from the residuals themselves: (Σ q)² / Σ q², which is
-a third of the samples for white noise and about twice the number of pulses where few were met.
+**sampling**: nobody looked between two samples. The sampler looks once in every period, at a moment drawn evenly from
+it. The trapezoid rule gives sample i the weight w_i = (t_{i+1} - t_{i-1}) / 2, whose mean, given t_i, is the period: so
+the rule's mean is the true integral, whatever the waveform, also when it repeats with the sampler's own period, which
+a sampler at regular moments would take for constant. The variance of such a stratified sample is that of each moment's
+value within its period, added up with w_i². One look per period cannot show it, but neighbours can: p_i less the line
+through its neighbours, its square divided by the noise gain of that difference (1 + a² + (1 - a)², where t_i lies the
+share a of the way between them), estimates it free of slopes (Gasser, Sroka and Jennen-Steinmetz, "Residual variance
+and residual pattern in nonlinear regression", Biometrika 73 (1986) 625-633; in survey sampling the estimator by
+successive differences: Wolter, "Introduction to Variance Estimation", ch. 8). It is right in the mean for white noise,
+and too large for what changes more slowly: four times the variance for a random walk, over twice for rare edges. Of a
+load faster than the sampler no more is known than it met, so the degrees of freedom are counted from the residuals
+themselves: (Σ q)² / Σ q², a third of the samples for white noise, and twice the number of pulses where few were met.
 
 **resolution**: each reading is off by up to half a step. On a steady load it is the same half step every time, so
 nothing averages out: the half-widths add up over the window, and count as one rectangular error.
@@ -54,8 +53,11 @@ STUDENT_95 = (
 class Resolution(NamedTuple):
     """The step from one possible reading to the next at ``p`` watts: ``step_w + step_share * p``."""
 
-    step_w: float = 0.0
-    step_share: float = 0.0
+    step_w: float
+    step_share: float
+
+
+EXACT = Resolution(0.0, 0.0)
 
 
 class Accuracy(NamedTuple):
@@ -98,7 +100,7 @@ def integrate(
     times_s: Any,
     powers_w: Any,
     window_s: Tuple[float, float],
-    resolution: Resolution = Resolution(),
+    resolution: Resolution = EXACT,
     accuracy: Optional[Accuracy] = None,
     period_s: float = 0.1,
 ) -> Energy:
@@ -221,7 +223,8 @@ def _check_alive(times: Any, powers: Any, good: Any, window_s: Tuple[float, floa
         raise SensorError(f"the rail {what} for the first {live[0] - begin:.1f} s of a window of {end - begin:.1f} s")
     if len(live) < MIN_SAMPLES:
         raise SensorError(
-            f"only {len(live)} readings in a window of {end - begin:.1f} s, and {MIN_SAMPLES} are needed: take it longer"
+            f"only {len(live)} readings in a window of {end - begin:.1f} s, and {MIN_SAMPLES} are needed: "
+            "take it longer"
         )
     still = still_tail(powers[good])
     if still and end - live[-still] > DEAD_S:

@@ -12,6 +12,7 @@ SOURCES = (
     "edgejoule_agent.boards",
     "edgejoule_agent.contention",
     "edgejoule_agent.cpu",
+    "edgejoule_agent.energy",
     "edgejoule_agent.engines",
     "edgejoule_agent.host",
     "edgejoule_agent.isolate",

@@ -1,0 +1,116 @@
+"""Load, clocks, fan and memory: what else a board tells about how it runs."""
+
+import os
+import re
+from functools import partial
+from typing import List, Optional
+
+from edgejoule_agent.errors import SensorError
+from edgejoule_agent.sensors.reading import Sensor, find, integer, text
+
+GPU = re.compile(r"(^|\.|-)(gpu(-gpc-\d+)?|gm20b|gp10b|gv11b|ga10b)$")  # names of its devfreq, from TX1 to Thor
+GPU_LOADS = (  # where it has no devfreq
+    *("sys/devices/gpu.0/load", "sys/devices/platform/gpu.0/load", "sys/devices/17000000.*/load"),
+    *("sys/devices/platform/17000000.*/load", "sys/devices/platform/bus@0/17000000.*/load"),
+)
+EMC_CLOCKS = (  # debugfs: for root alone
+    *("sys/kernel/debug/bpmp/debug/clk/emc/rate", "sys/kernel/debug/clk/emc/clk_rate"),
+    "sys/kernel/debug/tegra_bwmgr/emc_rate",
+)
+
+
+def find_states(root: str = "/") -> List[Sensor]:
+    """The sensors of load, clocks, fan and memory that are there."""
+    return [*_gpu(root), *_cpus(root), *_emc(root), *_fan(root), *_memory(root)]
+
+
+def gpu_folder(root: str = "/") -> Optional[str]:
+    """The GPU's devfreq folder, or None."""
+    for path in find(root, "sys/class/devfreq/*"):
+        if GPU.search(os.path.basename(path)):
+            return path
+    return None
+
+
+def gpu_load_file(root: str = "/") -> Optional[str]:
+    """The file with the GPU's load, per mille, or None."""
+    folder = gpu_folder(root)
+    beside = [os.path.join(folder, "device", "load")] if folder else []
+    for path in [*beside, *(path for pattern in GPU_LOADS for path in find(root, pattern))]:
+        if os.path.exists(path):
+            return path
+    return None
+
+
+def read_load(path: str) -> float:
+    """A load in per mille, as a share. Raises SensorError."""
+    per_mille = integer(path)
+    if not 0 <= per_mille <= 1000:
+        raise SensorError(f"{path}: reads a load of {per_mille} ‰")
+    return per_mille / 1000
+
+
+def _gpu(root: str) -> List[Sensor]:
+    found = []
+    load, folder = gpu_load_file(root), gpu_folder(root)
+    if load is not None:
+        found.append(Sensor("gpu", "load", "1", partial(read_load, load)))
+    if folder is not None:
+        found.append(Sensor("gpu", "clock", "Hz", partial(_positive, os.path.join(folder, "cur_freq"), 1)))
+    return found
+
+
+def _cpus(root: str) -> List[Sensor]:
+    found = []
+    for path in find(root, "sys/devices/system/cpu/cpu[0-9]*/cpufreq/scaling_cur_freq"):
+        name = os.path.basename(os.path.dirname(os.path.dirname(path)))
+        found.append(Sensor(name, "clock", "Hz", partial(_positive, path, 1000)))
+    return found
+
+
+def _emc(root: str) -> List[Sensor]:
+    for name in EMC_CLOCKS:
+        path = os.path.join(root, name)
+        if os.path.exists(path):
+            return [Sensor("emc", "clock", "Hz", partial(_positive, path, 1))]
+    return []
+
+
+def _fan(root: str) -> List[Sensor]:
+    """Its duty as a share (PWM is in 255ths), and its speed where there is a tachometer."""
+    found = []
+    for path in find(root, "sys/devices/pwm-fan/cur_pwm") + find(root, "sys/class/hwmon/hwmon*/pwm1"):
+        found.append(Sensor("fan", "duty", "1", partial(_scaled, path, 1 / 255)))
+    for path in find(root, "sys/class/hwmon/hwmon*/rpm") + find(root, "sys/class/hwmon/hwmon*/fan1_input"):
+        found.append(Sensor("fan", "speed", "rpm", partial(_scaled, path, 1.0)))
+    return found
+
+
+def _memory(root: str) -> List[Sensor]:
+    path = os.path.join(root, "proc/meminfo")
+    if not os.path.exists(path):
+        return []
+    names = (("available", "MemAvailable"), ("total", "MemTotal"), ("swap free", "SwapFree"))
+    return [Sensor(name, "memory", "bytes", partial(_meminfo, path, key)) for name, key in names]
+
+
+def _meminfo(path: str, key: str) -> float:
+    found = re.search(key + r":\s+(\d+) kB", text(path))
+    if found is None:
+        raise SensorError(f"{path}: has no {key}")
+    return int(found.group(1)) * 1024.0
+
+
+def _positive(path: str, factor: int) -> float:
+    """A clock; one that stands at 0 tells nothing."""
+    value = integer(path) * factor
+    if value <= 0:
+        raise SensorError(f"{path}: reads a clock of {value} Hz")
+    return float(value)
+
+
+def _scaled(path: str, factor: float) -> float:
+    value = integer(path)
+    if value < 0:
+        raise SensorError(f"{path}: reads {value}")
+    return value * factor
