@@ -6,6 +6,11 @@ from typing import Dict, List, NamedTuple
 from edgejoule_agent.errors import SensorError
 from edgejoule_agent.sensors.reading import find, integer, text_or
 
+# Intel's Software Developer's Manual, vol. 3B, "RAPL interfaces": updated about every millisecond, in units of
+# 2^-14 J unless the processor says otherwise
+UPDATE_S = 1e-3
+STEP_J = 2.0**-14
+
 
 class Rapl(NamedTuple):
     """The CPU packages' energy counters (powercap), or the reason why there are none.
@@ -20,15 +25,19 @@ class Rapl(NamedTuple):
         """Each package's counter, microjoules."""
         return {package: integer(os.path.join(package, "energy_uj")) for package in self.packages}
 
-    def joules_between(self, before: Dict[str, int], after: Dict[str, int]) -> float:
-        """Energy of all packages between two readings less than one wrap-around apart (minutes at full power)."""
-        total_uj = 0
+    def grown_j(self, before: Dict[str, int], after: Dict[str, int]) -> List[float]:
+        """Energy of each package between two readings less than one wrap-around apart (minutes at full power)."""
+        grown = []
         for package in self.packages:
-            grown = after[package] - before[package]
-            if grown < 0:
-                grown += integer(os.path.join(package, "max_energy_range_uj"))
-            total_uj += grown
-        return total_uj / 1e6
+            grown_uj = after[package] - before[package]
+            if grown_uj < 0:
+                grown_uj += integer(os.path.join(package, "max_energy_range_uj"))
+            grown.append(grown_uj / 1e6)
+        return grown
+
+    def joules_between(self, before: Dict[str, int], after: Dict[str, int]) -> float:
+        """Energy of all packages between two readings, see ``grown_j``."""
+        return sum(self.grown_j(before, after))
 
 
 def find_rapl(root: str = "/") -> Rapl:

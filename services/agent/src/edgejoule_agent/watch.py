@@ -1,0 +1,175 @@
+"""Watch the power of this device while something runs on it, and say what that took.
+
+    with Watch(total=("VDD_IN",)) as watch:
+        rest = watch.mark(), watch.rest(10)
+        begin = watch.mark()
+        ...                                    # many inferences, 10 s or more
+        end = watch.mark()
+        found, reason = watch.energy(begin, end, inferences, rest)
+
+A board's power is sampled on its total rail (or several are added, none of which feeds another). A host's comes from
+its RAPL counters, which miss nothing and need no sampler. Where there is neither, ``energy`` gives None and why.
+"""
+
+import time
+from typing import Any, Dict, NamedTuple, Optional, Sequence, Tuple
+
+import numpy as np
+
+from edgejoule_agent.energy import Accuracy, Energy, Resolution, above_idle, from_counters, integrate
+from edgejoule_agent.errors import SensorError
+from edgejoule_agent.sampler import PERIOD_S, Sampler, Samples
+from edgejoule_agent.sensors.rails import pick_rails
+from edgejoule_agent.sensors.rapl import STEP_J, UPDATE_S, find_rapl
+from edgejoule_agent.sensors.throttle import Snapshot, Verdict, snapshot, verdict
+
+
+class Mark(NamedTuple):
+    """A moment, with what the energy counters said then, and a look for throttling."""
+
+    time_s: float
+    counters_uj: Dict[str, int]
+    look: Snapshot
+
+
+class Watch:
+    """Sees the device's power from ``with`` to its end. Never fails for want of a sensor: ``energy`` tells the reason.
+
+    Args:
+        total: names of the rails that together feed the board; none on a host.
+        realtime: ask for real-time scheduling of the sampler.
+    """
+
+    def __init__(
+        self, total: Sequence[str] = (), root: str = "/", realtime: bool = False, period_s: float = PERIOD_S
+    ) -> None:
+        self._root, self._total, self._period_s = root, list(total), period_s
+        self._rapl = find_rapl(root)
+        self._sampler = Sampler(total, root, period_s, realtime) if total else None
+        self._absent = "" if total else self._rapl.absent
+
+    def __enter__(self) -> "Watch":
+        if self._sampler is not None:
+            try:
+                self._sampler.__enter__()
+            except SensorError as error:
+                self._absent = str(error)
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        if self._sampler is not None:
+            self._sampler.__exit__()
+            self._sampler.close()
+
+    def mark(self) -> Mark:
+        """This moment. Takes milliseconds, so call it beside what is timed, not in it."""
+        look, counters_uj = snapshot(self._root), {}
+        if self._sampler is None and not self._absent:
+            try:
+                counters_uj = self._rapl.read_uj()
+            except SensorError as error:
+                self._absent = str(error)
+        return Mark(time.monotonic(), counters_uj, look)
+
+    def rest(self, seconds: float) -> Mark:
+        """Wait, and mark the end of it."""
+        time.sleep(seconds)
+        return self.mark()
+
+    def energy(
+        self, begin: Mark, end: Mark, inferences: int, rest: Optional[Tuple[Mark, Mark]] = None
+    ) -> Tuple[Optional[Dict[str, Any]], str]:
+        """What ``inferences`` took between two marks; or None and the reason. Not after the ``with``.
+
+        Args:
+            rest: begin and end of a time of idling, to be subtracted.
+
+        Returns:
+            energy_mj per inference, power_w, idle_power_w, energy_above_idle_mj per inference, each with its
+            ``_uncertainty`` (half-width at 95 %); sensor_error_mj, the sensor's own error (None: no data sheet);
+            samples, period_s and max_gap_s of the sampling; window_s; realtime (the sampler's words). What needs
+            ``rest`` is None where that is not given or told nothing, and ``idle_absent`` says why.
+        """
+        try:
+            samples = self._samples()
+            busy = self._between(samples, begin, end)
+        except SensorError as error:
+            return None, str(error)
+        found: Dict[str, Any] = {
+            "energy_mj": 1e3 * busy.joules / inferences,
+            "energy_uncertainty_mj": 1e3 * busy.uncertainty_j / inferences,
+            "sensor_error_mj": None if busy.sensor_error_j is None else 1e3 * busy.sensor_error_j / inferences,
+            "power_w": busy.power_w,
+            "power_uncertainty_w": busy.power_uncertainty_w,
+            "samples": busy.samples,
+            "period_s": busy.period_s,
+            "max_gap_s": busy.max_gap_s,
+            "window_s": busy.window_s,
+            "realtime": None if samples is None else samples.realtime,
+            "idle_absent": "",
+        }
+        names = ("energy_above_idle_mj", "energy_above_idle_uncertainty_mj", "idle_power_w", "idle_power_uncertainty_w")
+        found.update(dict.fromkeys(names))
+        if rest is None:
+            found["idle_absent"] = "nobody measured it idling"
+            return found, ""
+        try:
+            idle = self._between(samples, *rest)
+        except SensorError as error:
+            found["idle_absent"] = f"while idling: {error}"
+            return found, ""
+        if samples is not None and self._frozen(samples, rest, (begin, end)):
+            return None, f"the rail is stuck: it reads {busy.power_w:.3f} W without any change, idle and at work"
+        joules, uncertainty_j = above_idle(busy, idle)
+        values = (joules / inferences, uncertainty_j / inferences, idle.power_w, idle.power_uncertainty_w)
+        found.update(zip(names, (1e3 * values[0], 1e3 * values[1], *values[2:])))
+        return found, ""
+
+    def throttled(self, begin: Mark, end: Mark) -> Verdict:
+        """Whether it was throttled between two marks, by their looks and the sampler's."""
+        between = self._sampler.samples().looks if self._sampler is not None and not self._absent else []
+        return verdict([begin.look, *(look for look in between if begin.time_s < look.time_s < end.time_s), end.look])
+
+    def _samples(self) -> Optional[Samples]:
+        if self._absent:
+            raise SensorError(self._absent)
+        return None if self._sampler is None else self._sampler.samples()
+
+    def _between(self, samples: Optional[Samples], begin: Mark, end: Mark) -> Energy:
+        """Energy between two marks. Raises SensorError."""
+        if samples is None:
+            grown_j = self._rapl.grown_j(begin.counters_uj, end.counters_uj)
+            return from_counters(grown_j, end.time_s - begin.time_s, STEP_J, UPDATE_S)
+        rails = pick_rails(self._total, self._root)
+        try:
+            steps = [rail.resolution() for rail in rails]
+            errors = [rail.accuracy() for rail in rails]
+            return integrate(
+                samples.times_s,
+                samples.powers_w.sum(axis=1),
+                (begin.time_s, end.time_s),
+                # the steps of several rails at once, at worst all the same way
+                Resolution(sum(step.step_w for step in steps), max(step.step_share for step in steps)),
+                _added(errors),
+                samples.period_s,
+            )
+        except SensorError as error:
+            said = "; ".join(samples.failures.values())
+            raise SensorError(f"{error}: {said}" if said and said != str(error) else str(error)) from error
+
+    @staticmethod
+    def _frozen(samples: Samples, *windows: Tuple[Mark, Mark]) -> bool:
+        """Whether every reading of all windows is one and the same; a load must show."""
+        inside = np.zeros(len(samples.times_s), dtype=bool)
+        for begin, end in windows:
+            inside |= (samples.times_s >= begin.time_s) & (samples.times_s <= end.time_s)
+        powers = samples.powers_w.sum(axis=1)[inside]
+        return len(np.unique(powers[np.isfinite(powers)])) == 1
+
+
+def _added(errors: Sequence[Optional[Accuracy]]) -> Optional[Accuracy]:
+    """Largest errors of rails added up; None where one is not known."""
+    known = [error for error in errors if error is not None]
+    if len(known) < len(errors):
+        return None
+    return Accuracy(max(error.gain for error in known), sum(error.offset_w for error in known))

@@ -1,0 +1,317 @@
+"""The sampler as a process, and what ``Watch`` makes of it, on trees whose files change meanwhile."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import numpy as np
+import pytest
+from fixtures import boards
+
+from edgejoule_agent import sampler, sensors
+from edgejoule_agent.errors import SensorError
+from edgejoule_agent.sampler import Sampler, read_samples
+from edgejoule_agent.sensors import nvml
+from edgejoule_agent.watch import Watch
+
+PERIOD_S = 0.02  # faster than on a board, for the tests' sake
+POWER = "sys/bus/i2c/drivers/ina3221x/6-0040/iio:device0/in_power0_input"
+COOLING = "sys/class/thermal/cooling_device1/cur_state"  # cpu-balanced
+RAPL = "sys/class/powercap/intel-rapl:{}/energy_uj"
+
+
+def put(root, path, content):
+    """Change a file of a tree at once, as those of /sys change."""
+    full = os.path.join(root, path)
+    with open(full + ".new", "w") as file:
+        file.write(str(content))
+    os.replace(full + ".new", full)
+
+
+class Load(threading.Thread):
+    """Switches a rail between two powers and remembers when."""
+
+    def __init__(self, root, milliwatts, seconds):
+        super().__init__(daemon=True)
+        self.root, self.milliwatts, self.seconds = root, milliwatts, seconds
+        self.over, self.switches = threading.Event(), []
+
+    def run(self):
+        number = 0
+        while not self.over.wait(self.seconds):
+            level = self.milliwatts[number % len(self.milliwatts)]
+            put(self.root, POWER, level)
+            self.switches.append((time.monotonic(), level / 1000))
+            number += 1
+
+    def joules(self, begin, end):
+        times, levels = zip(*self.switches)
+        edges = np.clip(np.append(times, np.inf), begin, end)
+        return float(np.diff(edges) @ np.array(levels))
+
+
+@pytest.fixture
+def nano(tmp_path):
+    return boards.write("nano_jp4", tmp_path / "nano")
+
+
+@pytest.fixture
+def load(nano):
+    made = Load(nano, [3000, 6040], 0.3)
+    made.start()
+    while not made.switches:
+        time.sleep(0.01)
+    yield made
+    made.over.set()
+    made.join()
+
+
+def gone(pid, seconds=10):
+    """Whether a process ends within some time."""
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        try:
+            with open(f"/proc/{pid}/stat") as file:
+                if file.read().rsplit(")", 1)[1].split()[0] == "Z":
+                    return True
+        except OSError:
+            return True
+        time.sleep(0.05)
+    return False
+
+
+def test_sampler_reads_once_per_slot_at_moments_spread_over_it(nano):
+    with Sampler(["POM_5V_IN", "POM_5V_GPU"], nano, PERIOD_S) as running:
+        time.sleep(2)
+        early = running.samples()
+    found = running.samples()
+    running.close()
+    assert 10 < len(early.times_s) <= len(found.times_s) <= 2.5 / PERIOD_S + 5
+    assert found.rails == ["POM_5V_IN", "POM_5V_GPU"]
+    assert found.powers_w.shape == (len(found.times_s), 2)
+    assert set(found.powers_w[:, 0]) == {1.714}
+    assert (np.diff(found.times_s) > 0).all()
+    assert (found.durations_s >= 0).all()
+    assert np.std(found.times_s % PERIOD_S) > 0.15 * PERIOD_S  # evenly drawn: 0.29
+    assert found.realtime == "not asked for"
+    assert len(found.looks) >= 2
+    assert found.failures == {}
+
+
+def test_sampler_says_whether_it_runs_in_real_time(nano):
+    with Sampler(["POM_5V_IN"], nano, PERIOD_S, realtime=True) as running:
+        policy = os.sched_getscheduler(running.pid)
+        said = running.samples().realtime
+    running.close()
+    assert (said == "yes") == (policy == os.SCHED_FIFO)
+    assert said == "yes" or "it takes root, CAP_SYS_NICE or an rtprio limit" in said
+
+
+def test_what_was_written_survives_a_kill(nano):
+    with Sampler(["POM_5V_IN"], nano, PERIOD_S) as running:
+        time.sleep(0.5)
+        os.kill(running.pid, signal.SIGKILL)
+    found = running.samples()
+    running.close()
+    assert len(found.times_s) > 2
+    assert np.isfinite(found.powers_w).all()
+
+
+def test_a_record_that_was_cut_short_is_left_out(tmp_path):
+    path = tmp_path / "samples"
+    records = np.array([[1.0, 1.2, 3.0], [2.0, 2.2, np.nan]]).astype("<f8").tobytes()
+    header = b'{"rails": ["VDD_IN"], "period_s": 0.1, "realtime": "yes"}\n'
+    (tmp_path / "samples.events").write_text('{"rail": "VDD_IN", "failed": "gone"}\n{"look": ')
+    for cut in (len(records), len(records) - 1):
+        path.write_bytes(header + records[:cut])
+        found = read_samples(str(path))
+        assert found.times_s.tolist() == [1.1, 2.1][: cut // 24]
+        assert found.failures == {"VDD_IN": "gone"}
+    path.write_bytes(b"")
+    with pytest.raises(SensorError, match="is no sampler's file"):
+        read_samples(str(path))
+
+
+def test_sampler_ends_when_its_parent_is_killed(nano):
+    program = (
+        "import os, signal, sys\nfrom edgejoule_agent.sampler import Sampler\n"
+        "with Sampler(['POM_5V_IN'], sys.argv[1]) as running:\n"
+        "    print(running.pid, flush=True)\n    os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    parent = subprocess.Popen([sys.executable, "-c", program, nano], stdout=subprocess.PIPE)
+    pid = int(parent.stdout.read())
+    assert parent.wait() == -signal.SIGKILL
+    parent.stdout.close()
+    assert gone(pid)
+
+
+def test_sampler_does_not_start_without_its_rail(nano):
+    with pytest.raises(SensorError, match="no rail VDD_IN: there are POM_5V_CPU, POM_5V_GPU, POM_5V_IN"):
+        Sampler(["VDD_IN"], nano).__enter__()
+
+
+def test_watch_states_energy_of_a_window_and_above_idle(nano):
+    put(nano, POWER, 1640)
+    with Watch(["POM_5V_IN"], nano, period_s=PERIOD_S) as watch:
+        rest = watch.mark(), watch.rest(1)
+        load = Load(nano, [3000, 6040], 0.3)
+        load.start()
+        time.sleep(0.4)
+        begin = watch.mark()
+        end = watch.rest(4)
+        found, reason = watch.energy(begin, end, 50, rest)
+        alone, _ = watch.energy(begin, end, 50)
+        load.over.set()
+        load.join()
+    truth = load.joules(begin.time_s, end.time_s)
+    assert reason == ""
+    assert abs(found["energy_mj"] * 50 / 1000 - truth) < found["energy_uncertainty_mj"] * 50 / 1000 < 0.2 * truth
+    assert found["idle_power_w"] == pytest.approx(1.640)
+    above = truth - 1.640 * (end.time_s - begin.time_s)
+    assert abs(found["energy_above_idle_mj"] * 0.05 - above) < found["energy_above_idle_uncertainty_mj"] * 0.05
+    assert found["power_w"] == pytest.approx(truth / (end.time_s - begin.time_s), rel=0.2)
+    assert found["sensor_error_mj"] > 0
+    assert found["samples"] > 30
+    assert found["max_gap_s"] < 2
+    assert (alone["energy_above_idle_mj"], alone["idle_absent"]) == (None, "nobody measured it idling")
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"), [("0", "the rail reads 0 W from "), ("n/a", r"no reading any more from .*reads 'n/a'")]
+)
+def test_watch_gives_the_reason_of_a_rail_that_dies(nano, load, content, reason):
+    with Watch(["POM_5V_IN"], nano, period_s=PERIOD_S) as watch:
+        begin = watch.mark()
+        time.sleep(0.7)
+        load.over.set()
+        load.join()
+        put(nano, POWER, content)
+        found, told = watch.energy(begin, watch.rest(1.4), 10)
+    assert found is None
+    with pytest.raises(SensorError, match=reason):
+        raise SensorError(told)
+
+
+def test_watch_does_not_believe_a_rail_that_reads_the_same_idle_and_at_work(nano):
+    with Watch(["POM_5V_IN"], nano, period_s=PERIOD_S) as watch:
+        rest = watch.mark(), watch.rest(1.0)
+        found, reason = watch.energy(watch.mark(), watch.rest(1.0), 10, rest)
+    assert found is None
+    assert reason == "the rail is stuck: it reads 1.714 W without any change, idle and at work"
+
+
+def test_watch_tells_that_its_sampler_was_killed(nano, load):
+    with Watch(["POM_5V_IN"], nano, period_s=PERIOD_S) as watch:
+        begin = watch.mark()
+        time.sleep(0.5)
+        os.kill(watch._sampler.pid, signal.SIGKILL)
+        found, reason = watch.energy(begin, watch.rest(1.5), 10)
+    assert found is None
+    assert "gives no reading any more" in reason
+
+
+def test_watch_runs_without_any_sensor_and_tells_why(nano, pretend):
+    for total, root, told in (
+        (["VDD_IN"], nano, "no rail VDD_IN: there are"),
+        ([], pretend({"proc/stat": ""}), "no RAPL package"),
+    ):
+        with Watch(total, root) as watch:
+            found, reason = watch.energy(watch.mark(), watch.mark(), 10)
+            assert watch.throttled(watch.mark(), watch.mark()).throttled in ("no", "unknown")
+        assert found is None
+        assert told in reason
+
+
+def test_watch_sees_a_throttling_between_its_marks(nano):
+    with Watch(["POM_5V_IN"], nano, period_s=PERIOD_S) as watch:
+        begin = watch.mark()
+        put(nano, COOLING, 3)
+        time.sleep(1)
+        put(nano, COOLING, 0)
+        end = watch.rest(0.5)
+        assert watch.throttled(begin, end) == ("yes", "cooling device cpu-balanced at state 3")
+        assert watch.throttled(end, watch.rest(0.3)).throttled == "no"
+
+
+def test_watch_takes_a_hosts_energy_from_its_counters(tmp_path):
+    root = boards.write("x86_host", tmp_path / "host")
+    with Watch((), root) as watch:
+        begin = watch.mark()
+        time.sleep(0.5)
+        put(root, RAPL.format(0), 1000000 + 4000000)
+        put(root, RAPL.format(1), 1000001 + 1000000)
+        end = watch.mark()
+        found, reason = watch.energy(begin, end, 100)
+        still, still_reason = watch.energy(end, watch.mark(), 100)
+    assert reason == ""
+    assert found["energy_mj"] == pytest.approx(50)
+    assert 0 < found["energy_uncertainty_mj"] < 0.5
+    assert found["realtime"] is None
+    assert (still, "stood still" in still_reason) == (None, True)
+
+
+def test_slots_that_were_slept_through_stay_empty():
+    read, waits = [], []
+
+    class Slow:
+        name = "slow"
+
+        def read_w(self):
+            read.append(time.monotonic())
+            if len(read) == 3:
+                time.sleep(0.2)
+            return 1.0
+
+    def wait(seconds):
+        waits.append(seconds)
+        time.sleep(max(0.0, seconds))
+        return len(read) == 10
+
+    sampler.sample([Slow()], 0.05, wait, lambda data: None, lambda message: None, "/nowhere")
+    assert read[-1] - read[0] > 0.05 * 10  # ten readings, and three slots lost
+    assert max(waits) < 0.1 + 0.01
+
+
+def test_nvml_is_refused_politely_where_it_is_not(monkeypatch):
+    monkeypatch.setitem(sys.modules, "pynvml", None)
+    found, reason = nvml.find_gpus()
+    assert found == []
+    assert "pip install 'edgejoule-agent[nvml]'" in reason
+
+
+class FakeNvml:
+    """No GPU is here: what NVML's reference says of one that lets only its temperature be read, as Orin's does."""
+
+    NVML_TEMPERATURE_GPU, NVML_CLOCK_SM = 0, 1
+
+    class NVMLError(Exception):
+        pass
+
+    def nvmlInit(self):
+        pass
+
+    def nvmlDeviceGetCount(self):
+        return 1
+
+    def nvmlDeviceGetHandleByIndex(self, index):
+        return index
+
+    def nvmlDeviceGetTemperature(self, handle, kind):
+        return 43
+
+    def __getattr__(self, name):
+        def refuse(*_):
+            raise self.NVMLError("Not Supported")
+
+        return refuse
+
+
+def test_nvml_values_that_are_not_supported_are_absent(monkeypatch):
+    monkeypatch.setitem(sys.modules, "pynvml", FakeNvml())
+    found = {sensor.quantity: sensors.try_read(sensor) for sensor in nvml.find_gpus()[0]}
+    assert found.pop("temperature") == (43.0, "")
+    assert found.pop("power") == (None, "gpu0 power: NVML says Not Supported")
+    assert all(value is None for value, _ in found.values())
