@@ -95,6 +95,7 @@ def test_sampler_reads_once_per_slot_at_moments_spread_over_it(nano):
     assert set(found.powers_w[:, 0]) == {1.714}
     assert (np.diff(found.times_s) > 0).all()
     assert (found.durations_s >= 0).all()
+    assert (found.late_s > -0.001).all()
     assert np.std(found.times_s % PERIOD_S) > 0.15 * PERIOD_S  # evenly drawn: 0.29
     assert found.realtime == "not asked for"
     assert len(found.looks) >= 2
@@ -122,13 +123,13 @@ def test_what_was_written_survives_a_kill(nano):
 
 def test_a_record_that_was_cut_short_is_left_out(tmp_path):
     path = tmp_path / "samples"
-    records = np.array([[1.0, 1.2, 3.0], [2.0, 2.2, np.nan]]).astype("<f8").tobytes()
+    records = np.array([[0.9, 1.0, 1.2, 3.0], [2.0, 2.0, 2.2, np.nan]]).astype("<f8").tobytes()
     header = b'{"rails": ["VDD_IN"], "period_s": 0.1, "realtime": "yes"}\n'
     (tmp_path / "samples.events").write_text('{"rail": "VDD_IN", "failed": "gone"}\n{"look": ')
     for cut in (len(records), len(records) - 1):
         path.write_bytes(header + records[:cut])
         found = read_samples(str(path))
-        assert found.times_s.tolist() == [1.1, 2.1][: cut // 24]
+        assert found.times_s.tolist() == [1.1, 2.1][: cut // 32]
         assert found.failures == {"VDD_IN": "gone"}
     path.write_bytes(b"")
     with pytest.raises(SensorError, match="is no sampler's file"):

@@ -6,6 +6,7 @@ import pytest
 from fixtures import boards
 
 from edgejoule_agent import sensors
+from edgejoule_agent.boards import board_of, parts_in
 from edgejoule_agent.errors import SensorError
 
 RAILS = {
@@ -324,3 +325,15 @@ def test_a_machine_that_tells_nothing_is_unknown(pretend):
     found = sensors.verdict([look, look])
     assert found.throttled == "unknown"
     assert "neither throttle counters nor cooling devices nor trip points" in found.evidence
+
+
+@pytest.mark.parametrize("name", boards.JETSONS)
+def test_the_rails_that_the_table_of_boards_names_as_total_are_found(board, name):
+    root = board(name)
+    with open(os.path.join(root, "proc/device-tree/compatible")) as file:
+        known, _ = board_of(parts_in(file.read().split("\0")))
+    names = [known.rails.total] if known.rails.total else list(known.rails.add)
+    found = sensors.pick_rails(names, root)
+    assert [rail.name for rail in found] == names
+    assert bool(found) == (not known.rails.why or bool(known.rails.add))
+    assert all(rail.read_w() > 0 for rail in found)

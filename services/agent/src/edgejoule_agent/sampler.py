@@ -6,9 +6,9 @@ read once, at a moment drawn evenly from it: so no load can hide by keeping step
 goes to the file by one write, so whatever kills the process leaves all records before. It ends when its standard input
 does, hence with its parent, however that ends.
 
-The file: a line of JSON (rails, period_s, realtime), then records of float64, little-endian: begin and end of the
-reading on the monotonic clock, s, and each rail's power, W, NaN where the reading failed. Beside it, ``.events`` has a
-line of JSON for each failure of a rail, and once a second a look for throttling.
+The file: a line of JSON (rails, period_s, realtime), then records of float64, little-endian: the moment drawn, begin
+and end of the reading, s on the monotonic clock, and each rail's power, W, NaN where the reading failed. Beside it,
+``.events`` has a line of JSON for each failure of a rail, and every two seconds a look for throttling.
 """
 
 import argparse
@@ -31,7 +31,7 @@ from edgejoule_agent.sensors.rails import Rail, pick_rails
 from edgejoule_agent.sensors.throttle import Snapshot, from_json, snapshot, to_json
 
 PERIOD_S = 0.1
-LOOK_SLOTS = 10  # slots from one look for throttling to the next
+LOOK_SLOTS = 20  # slots from one look for throttling to the next
 PRIORITY = 1  # the lowest of SCHED_FIFO: above every ordinary process, below the kernel's own
 START_S = 30.0  # a board under load takes seconds to start an interpreter
 STOP_S = 5.0
@@ -45,6 +45,7 @@ class Samples(NamedTuple):
     period_s: float
     realtime: str  # "yes", "not asked for", or why not
     times_s: Any  # float64[n]; middle of each reading, monotonic
+    late_s: Any  # float64[n]; from the moment drawn to the reading's begin
     durations_s: Any  # float64[n]; how long it took to read all rails
     powers_w: Any  # float64[n,rails]; NaN where the reading failed
     looks: List[Snapshot]
@@ -125,8 +126,8 @@ def read_samples(path: str) -> Samples:
             header = json.loads(file.readline().decode("utf-8"))
             data = file.read()
         rails = header["rails"]
-        size = 8 * (2 + len(rails))
-        records = np.frombuffer(data[: len(data) // size * size], "<f8").reshape(-1, 2 + len(rails))
+        size = 8 * (3 + len(rails))
+        records = np.frombuffer(data[: len(data) // size * size], "<f8").reshape(-1, 3 + len(rails))
         with open(path + ".events", encoding="utf-8") as file:
             events = [json.loads(line) for line in file if line.endswith("\n")]
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -135,9 +136,10 @@ def read_samples(path: str) -> Samples:
         rails=rails,
         period_s=header["period_s"],
         realtime=header["realtime"],
-        times_s=records[:, :2].mean(axis=1),
-        durations_s=records[:, 1] - records[:, 0],
-        powers_w=records[:, 2:],
+        times_s=records[:, 1:3].mean(axis=1),
+        late_s=records[:, 1] - records[:, 0],
+        durations_s=records[:, 2] - records[:, 1],
+        powers_w=records[:, 3:],
         looks=[from_json(event["look"]) for event in events if "look" in event],
         failures={event["rail"]: event["failed"] for event in events if "failed" in event},
     )
@@ -152,14 +154,17 @@ def sample(
     root: str,
 ) -> None:
     """Read ``rails`` once per period until ``wait``, which sleeps for seconds, says that it is over."""
-    form = struct.Struct(f"<{2 + len(rails)}d")
+    form = struct.Struct(f"<{3 + len(rails)}d")
     failed: Dict[str, str] = {}
     clock, draw = time.monotonic, random.Random().random
     start, slot, next_look = clock(), 0, 0
-    while not wait(start + (slot + draw()) * period_s - clock()):
+    while True:
+        moment = start + (slot + draw()) * period_s
+        if wait(moment - clock()):
+            return
         begin = clock()
         powers = [_power(rail, failed, event) for rail in rails]
-        record(form.pack(begin, clock(), *powers))
+        record(form.pack(moment, begin, clock(), *powers))
         if slot >= next_look:
             event({"look": to_json(snapshot(root))})
             next_look = slot + LOOK_SLOTS

@@ -12,7 +12,7 @@ from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Sequence
 from edgejoule_agent.errors import SensorError
 from edgejoule_agent.sensors.reading import find, integer, text_or
 from edgejoule_agent.sensors.state import gpu_folder, gpu_load_file, read_load
-from edgejoule_agent.sensors.thermal import find_zones
+from edgejoule_agent.sensors.thermal import Zone, find_zones
 
 THROTTLE_COUNTS = "sys/devices/system/cpu/cpu*/thermal_throttle/*_throttle_count"
 OVERCURRENT = {"oc1": "under-voltage", "oc2": "average over-current", "oc3": "instantaneous over-current"}
@@ -42,7 +42,8 @@ class Verdict(NamedTuple):
 
 def snapshot(root: str = "/") -> Snapshot:
     """Look once."""
-    return Snapshot(time.monotonic(), _counts(root), _cooling(root), _margins(root), _slow_clocks(root))
+    zones = find_zones(root)
+    return Snapshot(time.monotonic(), _counts(root), _cooling(root, zones), _margins(zones), _slow_clocks(root))
 
 
 def verdict(looks: Sequence[Snapshot]) -> Verdict:
@@ -120,10 +121,10 @@ def _add(counts: Dict[str, int], name: str, path: str) -> None:
         counts.pop(name, None)
 
 
-def _cooling(root: str) -> Dict[str, int]:
+def _cooling(root: str, zones: Sequence[Zone]) -> Dict[str, int]:
     """Those bound to a trip that throttles, or to none; not those bound only to others, as a fan is."""
     bound: Dict[str, List[str]] = {}
-    for zone in find_zones(root):
+    for zone in zones:
         for trip in zone.trips:
             for device in trip.cooling:
                 bound.setdefault(device, []).append(trip.kind)
@@ -140,9 +141,9 @@ def _cooling(root: str) -> Dict[str, int]:
     return states
 
 
-def _margins(root: str) -> Dict[str, float]:
+def _margins(zones: Sequence[Zone]) -> Dict[str, float]:
     margins = {}
-    for zone in find_zones(root):
+    for zone in zones:
         trips_c = [
             trip.temp_c
             for trip in zone.trips

@@ -1,0 +1,156 @@
+"""How regularly the sampler samples while every core is busy, and what it costs an inference's latency.
+
+    python benchmarks/sampler.py [--model FILE.onnx] [--rounds 20] [--seconds 3] [--root / --rail NAME ...]
+
+In every round, in random order: no sampler, the sampler, the sampler with real-time scheduling. In each of these turns
+one engine infers for some seconds on every core: the ONNX file by ONNX Runtime, or a product of matrices on each core
+where no file is given. A turn's latency is compared with that of the same round's turn without a sampler, so drift of
+the machine cancels. Where this host has no power rail the sampler reads the files of a pretended board, which are
+faster to read than a sensor behind I2C is; the printed reading time says how fast.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+
+from edgejoule_agent.engines.onnxruntime_engine import session
+from edgejoule_agent.sampler import PERIOD_S, Sampler, Samples
+
+CORES = len(os.sched_getaffinity(0))
+KINDS = ("no sampler", "sampler", "real time")
+SETTLING_S = 0.3
+KERNEL = "import numpy as np\na = np.ones((192, 192), np.float32) / 192\nwhile True:\n    a @ a"
+
+
+@contextlib.contextmanager
+def workload(model: Path | None) -> Iterator[Callable[[], object]]:
+    """Something to time that keeps every core busy."""
+    if model is not None:
+        engine = session(model.read_bytes(), {}, CORES)
+        shapes = {
+            each.name: [size if isinstance(size, int) else 1 for size in each.shape] for each in engine.get_inputs()
+        }
+        inputs = {name: np.full(shape, 127, np.float32) for name, shape in shapes.items()}
+        yield lambda: engine.run(None, inputs)
+        return
+    others = [subprocess.Popen([sys.executable, "-c", KERNEL]) for _ in range(CORES - 1)]
+    matrix = np.ones((192, 192), np.float32) / 192
+
+    def products() -> None:
+        for _ in range(20):
+            matrix @ matrix
+
+    try:
+        yield products
+    finally:
+        for other in others:
+            other.kill()
+            other.wait()
+
+
+def cpu_s(pid: int) -> float:
+    """CPU time of a process."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def latencies_ms(infer: Callable[[], object], seconds: float) -> np.ndarray:
+    clock, found = time.perf_counter, []
+    settled, until = clock() + SETTLING_S, clock() + SETTLING_S + seconds
+    while clock() < until:
+        begin = clock()
+        infer()
+        end = clock()
+        if begin > settled:
+            found.append(1e3 * (end - begin))
+    return np.array(found)
+
+
+def turn(
+    kind: str, infer: Callable[[], object], seconds: float, rails: list[str], root: str
+) -> tuple[np.ndarray, Samples | None, float]:
+    """Latencies, what was sampled meanwhile, and the share of one core that the sampler took."""
+    if kind == "no sampler":
+        return latencies_ms(infer, seconds), None, 0.0
+    sampler = Sampler(rails, root, realtime=kind == "real time")
+    with sampler:
+        spent, begin = cpu_s(sampler.pid), time.monotonic()
+        found = latencies_ms(infer, seconds)
+        share = (cpu_s(sampler.pid) - spent) / (time.monotonic() - begin)
+    samples = sampler.samples()
+    sampler.close()
+    return found, samples, share
+
+
+def ratio(turns: dict[str, list[np.ndarray]], kind: str, of: Callable[[np.ndarray], float]) -> str:
+    """Geometric mean over rounds of a figure beside that without a sampler, and two standard errors."""
+    logs = [np.log(of(mine) / of(other)) for mine, other in zip(turns[kind], turns["no sampler"], strict=True)]
+    error = 2 * statistics.stdev(logs) / len(logs) ** 0.5 if len(logs) > 1 else float("nan")
+    return f"{np.exp(statistics.mean(logs)) - 1:+7.2%} ± {error:5.2%}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", type=Path, help="ONNX file")
+    parser.add_argument("--rounds", type=int, default=20)
+    parser.add_argument("--seconds", type=float, default=3.0, help="of each turn")
+    parser.add_argument("--root", help="where sys lies; a pretended board unless given")
+    parser.add_argument("--rail", action="append", help="rail to sample (repeatable)")
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder, workload(arguments.model) as infer:
+        root, rails = arguments.root, arguments.rail or ["POM_5V_IN"]
+        if root is None:
+            sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+            from fixtures import boards
+
+            root = boards.write("nano_jp4", folder)
+        random = np.random.default_rng(0)
+        turns: dict[str, list[np.ndarray]] = {kind: [] for kind in KINDS}
+        sampled: dict[str, list[Samples]] = {kind: [] for kind in KINDS}
+        shares: dict[str, list[float]] = {kind: [] for kind in KINDS}
+        for _ in range(arguments.rounds):
+            for kind in random.permutation(KINDS):
+                found, samples, share = turn(kind, infer, arguments.seconds, rails, root)
+                turns[kind].append(found)
+                shares[kind].append(share)
+                sampled[kind] += [samples] if samples is not None else []
+
+    what = arguments.model.name if arguments.model else "products of matrices"
+    print(f"{what} on {CORES} cores; {arguments.rounds} rounds, turns of {arguments.seconds:g} s\n")
+    print("             latency: median      mean      p99 ms      median beside none       mean beside none   CPU")
+    for kind in KINDS:
+        every = np.concatenate(turns[kind])
+        row = f"{kind:10}  {np.median(every):16.3f}  {every.mean():8.3f}  {np.percentile(every, 99):8.3f}"
+        if kind != "no sampler":
+            row += f"  {ratio(turns, kind, np.median):>22}  {ratio(turns, kind, np.mean):>22}"
+            row += f"  {np.mean(shares[kind]):.2%}"
+        print(row)
+    print(f"\nsampler, a slot each {1e3 * PERIOD_S:.0f} ms and a moment drawn in it; all in ms")
+    print("            slots read   interval p50    p99    max   late p50    p99    max   reading p50    p99")
+    for kind in KINDS[1:]:
+        intervals = 1e3 * np.concatenate([np.diff(each.times_s) for each in sampled[kind]])
+        late, took = (
+            1e3 * np.concatenate([getattr(each, name) for each in sampled[kind]]) for name in ("late_s", "durations_s")
+        )
+        slots = sum(round(np.ptp(each.times_s - each.late_s) / each.period_s) for each in sampled[kind])
+        row = f"{kind:10}  {min(1.0, len(intervals) / slots):10.1%}"
+        for values, points in ((intervals, (50, 99, 100)), (late, (50, 99, 100)), (took, (50, 99))):
+            row += "   " + "".join(f"{value:8.2f}" for value in np.percentile(values, points))
+        print(row)
+    said = {each.realtime for each in sampled["real time"]}
+    print(f"real-time scheduling: {', '.join(said)}")
+
+
+if __name__ == "__main__":
+    main()
