@@ -4,7 +4,8 @@ import glob
 import os
 
 import pytest
-from fixtures import boards
+
+from edgejoule_agent.simulation import trees as boards
 
 
 def text(*path):

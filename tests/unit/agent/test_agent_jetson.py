@@ -6,11 +6,11 @@ import sys
 import types
 
 import pytest
-from fixtures import boards as trees
 from hypothesis import given
 from hypothesis import strategies as st
 
 from edgejoule_agent import boards, engines, host, jetson
+from edgejoule_agent.simulation import trees
 
 EXPECTED = {
     "nano_jp4": {

@@ -3,11 +3,11 @@
 import os
 
 import pytest
-from fixtures import boards
 
 from edgejoule_agent import sensors
 from edgejoule_agent.boards import board_of, parts_in
 from edgejoule_agent.errors import SensorError
+from edgejoule_agent.simulation import trees as boards
 
 RAILS = {
     "nano_jp4": ["POM_5V_CPU", "POM_5V_GPU", "POM_5V_IN"],

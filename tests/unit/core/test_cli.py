@@ -8,11 +8,11 @@ import sys
 from pathlib import Path
 
 import pytest
-from fixtures import boards as trees
 
 from edgejoule import cli, doctor
 from edgejoule.errors import EdgejouleError, UnsupportedError
 from edgejoule_agent import host
+from edgejoule_agent.simulation import trees
 
 SPEC = """\
 name: small

@@ -108,7 +108,7 @@ def test_unset_variable_is_named(folder):
         ("protocol: quick", "threads: two", "spec.yaml:14: threads: must be a whole number, not 'two'"),
         ("protocol: quick", "threads: true", "spec.yaml:14: threads: must be a whole number, not True"),
         ("protocol: quick", "threads: .nan", "spec.yaml:14: threads: must be a whole number, not nan"),
-        ("protocol: quick", "devices: [nano]", "spec.yaml:14: there is no device 'nano'; the only one today is host"),
+        ("protocol: quick", "devices: [nano]", "spec.yaml:14: there is no device 'nano'; there are host"),
         ("protocol: quick", "devices: [host, host]", "'host' is there 2 times; name it once"),
         (
             "tuning: {source: train}",

@@ -3,16 +3,21 @@
 import argparse
 import contextlib
 import fcntl
+import functools
 import logging
 import os
 import signal
 import sys
 import threading
-from typing import Any, Iterator, List, Mapping, Optional
+from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional
 
+from edgejoule_agent import host
 from edgejoule_agent.connection import Connection
 from edgejoule_agent.errors import AgentError, SettingsError
 from edgejoule_agent.service import Service
+from edgejoule_agent.simulation import device as simulated
+from edgejoule_agent.simulation.declared import BOARDS
+from edgejoule_agent.simulation.running import Settings, root_of, running
 
 
 def main(arguments: Optional[List[str]] = None) -> int:
@@ -25,8 +30,8 @@ def main(arguments: Optional[List[str]] = None) -> int:
     try:
         token, heard = _token(options.token_file, os.environ), os.path.join(options.state, "heard")
         connection = Connection(options.gateway, token, options.ca, options.plain, heard)
-        with _alone(options.state):
-            Service(connection, options.state, int(options.cache_gb * 1e9), stopping).serve()
+        with _alone(options.state), _device(options.simulate, options.state) as probe:
+            Service(connection, options.state, int(options.cache_gb * 1e9), stopping, probe=probe).serve()
     except AgentError as error:
         sys.stderr.write(f"{error}\n")
         return 1
@@ -70,6 +75,12 @@ def _options(arguments: Optional[List[str]]) -> Any:
         default=float(given("EDGEJOULE_CACHE_GB") or 8),
         help="what inputs may take up there (EDGEJOULE_CACHE_GB; 8)",
     )
+    parser.add_argument(
+        "--simulate",
+        metavar="BOARD",
+        default=given("EDGEJOULE_SIMULATE"),
+        help=f"play a board that is not there: {', '.join(sorted(BOARDS))} (EDGEJOULE_SIMULATE)",
+    )
     parser.add_argument("--plain", action="store_true", help="allow http:// beyond this host")
     return parser.parse_args(arguments)
 
@@ -89,6 +100,24 @@ def _token(path: Optional[str], environment: Mapping[str, str]) -> str:
             return file.read(4096).strip()
     except OSError as error:
         raise SettingsError(f"the token file {path} cannot be read ({error.strerror})") from error
+
+
+@contextlib.contextmanager
+def _device(board: Optional[str], state: str) -> Iterator[Callable[[], Dict[str, Any]]]:
+    """What says what this device is: this host, or a board that is simulated for as long as the block lasts.
+
+    Raises:
+        SettingsError: no such board can be simulated.
+    """
+    if not board:
+        yield host.probe
+        return
+    with running(Settings(board), os.path.join(state, "board")) as folder:
+        os.environ[simulated.FOLDER] = folder  # for the steps, each in a process of its own
+        try:
+            yield functools.partial(simulated.probe, board, root_of(folder))
+        finally:
+            del os.environ[simulated.FOLDER]
 
 
 @contextlib.contextmanager

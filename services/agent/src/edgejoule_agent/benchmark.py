@@ -1,11 +1,15 @@
 """The measuring protocol: probe, one trial in a child, probe again; unequal probes void the trial."""
 
-from typing import Any, Dict, Mapping
+import contextlib
+import functools
+from typing import Any, Callable, Dict, Iterator, Mapping, Tuple
 
 from edgejoule_agent import host
 from edgejoule_agent.errors import ConditionsChangedError
 from edgejoule_agent.isolate import Progress, run
 from edgejoule_agent.limits import check_memory, memory_limit_bytes
+from edgejoule_agent.simulation import device as simulated
+from edgejoule_agent.simulation.running import root_of
 
 STAGE_IMAGES = 32
 IDLE_S = 5.0
@@ -31,25 +35,27 @@ def benchmark(
         OutOfMemoryError, TimeLimitError, EngineError: see ``isolate.run``.
     """
     protocol = parameters["protocol"]
-    before = host.probe()
-    if "environment" in parameters:
-        check_same(parameters["environment"], before["environment"], "since the plan was made")
-    check_memory(engine)
-    request = {
-        "engine": str(engine),
-        "engine_record": engine_record,
-        "shard": str(shard),
-        "samples": str(samples),
-        "threads": parameters["threads"],
-        "warmup_iterations": protocol["warmup_iterations"],
-        "iterations": protocol["iterations"],
-        "stage_images": STAGE_IMAGES,
-        "idle_s": IDLE_S,
-    }
-    measured = run("edgejoule_agent.measure:trial", request, progress, memory_limit_bytes(), TIME_LIMIT_S)
-    after = host.probe()
-    for part in ("hardware", "environment"):
-        check_same(before[part], after[part], "during the trial")
+    with _device(parameters) as (probe, task, more):
+        before = probe()
+        if "environment" in parameters:
+            check_same(parameters["environment"], before["environment"], "since the plan was made")
+        check_memory(engine)
+        request = {
+            "engine": str(engine),
+            "engine_record": engine_record,
+            "shard": str(shard),
+            "samples": str(samples),
+            "threads": parameters["threads"],
+            "warmup_iterations": protocol["warmup_iterations"],
+            "iterations": protocol["iterations"],
+            "stage_images": STAGE_IMAGES,
+            "idle_s": IDLE_S,
+            **more,
+        }
+        measured = run(task, request, progress, memory_limit_bytes(), TIME_LIMIT_S)
+        after = probe()
+        for part in ("hardware", "environment"):
+            check_same(before[part], after[part], "during the trial")
     return dict(
         measured,
         device=parameters["device"],
@@ -59,8 +65,20 @@ def benchmark(
         iterations=protocol["iterations"],
         threads=parameters["threads"],
         environment=before,
-        simulated=False,
+        simulated=bool(before["hardware"].get("simulated")),
     )
+
+
+@contextlib.contextmanager
+def _device(parameters: Mapping[str, Any]) -> Iterator[Tuple[Callable[[], Dict[str, Any]], str, Dict[str, Any]]]:
+    """How to probe the device that the plan means, the trial that runs there, and what its request needs more."""
+    board = simulated.board_of(parameters.get("environment"))
+    if board is None:
+        yield host.probe, "edgejoule_agent.measure:trial", {}
+        return
+    with simulated.alive(board) as folder:
+        probe = functools.partial(simulated.probe, board, root_of(folder))
+        yield probe, "edgejoule_agent.simulation.trial:trial", {"folder": folder, "board": board}
 
 
 def check_same(before: Mapping[str, Any], after: Mapping[str, Any], when: str) -> None:

@@ -71,13 +71,13 @@ def build(
     from edgejoule_agent import build_tensorrt  # which leans on the checks here
 
     model, manifest = read_model(onnx_path)
-    _check_graph(model, precision, onnx_path)
+    check_quantized(model, precision, onnx_path)
     if build_tensorrt.is_here():
         return build_tensorrt.build(model, manifest, precision, shards, engine_path, progress)
     _check_float16(precision)
     with tempfile.TemporaryDirectory() as folder:
         write_inputs(folder, manifest, shards, NOISE[precision], batch_of(model))
-        results = _try_all(model, precision, threads, folder, progress)
+        results = try_all(candidates(precision), model, precision, threads, folder, progress)
         latencies = race([result for result in results if result.ran], threads, folder, progress)
         chosen, because = choose(results, latencies, precision)
         with open(chosen.path, "rb") as source, open(str(engine_path), "wb") as target:
@@ -148,7 +148,8 @@ def signal_to_error_db(reference: Any, found: Any) -> float:
     return min(300.0, 10 * float(np.log10(power / error))) if error and power else 300.0 if not error else 0.0
 
 
-def _check_graph(model: Any, precision: str, path: Any) -> None:
+def check_quantized(model: Any, precision: str, path: Any) -> None:
+    """Refuse a graph that is quantized for a precision that is not, or the reverse. Raises ModelError."""
     quantized = any(node.op_type == "QuantizeLinear" for node in model.graph.node)
     if precision == "int8" and not quantized:
         raise ModelError(f"{path}: precision int8 was asked, but no QuantizeLinear is in the graph; quantize it first")
@@ -241,10 +242,13 @@ def reference(model: Any, noise: float, folder: str, progress: Progress) -> Tupl
     return clean, {name: signal_to_error_db(clean[name], noisy[name]) for name in clean}
 
 
-def _try_all(model: Any, precision: str, threads: int, folder: str, progress: Progress) -> List[Result]:
+def try_all(
+    runtimes: List[List[Candidate]], model: Any, precision: str, threads: int, folder: str, progress: Progress
+) -> List[Result]:
+    """Per runtime its ways, one after the other until one gives right numbers; what became of each."""
     results = []
     as_given = reference(model, NOISE[precision], folder, progress)
-    for ways in candidates(precision):
+    for ways in runtimes:
         for way in ways:
             if way.change is None:
                 result = _try(way, model, precision, threads, folder, as_given, progress)

@@ -5,7 +5,7 @@ import importlib
 import os
 import platform
 import re
-from typing import Any, Dict, Optional
+from typing import Any, Dict, Mapping, Optional
 
 from edgejoule_agent import cpu, jetson
 
@@ -52,6 +52,31 @@ def hardware_class(runtime: str, root: str = "/") -> Dict[str, Any]:
     found = hardware(root)
     version = found.pop("runtimes").get(runtime) or installed_version(runtime) or "absent"
     return dict(found, runtime=runtime, runtime_version=version)
+
+
+SIMULATED = "simulated"  # the runtime of engines whose board is simulated, and a fact of their hardware
+SIMULATED_ON = ", simulated on "
+COMPUTED_BY = "onnxruntime"  # what makes their numbers
+
+
+def simulating(processor: str, l4t: Optional[str]) -> Dict[str, Any]:
+    """This host as it simulates a board: ``hardware`` of both, since the host's processor makes an engine's numbers."""
+    here = hardware()
+    version = here["runtimes"].get(COMPUTED_BY)
+    return dict(
+        here,
+        processor=f"{processor}{SIMULATED_ON}{here['processor']}",
+        l4t=l4t,
+        runtimes={} if version is None else {SIMULATED: f"{COMPUTED_BY} {version}"},
+        simulated=True,
+    )
+
+
+def simulating_class(built_for: Mapping[str, Any]) -> Dict[str, Any]:
+    """What an engine must be bound to that this host would run as the simulated board of ``built_for``."""
+    found = simulating(built_for["processor"].split(SIMULATED_ON)[0], built_for["l4t"])
+    version = found.pop("runtimes").get(SIMULATED, "absent")
+    return dict(found, runtime=SIMULATED, runtime_version=version)
 
 
 def environment(root: str = "/") -> Dict[str, Any]:

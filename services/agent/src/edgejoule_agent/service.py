@@ -42,6 +42,7 @@ class Service:
         state: a folder of this agent alone.
         stopping: set from outside to end :meth:`serve`.
         kinds: step kind to module.
+        probe: says what this device is, as ``host.probe`` does.
     """
 
     def __init__(
@@ -51,10 +52,12 @@ class Service:
         cache_bytes: int,
         stopping: threading.Event,
         kinds: Optional[Dict[str, str]] = None,
+        probe: Callable[[], Dict[str, Any]] = host.probe,
     ) -> None:
         self._connection = connection
         self._stopping = stopping
         self._kinds = KINDS if kinds is None else kinds
+        self._probe = probe
         self._blobs = Blobs(os.path.join(state, "blobs"), cache_bytes)
         self._folder = os.path.join(state, "job")
         self._greeted = False
@@ -93,7 +96,7 @@ class Service:
             self._carry_out(job)
 
     def _hello(self) -> Dict[str, Any]:
-        probe = host.probe()
+        probe = self._probe()
         versions = {kind: importlib.import_module(name).VERSION for kind, name in self._kinds.items()}
         return {
             "agent": host.installed_version("edgejoule-agent") or "unknown",

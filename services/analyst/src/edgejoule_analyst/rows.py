@@ -220,7 +220,9 @@ def _put_trials(row: _Values, trials: Sequence[Trial], endings: Sequence[Ended])
     for name in ("power_w", "energy_mj"):
         values = [value for record in records if (value := getattr(record, name)) is not None]
         row.put(name, _mean(values) if len(values) == len(records) else None, _first_reason(trials, name))
-    row.put("memory_peak_mb", max(record.memory_peak_mb for record in records), "")
+    peaks = [record.memory_peak_mb for record in records if record.memory_peak_mb is not None]
+    whole = len(peaks) == len(records)
+    row.put("memory_peak_mb", max(peaks) if whole else None, _first_reason(trials, "memory_peak_mb"))
     verdicts = {record.throttled for record in records}
     row.put("throttled", next(verdict for verdict in ("yes", "unknown", "no") if verdict in verdicts), "")
     row.put("contended", any(record.contention.contended for record in records), "")

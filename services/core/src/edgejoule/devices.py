@@ -16,6 +16,7 @@ from typing import Any
 from edgejoule.errors import UnsupportedError
 
 GROUP = "edgejoule.devices"
+HOST = "host"
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,11 @@ class Device:
     hardware: Mapping[str, Any]
     environment: Mapping[str, Any]
     precisions: Mapping[str, Any] | None = None
+
+
+def known() -> list[str]:
+    """Devices that are here: this host, and what the installed packages announce beside it."""
+    return sorted({HOST, *entry_points(group=GROUP).names})
 
 
 def probe(name: str) -> Device:

@@ -105,6 +105,7 @@ class HardwareClass(Record):
     runtime: str
     runtime_version: str
     l4t: str | None = Field(None, description="release of the board's Linux for Tegra; null on other hosts")
+    simulated: bool | None = Field(None, description="true: the processor is a board that is not there; else null")
 
 
 class Candidate(Record):
@@ -167,8 +168,8 @@ class BenchmarkRecord(Measured):
     stages_ms: dict[Literal["pre", "infer", "post"], float] | None = Field(
         description="mean per image of decoding-free pre-processing, inference and post-processing (Eq. 11)"
     )
-    load_ms: float
-    memory_peak_mb: float
+    load_ms: float | None
+    memory_peak_mb: float | None
     power_w: float | None
     energy_mj: float | None
     idle_power_w: float | None

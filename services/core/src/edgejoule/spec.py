@@ -28,6 +28,7 @@ from pydantic import (
 )
 from pydantic_core import ErrorDetails
 
+from edgejoule.devices import known
 from edgejoule.errors import SpecError
 from edgejoule.protocols import DERIVED, PRESETS, Protocol
 from edgejoule.yamltree import Location, Tree, parse_yaml, read_yaml, shown
@@ -39,7 +40,6 @@ Calibrator = Literal[
 Scorer = Literal["hotcoco", "pycocotools"]
 Role = Literal["train", "calibration", "tuning", "evaluation"]
 CALIBRATORS: tuple[Calibrator, ...] = get_args(Calibrator)
-DEVICES = ("host",)
 TUNING_IMAGES = 64
 
 _LISTS_OF_FILES = (".json", ".index")  # of TensorFlow.js models and TensorFlow checkpoints
@@ -444,9 +444,11 @@ def _contradictions(spec: Spec) -> Iterator[tuple[Location, str]]:
     yield from _repeated(("models",), [model.name for model in spec.models], "give each model a name of its own")
     yield from _repeated(("precisions",), spec.precisions, "name it once")
     yield from _repeated(("devices",), spec.devices, "name it once")
+    devices = known()
     for index, device in enumerate(spec.devices):
-        if device not in DEVICES:
-            yield ("devices", index), f"there is no device {device!r}; the only one today is host, this machine"
+        if device not in devices:
+            there_are = ", ".join(devices)
+            yield ("devices", index), f"there is no device {device!r}; there are {there_are}; host is this machine"
     sets, sources = spec.data.sets, spec.data.sources
     for role, chosen in sets.items():
         if chosen.source not in sources:

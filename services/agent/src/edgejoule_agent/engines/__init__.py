@@ -4,7 +4,7 @@ import importlib
 from typing import Any, Callable, Dict, Mapping, Optional, Tuple
 
 from edgejoule_agent.errors import EngineError
-from edgejoule_agent.host import hardware_class
+from edgejoule_agent.host import hardware_class, simulating_class
 
 
 class Engine:
@@ -57,7 +57,7 @@ class Deferred(Engine):
 
 
 def open_engine(runtime: str, content: bytes, options: Mapping[str, str], threads: int) -> Engine:
-    """An engine of the named runtime (``onnxruntime``, ``openvino`` or ``tensorrt``) from an engine file's bytes.
+    """An engine of the named runtime (``onnxruntime``, ``openvino``, ``tensorrt`` or ``simulated``) from a file's bytes.
 
     Raises:
         EngineError: the runtime does not take these bytes.
@@ -76,7 +76,7 @@ def load(path: Any, record: Mapping[str, Any], threads: int) -> Engine:
         UnsupportedError: the runtime is not installed.
     """
     built_for = record["hardware"]
-    here = hardware_class(built_for["runtime"])
+    here = simulating_class(built_for) if built_for.get("simulated") else hardware_class(built_for["runtime"])
     if _told(here) != _told(built_for):
         raise EngineError(f"{path}: built for {describe(built_for)}, but this host is {describe(here)}; build it here")
     with open(str(path), "rb") as file:

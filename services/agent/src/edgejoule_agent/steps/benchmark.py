@@ -19,12 +19,16 @@ SOURCES = (
     "edgejoule_agent.jetson",
     "edgejoule_agent.l4t",
     "edgejoule_agent.limits",
+    "edgejoule_agent.macs",
     "edgejoule_agent.measure",
     "edgejoule_agent.optional",
     "edgejoule_agent.postprocess",
     "edgejoule_agent.preprocess",
+    "edgejoule_agent.sampler",
     "edgejoule_agent.sensors",
     "edgejoule_agent.shards",
+    "edgejoule_agent.simulation",
+    "edgejoule_agent.watch",
 )
 
 

@@ -14,6 +14,7 @@ SOURCES = (
     "edgejoule_agent.candidates",
     "edgejoule_agent.contract",
     "edgejoule_agent.cpu",
+    "edgejoule_agent.energy",
     "edgejoule_agent.engines",
     "edgejoule_agent.host",
     "edgejoule_agent.isolate",
@@ -24,7 +25,9 @@ SOURCES = (
     "edgejoule_agent.optional",
     "edgejoule_agent.preprocess",
     "edgejoule_agent.rewrites",
+    "edgejoule_agent.sensors",
     "edgejoule_agent.shards",
+    "edgejoule_agent.simulation",
 )
 
 
@@ -33,11 +36,15 @@ def run(job: Any) -> None:
     from edgejoule_agent import host
     from edgejoule_agent.benchmark import check_same
     from edgejoule_agent.build import build
+    from edgejoule_agent.simulation import build as simulated_build
+    from edgejoule_agent.simulation import device as simulated
 
     parameters = job.parameters
+    board = simulated.board_of(parameters.get("hardware"))
     if "hardware" in parameters:
-        check_same(parameters["hardware"], host.hardware(), "since the plan was made")
-    record = build(
+        here = host.hardware() if board is None else simulated.hardware(board)
+        check_same(parameters["hardware"], here, "since the plan was made")
+    given = (
         job.inputs["onnx"],
         parameters["precision"],
         parameters["threads"],
@@ -45,4 +52,5 @@ def run(job: Any) -> None:
         job.output("engine"),
         job.progress,
     )
+    record = build(*given) if board is None else simulated_build.build(*given, board)
     job.write_json("record", record)
