@@ -6,6 +6,8 @@ import json
 import os
 import re
 import socket
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -13,10 +15,12 @@ from pathlib import Path
 import pytest
 
 from edgejoule_agent import service
+from edgejoule_agent.__main__ import main as agent_main
 from edgejoule_agent.blobs import Blobs, hash_of
 from edgejoule_agent.connection import Connection
-from edgejoule_agent.errors import JobGoneError, OutOfReachError, SettingsError, TokenRefusedError
+from edgejoule_agent.errors import EngineError, JobGoneError, OutOfReachError, SettingsError, TokenRefusedError
 from edgejoule_agent.host_lock import host_lock
+from edgejoule_agent.simulation.running import LoadPipe
 
 TOKEN = "nano.secret"
 JOB = "a" * 32
@@ -286,6 +290,32 @@ def test_service_says_hello_then_works_and_delivers(world):
     assert json.loads(world.gateway.heard[0][2].decode())["kinds"] == {"toy": 3}
     assert any(path.endswith("/progress") for _, path, _ in world.gateway.heard)
     world.wait_for(lambda: not (world.folder / "job").exists())
+
+
+def test_agent_that_plays_a_board_says_so_and_the_board_ends_with_it(gateway, tmp_path):
+    gateway.answer = lambda method, path, body: (200, {}) if path == "/v1/hello" else (204, b"")
+    command = [sys.executable, "-m", "edgejoule_agent", "--simulate", "nano", "--gateway", gateway.url]
+    agent = subprocess.Popen([*command, "--state", str(tmp_path)], env=dict(os.environ, EDGEJOULE_TOKEN=TOKEN))
+    deadline = time.monotonic() + 60
+    while len(gateway.heard) < 2 and agent.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.05)
+    hello = json.loads(gateway.heard[0][2].decode())
+    board = str(tmp_path / "board")
+    LoadPipe(board).close()
+    agent.terminate()
+    assert agent.wait(30) == 0
+    assert hello["hardware"]["simulated"] is True
+    assert hello["environment"]["simulated"] is True
+    assert hello["environment"]["board"] == "Jetson Nano 4 GB"
+    with pytest.raises(EngineError, match="no simulated board runs"):
+        LoadPipe(board)
+
+
+def test_board_that_cannot_be_played_is_refused_in_a_sentence(gateway, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("EDGEJOULE_TOKEN", TOKEN)
+    arguments = ["--simulate", "tx1", "--gateway", gateway.url, "--state", str(tmp_path)]
+    assert agent_main(arguments) == 1
+    assert capsys.readouterr().err == "no board 'tx1' can be simulated: take one of nano, orin-nano\n"
 
 
 def test_result_is_kept_until_the_gateway_takes_it_and_missing_files_are_sent(world):
