@@ -425,6 +425,7 @@ def test_a_step_builds_and_measures_on_a_simulated_board_and_says_so(name, preci
     assert built["simulated"] is True
     assert built["hardware"]["simulated"] is True
     assert built["hardware"]["runtime"] == "simulated"
+    assert built["int8_share"] is None
 
     files_of = {key: str(tmp_path / key) for key in ("engine", "engine_record")}
     measuring = {

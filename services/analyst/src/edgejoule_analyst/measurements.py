@@ -39,6 +39,7 @@ class Cell(Record):
     device: str
     protocol: str
     comparable: bool
+    simulated: bool = False
 
 
 @dataclass(frozen=True)

@@ -65,7 +65,7 @@ def make_row(cell: Cell, measured: Measurements, recomputed: Mapping[Metric, Est
     _put_efficiency(row)
     row.put("pareto", None, "only rows with status ok are compared")
     status, reason = judge(measured)
-    simulated = _is_simulated(measured)
+    simulated = cell.simulated or _is_simulated(measured)
     return Row.model_validate(
         {
             **cell.model_dump(exclude={"name"}),

@@ -292,6 +292,7 @@ class _Builder:
                     "device": cell.device,
                     "protocol": self.spec.protocol.name,
                     "comparable": self.spec.protocol.comparable,
+                    **({"simulated": True} if self.devices[cell.device].hardware.get("simulated") else {}),
                 }
                 for cell in cells
             ],
