@@ -439,7 +439,7 @@ def test_a_step_builds_and_measures_on_a_simulated_board_and_says_so(name, preci
     record = json.loads((tmp_path / "record").read_text())
     assert record["simulated"] is True
     assert record["environment"]["environment"]["simulated"] is True
-    assert record["throttled"] == "no"
+    assert record["throttled"] in ("no", "unknown")  # unknown: so crowded a host that looks were far apart
     assert record["stages_ms"] is None
     assert "this host" in record["absent"]["stages_ms"]
     # a power that never rests, times the latency, is the energy

@@ -17,7 +17,7 @@ from edgejoule_agent.optional import require
 from edgejoule_agent.preprocess import decode, prepare
 from edgejoule_agent.shards import ShardReader
 from edgejoule_agent.simulation import roofline
-from edgejoule_agent.simulation.running import declared, root_of
+from edgejoule_agent.simulation.running import declared, read_status, root_of
 from edgejoule_agent.simulation.work import Worked, back_to_back
 from edgejoule_agent.watch import Watch
 
@@ -51,6 +51,8 @@ def trial(request: Mapping[str, Any], progress: Progress) -> Dict[str, Any]:
 
         return back_to_back(layers, gpu, record["precision"], folder, iterations, least_s, meanwhile)
 
+    while read_status(folder)["gpu_load"] > 0:  # a trial before told its work a little ahead: see ``work``
+        time.sleep(0.1)
     with Watch(_total_rails(root), root) as watch:
         rest = watch.mark(), watch.rest(IDLE_S)
         work(request["warmup_iterations"], WARM_UP_S, "warm-up inferences")

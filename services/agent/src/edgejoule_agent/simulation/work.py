@@ -14,7 +14,7 @@ from edgejoule_agent.simulation.declared import Gpu
 from edgejoule_agent.simulation.roofline import Layer, latency_s
 from edgejoule_agent.simulation.running import LoadPipe, root_of
 
-AHEAD_S = 1.0  # that the GPU's work is told before it begins; so long it goes on after the last inference too
+AHEAD_S = 3.0  # that the GPU's work is told before it begins; so long it goes on after the last inference too
 CLOCK_S = 0.02  # between two looks at the clock
 
 
