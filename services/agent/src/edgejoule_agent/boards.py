@@ -11,20 +11,18 @@ from typing import Iterable, List, NamedTuple, Optional, Tuple
 
 
 class Soc(NamedTuple):
-    """A system on chip and what its GPU computes fast. For TensorRT's own answer, see ``jetson.ask_tensorrt``."""
+    """A system on chip and its GPU's compute capability."""
 
     name: str
     sm: str
-    fast_fp16: bool
-    fast_int8: bool
 
 
-SOCS = (  # SM: [jtop], [jc]; precisions: [cuda], INT8 by DP4A (not on 5.3, 6.2) or tensor cores
-    Soc("tegra210", "5.3", fast_fp16=True, fast_int8=False),
-    Soc("tegra186", "6.2", fast_fp16=True, fast_int8=False),
-    Soc("tegra194", "7.2", fast_fp16=True, fast_int8=True),
-    Soc("tegra234", "8.7", fast_fp16=True, fast_int8=True),
-    Soc("tegra264", "11.0", fast_fp16=True, fast_int8=True),
+SOCS = (  # [jtop], [jc]
+    Soc("tegra210", "5.3"),
+    Soc("tegra186", "6.2"),
+    Soc("tegra194", "7.2"),
+    Soc("tegra234", "8.7"),
+    Soc("tegra264", "11.0"),
 )
 
 
@@ -140,3 +138,28 @@ def soc_of(compatible: Iterable[str]) -> Optional[str]:
 def soc_named(name: str) -> Optional[Soc]:
     """What we know of a system on chip, or None."""
     return next((soc for soc in SOCS if soc.name == name), None)
+
+
+def fast_precisions_of(sm: Tuple[int, int]) -> Tuple[str, ...]:
+    """fp16 and int8, where a GPU of that compute capability has arithmetic for them that pays.
+
+    For TensorRT's own answer see ``jetson.ask_tensorrt``. This is from the throughput table in [cuda]: half precision
+    at twice the rate of single on 5.3, 6.0, 6.2 and from 7.0, but a 64th on 6.1; dp4a (four 8-bit products in one
+    instruction) on 6.1 and from 7.0.
+
+    >>> fast_precisions_of((5, 3)), fast_precisions_of((8, 7))
+    (('fp16',), ('fp16', 'int8'))
+    """
+    half = sm in ((5, 3), (6, 0), (6, 2)) or sm >= (7, 0)
+    int8 = sm == (6, 1) or sm >= (7, 0)
+    return tuple(name for name, fast in (("fp16", half), ("int8", int8)) if fast)
+
+
+def capability(sm: str) -> Tuple[int, int]:
+    """A compute capability as numbers.
+
+    >>> capability("8.7")
+    (8, 7)
+    """
+    major, minor = sm.split(".")
+    return int(major), int(minor)

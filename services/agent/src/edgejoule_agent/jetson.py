@@ -105,9 +105,10 @@ def precisions(soc_name: Optional[str], answer: Mapping[str, Any]) -> Dict[str, 
     soc = boards.soc_named(soc_name) if soc_name else None
     if soc is None:
         return dict(NOT_TOLD, learnt=f"unknown: {answer['learnt']}, and the GPU is unknown")
+    fast = boards.fast_precisions_of(boards.capability(soc.sm))
     return {
-        "fast_int8": soc.fast_int8,
-        "fast_fp16": soc.fast_fp16,
+        "fast_int8": "int8" in fast,
+        "fast_fp16": "fp16" in fast,
         "learnt": f"by SM {soc.sm}: {answer['learnt']}",
     }
 

@@ -57,7 +57,7 @@ class Deferred(Engine):
 
 
 def open_engine(runtime: str, content: bytes, options: Mapping[str, str], threads: int) -> Engine:
-    """An engine of the named runtime (``onnxruntime``, ``openvino``, ``tensorrt`` or ``simulated``) from a file's bytes.
+    """An engine of a runtime (``onnxruntime``, ``openvino``, ``tensorrt`` or ``simulated``) from a file's bytes.
 
     Raises:
         EngineError: the runtime does not take these bytes.

@@ -36,7 +36,7 @@ def build(
     gpu = declared(board).gpu
     latency_ms = 1e3 * roofline.latency_s(roofline.layers_of(model), gpu, precision, gpu.top_hz)
     with tempfile.TemporaryDirectory() as folder:
-        host_build.write_inputs(folder, manifest, shards, host_build.NOISE[precision])
+        host_build.write_inputs(folder, manifest, shards, host_build.NOISE[precision], host_build.batch_of(model))
         results = host_build.try_all([ways(precision)], model, precision, threads, folder, progress)
         told = {result.candidate.name: latency_ms for result in results if result.ran}
         chosen, _ = host_build.choose(results, told, precision)

@@ -10,7 +10,7 @@ import tempfile
 from typing import Any, Dict, Iterator, Mapping, Optional
 
 from edgejoule_agent import boards, host, jetson
-from edgejoule_agent.errors import UnsupportedError
+from edgejoule_agent.engines.tensorrt_engine.builder import check_precision
 from edgejoule_agent.simulation import trees
 from edgejoule_agent.simulation.running import Settings, declared, read_status, root_of, running
 
@@ -63,14 +63,9 @@ def refuse(precision: str, name: str) -> None:
         UnsupportedError: it has none.
     """
     facts = _facts(name)
-    soc = boards.soc_named(facts["soc"])
-    fast = {"fp32": True, "fp16": soc is not None and soc.fast_fp16, "int8": soc is not None and soc.fast_int8}
-    if not fast[precision]:
-        other = "fp16" if fast["fp16"] else "fp32"
-        raise UnsupportedError(
-            f"{precision} does not run here: this GPU (SM {facts['sm']}) has no fast {precision} by the compute "
-            f"capability (TensorRT {facts['tensorrt']}); the same weights run at {other}"
-        )
+    sm = boards.capability(facts["sm"])
+    told = {"fast": boards.fast_precisions_of(sm), "sm": sm, "told_by": "the compute capability"}
+    check_precision(precision, dict(told, version=facts["tensorrt"]))
 
 
 def board_of(plan: Optional[Mapping[str, Any]]) -> Optional[str]:

@@ -10,6 +10,7 @@ none of them for an empty cache; ``set_timing_cache`` returns whether the cache 
 import os
 from typing import Any, Dict, Iterable, List, Mapping, NamedTuple, Optional, Set
 
+from edgejoule_agent import boards
 from edgejoule_agent.engines.tensorrt_engine import cuda, releases
 from edgejoule_agent.engines.tensorrt_engine.log import collector, deserialize, failure, start
 from edgejoule_agent.errors import UnsupportedError
@@ -58,7 +59,7 @@ def capabilities(request: Mapping[str, Any], progress: Progress) -> Dict[str, An
         fast = [name for name, answer in answers.items() if answer]
         told_by = "TensorRT's platform_has_fast_fp16 and platform_has_fast_int8"
     else:
-        fast, told_by = list(releases.fast_precisions_of(sm)), "the compute capability"
+        fast, told_by = list(boards.fast_precisions_of(sm)), "the compute capability"
     return {"version": trt.__version__, "sm": list(sm), "fast": fast, "told_by": told_by}
 
 

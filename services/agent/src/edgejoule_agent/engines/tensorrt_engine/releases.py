@@ -87,17 +87,3 @@ def load() -> Tuple[Any, Release]:
             "container from NVIDIA's image or, before JetPack 5, from the host by --runtime nvidia"
         ) from error
     return module, release_of(module.__version__)
-
-
-def fast_precisions_of(sm: Tuple[int, int]) -> Tuple[str, ...]:
-    """fp16 and int8, where a GPU of that compute capability has arithmetic for them that pays.
-
-    From the throughput table of the CUDA C Programming Guide: half precision at twice the rate of single on 5.3, 6.0
-    and 6.2 and from 7.0, but a 64th on 6.1; dp4a (four 8-bit products in one instruction) on 6.1 and from 7.0.
-
-    >>> fast_precisions_of((5, 3)), fast_precisions_of((8, 7))
-    (('fp16',), ('fp16', 'int8'))
-    """
-    half = sm in ((5, 3), (6, 0), (6, 2)) or sm >= (7, 0)
-    int8 = sm == (6, 1) or sm >= (7, 0)
-    return tuple(name for name, fast in (("fp16", half), ("int8", int8)) if fast)
