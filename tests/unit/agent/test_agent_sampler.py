@@ -11,10 +11,9 @@ import numpy as np
 import pytest
 from fixtures import boards
 
-from edgejoule_agent import sampler, sensors
+from edgejoule_agent import sampler
 from edgejoule_agent.errors import SensorError
 from edgejoule_agent.sampler import Sampler, read_samples
-from edgejoule_agent.sensors import nvml
 from edgejoule_agent.watch import Watch
 
 PERIOD_S = 0.02  # faster than on a board, for the tests' sake
@@ -274,45 +273,3 @@ def test_slots_that_were_slept_through_stay_empty():
     sampler.sample([Slow()], 0.05, wait, lambda data: None, lambda message: None, "/nowhere")
     assert read[-1] - read[0] > 0.05 * 10  # ten readings, and three slots lost
     assert max(waits) < 0.1 + 0.01
-
-
-def test_nvml_is_refused_politely_where_it_is_not(monkeypatch):
-    monkeypatch.setitem(sys.modules, "pynvml", None)
-    found, reason = nvml.find_gpus()
-    assert found == []
-    assert "pip install 'edgejoule-agent[nvml]'" in reason
-
-
-class FakeNvml:
-    """No GPU is here: what NVML's reference says of one that lets only its temperature be read, as Orin's does."""
-
-    NVML_TEMPERATURE_GPU, NVML_CLOCK_SM = 0, 1
-
-    class NVMLError(Exception):
-        pass
-
-    def nvmlInit(self):
-        pass
-
-    def nvmlDeviceGetCount(self):
-        return 1
-
-    def nvmlDeviceGetHandleByIndex(self, index):
-        return index
-
-    def nvmlDeviceGetTemperature(self, handle, kind):
-        return 43
-
-    def __getattr__(self, name):
-        def refuse(*_):
-            raise self.NVMLError("Not Supported")
-
-        return refuse
-
-
-def test_nvml_values_that_are_not_supported_are_absent(monkeypatch):
-    monkeypatch.setitem(sys.modules, "pynvml", FakeNvml())
-    found = {sensor.quantity: sensors.try_read(sensor) for sensor in nvml.find_gpus()[0]}
-    assert found.pop("temperature") == (43.0, "")
-    assert found.pop("power") == (None, "gpu0 power: NVML says Not Supported")
-    assert all(value is None for value, _ in found.values())
