@@ -26,6 +26,7 @@ import numpy as np
 
 from edgejoule_agent.engines.onnxruntime_engine import session
 from edgejoule_agent.sampler import PERIOD_S, Sampler, Samples
+from edgejoule_agent.simulation import trees
 
 CORES = len(os.sched_getaffinity(0))
 KINDS = ("no sampler", "sampler", "real time")
@@ -111,10 +112,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder, workload(arguments.model) as infer:
         root, rails = arguments.root, arguments.rail or ["POM_5V_IN"]
         if root is None:
-            sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
-            from fixtures import boards
-
-            root = boards.write("nano_jp4", folder)
+            root = trees.write("nano_jp4", folder)
         random = np.random.default_rng(0)
         turns: dict[str, list[np.ndarray]] = {kind: [] for kind in KINDS}
         sampled: dict[str, list[Samples]] = {kind: [] for kind in KINDS}

@@ -9,11 +9,11 @@ import time
 
 import numpy as np
 import pytest
-from fixtures import boards
 
 from edgejoule_agent import sampler
 from edgejoule_agent.errors import SensorError
 from edgejoule_agent.sampler import Sampler, read_samples
+from edgejoule_agent.simulation import trees
 from edgejoule_agent.watch import Watch
 
 PERIOD_S = 0.02  # faster than on a board, for the tests' sake
@@ -54,7 +54,7 @@ class Load(threading.Thread):
 
 @pytest.fixture
 def nano(tmp_path):
-    return boards.write("nano_jp4", tmp_path / "nano")
+    return trees.write("nano_jp4", tmp_path / "nano")
 
 
 @pytest.fixture
@@ -237,7 +237,7 @@ def test_watch_sees_a_throttling_between_its_marks(nano):
 
 
 def test_watch_takes_a_hosts_energy_from_its_counters(tmp_path):
-    root = boards.write("x86_host", tmp_path / "host")
+    root = trees.write("x86_host", tmp_path / "host")
     with Watch((), root) as watch:
         begin = watch.mark()
         time.sleep(0.5)
