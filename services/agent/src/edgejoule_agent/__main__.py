@@ -4,6 +4,7 @@ import argparse
 import contextlib
 import fcntl
 import functools
+import json
 import logging
 import os
 import signal
@@ -23,6 +24,9 @@ from edgejoule_agent.simulation.running import Settings, root_of, running
 def main(arguments: Optional[List[str]] = None) -> int:
     """Serve until SIGTERM or SIGINT; the exit code."""
     options = _options(arguments)
+    if options.probe:
+        sys.stdout.write(json.dumps(host.probe(), indent=2) + "\n")
+        return 0
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
     stopping = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -47,7 +51,6 @@ def _options(arguments: Optional[List[str]]) -> Any:
         "--gateway",
         metavar="URL",
         default=given("EDGEJOULE_GATEWAY"),
-        required="EDGEJOULE_GATEWAY" not in os.environ,
         help="address of the gateway, https://HOST:PORT (EDGEJOULE_GATEWAY)",
     )
     parser.add_argument(
@@ -82,7 +85,11 @@ def _options(arguments: Optional[List[str]]) -> Any:
         help=f"play a board that is not there: {', '.join(sorted(BOARDS))} (EDGEJOULE_SIMULATE)",
     )
     parser.add_argument("--plain", action="store_true", help="allow http:// beyond this host")
-    return parser.parse_args(arguments)
+    parser.add_argument("--probe", action="store_true", help="print what this device says of itself, as JSON, and end")
+    options = parser.parse_args(arguments)
+    if options.gateway is None and not options.probe:
+        parser.error("which gateway? give --gateway URL")
+    return options
 
 
 def _token(path: Optional[str], environment: Mapping[str, str]) -> str:

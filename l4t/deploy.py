@@ -1,0 +1,540 @@
+"""Bring the agent onto a Jetson, see how it fares there, and take it away: `make jetson-deploy` and its kin.
+
+    python deploy.py deploy | status | logs | remove        settings by environment, as the Makefile hands them on
+    python deploy.py context L4T > context.tar.gz           what the image for a release is built from
+
+docs/how-to/boards.md says what is left on the board and on the host in every case.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import json
+import os
+import re
+import shlex
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, BinaryIO, NamedTuple, NoReturn
+
+sys.path[:0] = [str(Path(__file__).resolve().parents[1] / "services" / "agent" / "src")]
+
+from board import Answer, Board, Unreachable, tell
+from context import MADE_FOR, context_of
+from images import IMAGES, Image, NoImage, image_for
+from plan import (
+    BEFORE,
+    DEVICE,
+    NAME,
+    SMALL_GB,
+    STATE,
+    Device,
+    Facts,
+    Refused,
+    Step,
+    Wanted,
+    board_of,
+    ca_file,
+    check_disk,
+    check_docker,
+    facts_command,
+    is_running,
+    l4t_of,
+    labels_of,
+    make_plan,
+    parse_facts,
+    run_arguments,
+)
+
+from edgejoule_agent import l4t
+
+GATEWAY_WAIT_S = 90.0
+DEVICE_NAME = r"[a-z0-9](?:[a-z0-9-]{0,38}[a-z0-9])?"
+ARCHIVE_FACTOR = 3  # what a compressed archive may need on the board; chosen, not measured
+
+
+class Settings(NamedTuple):
+    """What the person asks for."""
+
+    host: str
+    name: str
+    gateway: str
+    ca: str
+    archive: str
+    base: str
+    build_arguments: tuple[str, ...]
+    ssh_options: tuple[str, ...]
+    follow: bool
+    dashboard: str
+
+
+class Host:
+    """The training host's side: devices and their tokens, by the command ``edgejoule devices``."""
+
+    def __init__(self, environment: Mapping[str, str]) -> None:
+        self._environment = dict(environment)
+        beside = Path(sys.executable).with_name("edgejoule")
+        self._command = str(beside) if beside.exists() else "edgejoule"
+
+    def device(self, name: str) -> dict[str, Any] | None:
+        """What is known of a device; None if nothing is."""
+        return next((device for device in json.loads(self._ask("list", "--json")) if device["name"] == name), None)
+
+    def make_token(self, name: str) -> tuple[bytes, str]:
+        """A new token, which only passes through a file of ours that is gone again, and when it was made."""
+        with tempfile.TemporaryDirectory(prefix="ej-") as folder:
+            file = Path(folder) / "token"
+            self._ask("create", name, "--file", str(file))
+            token = file.read_bytes()
+        device = self.device(name)
+        assert device
+        return token, device["made_at"]
+
+    def revoke(self, name: str) -> None:
+        self._ask("revoke", name)
+
+    def _ask(self, *words: str) -> str:
+        try:
+            done = subprocess.run(
+                [self._command, "devices", *words],
+                env=self._environment,
+                capture_output=True,
+                text=True,
+                check=False,
+                start_new_session=True,
+            )
+        except FileNotFoundError:
+            raise Refused("there is no command edgejoule: make setup") from None
+        if done.returncode != 0:
+            said = " ".join(done.stderr.split()) or f"it ended with {done.returncode}"
+            raise Refused(f"edgejoule devices {words[0]} failed on this host: {said}")
+        return done.stdout
+
+
+def main() -> int:
+    """One command; the exit code."""
+    words = sys.argv[1:]
+    commands = {"deploy": deploy, "status": status, "logs": logs, "remove": remove}
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _interrupt)
+    try:
+        if len(words) == 2 and words[0] == "context":
+            image = image_for(words[1])
+            sys.stdout.buffer.write(context_of(image, os.environ.get("BASE_IMAGE") or image.base).archive)
+            return 0
+        if len(words) != 1 or words[0] not in commands:
+            sys.stderr.write(__doc__ or "")
+            return 2
+        environment = _environment(os.environ, Path.cwd())
+        commands[words[0]](_settings(environment, words[0]), Host(environment))
+    except (Refused, Unreachable, NoImage) as error:
+        sys.stderr.write(f"{error}.\n")
+        return 1
+    except KeyboardInterrupt:
+        sys.stderr.write("stopped.\n")
+        return 130
+    return 0
+
+
+def _interrupt(number: int, frame: object) -> NoReturn:
+    raise KeyboardInterrupt
+
+
+def _environment(given: Mapping[str, str], folder: Path) -> dict[str, str]:
+    """What is set; beside it what `make up` wrote: where boards find the gateway, and how this host reaches the store."""
+    found: dict[str, str] = {}
+    for name in (".env", ".env.operator"):
+        if name == ".env.operator" and given.get("EDGEJOULE_STORE"):
+            continue
+        with contextlib.suppress(FileNotFoundError):
+            for line in (folder / name).read_text(encoding="utf-8").splitlines():
+                key, equals, value = line.partition("=")
+                if equals and (name == ".env.operator" or key in ("GATEWAY_NAMES", "GATEWAY_PORT", "DASHBOARD")):
+                    found[key.strip()] = value.strip()
+    return {**found, **given}
+
+
+def _settings(environment: Mapping[str, str], command: str) -> Settings:
+    """Checked settings.
+
+    Raises:
+        Refused: one is missing or wrong.
+    """
+    given = environment.get
+    host = given("HOST") or ""
+    if not host:
+        raise Refused(f"which board? make jetson-{command} HOST=user@board")
+    name = given("NAME") or ""
+    if command == "deploy" and not re.fullmatch(DEVICE_NAME, name):
+        what = f"NAME={name!r} is no device's name" if name else "NAME is missing"
+        raise Refused(f"{what}: NAME=nano, the name by which specs call it (a-z, 0-9 and -, at most 40)")
+    gateway, ca = given("GATEWAY") or _known_gateway(environment), given("CA") or "gateway.crt"
+    if command == "deploy" and not re.fullmatch(r"https://[\w.\-\[\]:]+", gateway, re.ASCII):
+        what = f"GATEWAY={gateway!r} is no address" if gateway else "it is not known where boards find the gateway"
+        raise Refused(f"{what}: GATEWAY=https://HOST:8443, or GATEWAY_NAMES in .env")
+    if command == "deploy" and ca != "system" and not Path(ca).is_file():
+        raise Refused(
+            f"there is no certificate {ca}: docker compose cp gateway:/etc/edgejoule/gateway.crt . or CA=FILE, or CA=system "
+            "where the gateway's is from an authority that the board trusts"
+        )
+    archive = given("IMAGE") or ""
+    if archive and not Path(archive).is_file():
+        raise Refused(f"there is no file IMAGE={archive}: it is an archive that docker save wrote, gzip allowed")
+    return Settings(
+        *(host, name, gateway, ca, archive, given("BASE_IMAGE") or ""),
+        build_arguments=tuple(shlex.split(given("BUILD_ARGS") or "")),
+        ssh_options=tuple(shlex.split(given("SSH_OPTIONS") or "")),
+        follow=bool(given("FOLLOW")),
+        dashboard=given("DASHBOARD") or "",
+    )
+
+
+def _known_gateway(environment: Mapping[str, str]) -> str:
+    """The first name of the stack's gateway that is not this host's own, as an address; empty where there is none."""
+    names = [name for name in environment.get("GATEWAY_NAMES", "").split() if name not in ("localhost", "127.0.0.1")]
+    return f"https://{names[0]}:{environment.get('GATEWAY_PORT') or 8443}" if names else ""
+
+
+# --- what is asked of a board -----------------------------------------------------------------------
+
+
+def _facts(board: Board) -> Facts:
+    return parse_facts(board.run(facts_command([path for image in IMAGES for path in image.mounts])).text)
+
+
+def _do(board: Board, command: str, what: str, source: BinaryIO | None = None, talk: bool = False) -> str:
+    """What a command on the board printed.
+
+    Raises:
+        Refused: it failed.
+    """
+    answer = board.run(command, source, (lambda line: tell(f"    {line}")) if talk else _only_clock, join=talk)
+    if answer.code != 0:
+        raise Refused(_failure(answer, what))
+    return answer.text
+
+
+def _only_clock(line: str) -> None:
+    if line.startswith("... "):
+        tell(f"    {line}")
+
+
+def _failure(answer: Answer, what: str) -> str:
+    if "no space left on device" in answer.text.lower():
+        return f"{what} failed, because the board's disk is full: make room (docker system prune), then try again"
+    said = [line for line in answer.text.splitlines() if line.strip()]
+    return f"{what} failed on the board: {said[-1].strip()[:300] if said else f'it ended with {answer.code}'}"
+
+
+class Undo:
+    """What takes back what was done, last first.
+
+    Attributes:
+        left: what could not be taken back, since the board was out of reach.
+    """
+
+    def __init__(self) -> None:
+        self.steps: list[tuple[str, Callable[[], object]]] = []
+        self.left: list[str] = []
+
+    def later(self, what: str, how: Callable[[], object]) -> None:
+        self.steps.append((what, how))
+
+    def now(self) -> None:
+        """Take everything back. Nobody interrupts that."""
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, signal.SIG_IGN)
+        for what, how in reversed(self.steps):
+            tell(f"  taken back: {what}")
+            try:
+                how()
+            except (Unreachable, Refused) as error:
+                tell(f"    not yet: {error}")
+                self.left.append(what)
+
+
+# --- commands ---------------------------------------------------------------------------------------
+
+
+def deploy(settings: Settings, host: Host) -> None:
+    """From a bare JetPack to a registered device."""
+    tell(f"{settings.host}: connecting")
+    with Board(settings.host, settings.ssh_options) as board:
+        facts = _facts(board)
+        version = l4t_of(facts)
+        image = image_for(version)
+        tell(
+            f"  {board_of(facts)}, L4T {version}: image {image.name} on {settings.base or image.base}, Python {image.python}"
+        )
+        tell(f"  because {image.why}")
+        check_docker(facts, settings.host)
+        work = _Work(board, host, settings, facts, image)
+        steps = work.plan()
+        if not steps:
+            tell("  image, token and container stand already")
+            work.tidy()
+            work.test()
+        else:
+            undo = Undo()
+            try:
+                for step in steps:
+                    tell(f"  {step.name}: {step.why}")
+                    work.carry_out(step, undo)
+                work.test()
+            except BaseException as error:
+                tell(f"  {str(error) or 'stopped'}")
+                undo.now()
+                if undo.left:
+                    raise Refused(
+                        f"{str(error) or 'stopped'}. Still on the board: {', '.join(undo.left)}. The same command goes on "
+                        "from there; make jetson-remove clears it"
+                    ) from error
+                if isinstance(error, KeyboardInterrupt):
+                    raise
+                raise Refused(f"{error}. The board is as it was") from error
+            work.tidy()
+        tell(f"{settings.name} is registered and served. Name it in a spec: devices: [{settings.name}]")
+        if settings.dashboard:
+            tell(f"Dashboard: {settings.dashboard}")
+
+
+class _Work:
+    """One deployment: its decisions' inputs, and how each step is done and taken back."""
+
+    def __init__(self, board: Board, host: Host, settings: Settings, facts: Facts, image: Image) -> None:
+        self._board, self._host, self._settings, self._facts, self._image = board, host, settings, facts, image
+        self._archive: BinaryIO = io.BytesIO()
+        base = settings.base or image.base
+        if settings.archive:
+            with open(settings.archive, "rb") as file:
+                sha256 = _hash(file)
+        else:
+            context = context_of(image, base)
+            self._archive, sha256 = io.BytesIO(context.archive), context.sha256
+        self._base = base
+        self._ca = None if settings.ca == "system" else Path(settings.ca).read_bytes()
+        ca_sha256 = None if self._ca is None else hashlib.sha256(self._ca).hexdigest()
+        self._wanted = Wanted(settings.name, settings.gateway, ca_sha256, sha256)
+        self._tag = f"{NAME}:{sha256[:12]}"
+        self._made_at = ""
+
+    def plan(self) -> list[Step]:
+        """What is to be done; checks the disk where an image must come."""
+        there = self._has(self._tag)
+        found = self._host.device(self._settings.name)
+        device = None if found is None else Device(found["token"] == "valid", found["made_at"])
+        self._made_at = labels_of(self._facts.container).get("edgejoule.token", "")
+        steps = make_plan(self._facts, self._wanted, self._image, there, device)
+        if not there and self._settings.archive:
+            check_disk(self._facts, ARCHIVE_FACTOR * os.path.getsize(self._settings.archive) / 1e9)
+        elif not there:
+            check_disk(self._facts, SMALL_GB if self._has(self._base) else self._image.spare_gb)
+        return steps
+
+    def carry_out(self, step: Step, undo: Undo) -> None:
+        {"image": self._bring_image, "token": self._bring_token, "container": self._start}[step.name](undo)
+
+    def _has(self, image: str) -> bool:
+        return self._board.run(f"docker image inspect --format '{{{{.Id}}}}' {shlex.quote(image)}").code == 0
+
+    def _bring_image(self, undo: Undo) -> None:
+        tag = self._tag
+        undo.later("the image", lambda: self._board.run(f"docker image rm {tag}"))
+        if not self._settings.archive:
+            tell("    built on the board; the base alone takes minutes the first time")
+            words = ["docker", "build", "--network", "host", "--tag", tag]
+            for argument in self._settings.build_arguments:
+                words += ["--build-arg", argument]
+            _do(self._board, shlex.join([*words, "-"]), "building the image", self._archive, talk=True)
+            return
+        with open(self._settings.archive, "rb") as file:
+            said = _do(self._board, "docker load", f"loading {self._settings.archive}", file)
+        found = re.search(r"^Loaded image(?: ID)?: (\S+)$", said, re.MULTILINE)
+        if found is None:
+            raise Refused(
+                f"docker load on the board named no image for {self._settings.archive}: docker save one image"
+            )
+        loaded = shlex.quote(found.group(1))
+        undo.later("the loaded image", lambda: self._board.run(f"docker image rm {loaded}"))
+        answer = _do(self._board, f"docker image inspect {loaded}", "looking at the loaded image")
+        made_for = ((json.loads(answer)[0].get("Config") or {}).get("Labels") or {}).get(MADE_FOR)
+        if made_for is None or not l4t.compatible(made_for, l4t_of(self._facts)):
+            what = "is no image of ours" if made_for is None else f"was made for L4T {made_for}"
+            raise Refused(
+                f"{self._settings.archive} {what}, and the board has {l4t_of(self._facts)}: build it from "
+                f"python l4t/deploy.py context {l4t_of(self._facts)}"
+            )
+        _do(self._board, f"docker tag {loaded} {tag}", "naming the image")
+
+    def _bring_token(self, undo: Undo) -> None:
+        name = self._settings.name
+        token, self._made_at = self._host.make_token(name)
+        undo.later(f"the token of {name}", lambda: self._host.revoke(name))
+        self._put("token", token, undo)
+
+    def _put(self, name: str, data: bytes, undo: Undo) -> None:
+        """A file of the volume: for the agent alone to read, whole or not at all, and in no command's words."""
+        if not self._facts.volume:
+            undo.later("the volume", lambda: self._board.run(f"docker volume rm {NAME}"))
+        script = (
+            f"umask 077; cat > {STATE}/{name}.new && [ $(wc -c < {STATE}/{name}.new) -eq {len(data)} ] "
+            f"&& mv {STATE}/{name}.new {STATE}/{name}"
+        )
+        words = ["docker", "run", "--rm", "--interactive", "--network", "none", "--volume", f"{NAME}:{STATE}"]
+        words += ["--entrypoint", "sh", self._tag, "-c", script]
+        _do(self._board, shlex.join(words), f"writing {name}", io.BytesIO(data))
+
+    def _start(self, undo: Undo) -> None:
+        """The new container in place of the one before, which waits, stopped, for the new one's test."""
+        board = self._board
+        if self._facts.container is not None:
+            undo.later(
+                "the stop of the container before",
+                lambda: (
+                    board.run(f"docker rename {BEFORE} {NAME}; docker start {NAME}")
+                    if is_running(self._facts.container)
+                    else board.run(f"docker rename {BEFORE} {NAME}")
+                ),
+            )
+            _do(
+                board,
+                f"docker rm --force {BEFORE} > /dev/null 2>&1; docker stop --time 30 {NAME} && docker rename {NAME} {BEFORE}",
+                "stopping the container before",
+            )
+        if self._ca is not None:
+            self._put(ca_file(str(self._wanted.ca_sha256)), self._ca, undo)
+        undo.later("the container", lambda: board.run(f"docker rm --force {NAME}"))
+        words = ["docker", "run", "--detach"]
+        words += run_arguments(self._wanted, self._image, self._facts, self._made_at)
+        _do(
+            board,
+            f"docker rm --force {NAME} > /dev/null 2>&1; {shlex.join([*words, self._tag])}",
+            "starting the container",
+        )
+
+    def test(self) -> None:
+        """The agent knows its board, and the gateway serves it.
+
+        Raises:
+            Refused: it does not; said with the end of the agent's log.
+        """
+        tell("  test: what the agent says of the board, and whether the gateway serves it")
+        probe = json.loads(_do(self._board, f"docker exec {NAME} edgejoule-agent --probe", "asking the agent"))
+        said = probe["environment"]
+        wrong = _what_is_wrong(said, l4t_of(self._facts), board_of(self._facts))
+        if wrong:
+            raise Refused(f"the agent does not know its board: {wrong}")
+        tell(f"    {said['board']}, L4T {said['l4t']}, TensorRT {said['tensorrt']}, power mode {said['power_mode']}")
+        tell(f"    fast INT8 and FP16: {(probe.get('precisions') or {}).get('learnt')}")
+        began = time.monotonic()
+        heard = f"docker exec {NAME} find {STATE}/heard -mmin -2"
+        while NAME not in self._board.run(f"{heard} | grep -q heard && echo {NAME}").text:
+            if time.monotonic() - began > GATEWAY_WAIT_S:
+                log = self._board.run(f"docker logs --tail 15 {NAME}", join=True).text
+                tell("\n".join(f"    | {line}" for line in log.splitlines()))
+                raise Refused(
+                    f"the gateway {self._settings.gateway} did not serve the board within {GATEWAY_WAIT_S:.0f} s (its log is "
+                    "above): see that the board reaches that address and that the certificate is the gateway's"
+                )
+            time.sleep(1.0)
+        device = self._host.device(self._settings.name)
+        if device is None or device["agent"] is None:
+            raise Refused(f"the board is served at {self._settings.gateway}, but this host's store is another one's")
+        tell(f"    the gateway heard of it at {device['seen_at'] or 'a time that only EDGEJOULE_BROKER would tell'}")
+
+    def tidy(self) -> None:
+        """What nothing needs any more: the container before, and images that were ours."""
+        if self._board.run(f"docker container inspect {BEFORE}").code == 0:
+            _do(self._board, f"docker rm --force {BEFORE}", "removing the container before")
+        for _, name in self._facts.images:
+            if name != self._tag:
+                self._board.run(f"docker image rm {shlex.quote(name)}")
+
+
+def _hash(file: BinaryIO) -> str:
+    digest = hashlib.sha256()
+    for chunk in iter(lambda: file.read(1 << 20), b""):
+        digest.update(chunk)
+    return digest.hexdigest()
+
+
+def _what_is_wrong(said: Mapping[str, Any], version: str, board: str) -> str | None:
+    """What the agent's facts lack of what we saw on the board; None if nothing."""
+    absent = said.get("absent") or {}
+    if said.get("l4t") != version:
+        return f"L4T {said.get('l4t')} instead of {version} ({absent.get('l4t', 'no reason given')})"
+    if said.get("board") is None or said["board"] != board:
+        return f"{said.get('board')} instead of {board} ({absent.get('board', 'no reason given')})"
+    if said.get("tensorrt") is None:
+        return f"no TensorRT in the container ({absent.get('tensorrt')}): sudo apt install nvidia-jetpack on the board"
+    return None
+
+
+def status(settings: Settings, host: Host) -> None:
+    """What stands on the board, and what the gateway knows of it."""
+    with Board(settings.host, settings.ssh_options) as board:
+        facts = _facts(board)
+        tell(f"{settings.host}: {board_of(facts)}, L4T {l4t_of(facts)}, {facts.free_gb:.1f} GB free on {facts.disk}")
+        if facts.container is None:
+            raise Refused(
+                f"no agent is deployed there{f' (Docker: {facts.docker_error})' if facts.docker_error else ''}"
+            )
+        labels, state = labels_of(facts.container), facts.container.get("State") or {}
+        health = (state.get("Health") or {}).get("Status", "health not known")
+        tell(
+            f"  device {labels.get(DEVICE)}: container {state.get('Status')}, {health}, since {state.get('StartedAt')}"
+        )
+        tell(f"  image {(facts.container.get('Config') or {}).get('Image')}")
+    device = host.device(labels.get(DEVICE, ""))
+    if device is None:
+        raise Refused("the gateway knows no such device: make jetson-deploy registers it")
+    tell(f"  token {device['token']}, last heard of at {device['seen_at'] or 'unknown'}, agent {device['agent']}")
+
+
+def logs(settings: Settings, host: Host) -> None:
+    """The agent's log; FOLLOW=1 stays with it."""
+    with Board(settings.host, settings.ssh_options) as board:
+        follow = " --follow" if settings.follow else ""
+        answer = board.run(f"docker logs --tail 200{follow} {NAME}", say=_line, join=True)
+    if answer.code != 0:
+        raise Refused("no agent is deployed there, or Docker does not answer: make jetson-status tells")
+
+
+def _line(line: str) -> None:
+    if not line.startswith("... "):
+        tell(line)
+
+
+def remove(settings: Settings, host: Host) -> None:
+    """Void the token, then take container, volume and images off the board. Docker's base images stay in its cache."""
+    with Board(settings.host, settings.ssh_options) as board:
+        facts = _facts(board)
+        if facts.docker is None:
+            raise Refused(f"Docker on the board does not answer ({facts.docker_error[:200]}): nothing was changed")
+        name = labels_of(facts.container).get(DEVICE) or settings.name
+        device = host.device(name) if name else None
+        if device is not None and device["token"] == "valid":
+            host.revoke(name)
+            tell(f"  the token of {name} is void")
+        nothing = not (facts.container or facts.before or facts.volume or facts.images)
+        for there, command, what in (
+            (facts.container is not None, f"docker rm --force {NAME}", "the container"),
+            (facts.before, f"docker rm --force {BEFORE}", "the container before"),
+            (facts.volume, f"docker volume rm {NAME}", "the volume, with the board's token and results that wait"),
+            *((True, f"docker image rm {shlex.quote(image)}", f"the image {image}") for _, image in facts.images),
+        ):
+            if there:
+                _do(board, command, f"removing {what}")
+                tell(f"  removed: {what}")
+    tell(f"{settings.host}: {'nothing of ours was there' if nothing else 'nothing of ours is left'}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,301 @@
+"""What a deployment does, decided from what the board says of itself. Pure: nothing here reaches a board."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from context import HASH
+from images import MOUNTS, Image
+
+from edgejoule_agent import boards, l4t
+
+NAME = "edgejoule-agent"
+"""Of the container, the volume and the image's repository: all that a deployment leaves on a board."""
+
+BEFORE = f"{NAME}-before"
+"""The container that a new one replaces, until the new one has passed its test."""
+
+DEVICE, TOKEN, SETTINGS = (f"edgejoule.{word}" for word in ("device", "token", "settings"))
+STATE = "/var/lib/edgejoule"
+GPU_FILES = ("/dev/nvmap", "/dev/nvhost-gpu", "/dev/nvhost-ctrl-gpu", "/dev/nvgpu/igpu0/ctrl", "/dev/dri/renderD128")
+SMALL_GB = 1.0
+"""Free disk we ask for where the base image is there. Chosen, not measured."""
+
+
+class Refused(Exception):
+    """Why a board is left as it is, and what to do; in one sentence."""
+
+
+class Facts(NamedTuple):
+    """What a board says of itself before anything is done."""
+
+    release: str
+    compatible: tuple[str, ...]
+    model: str
+    machine: str
+    there: tuple[str, ...]
+    groups: tuple[int, ...]
+    docker: dict[str, Any] | None
+    docker_error: str
+    container: dict[str, Any] | None
+    before: bool
+    volume: bool
+    images: tuple[tuple[str, str], ...]
+    disk: str
+    free_gb: float
+
+
+class Device(NamedTuple):
+    """What the gateway's store says of a device; ``made_at``: of its token."""
+
+    valid: bool
+    made_at: str | None
+
+
+class Wanted(NamedTuple):
+    """What is to stand in the end."""
+
+    name: str
+    gateway: str
+    ca_sha256: str | None
+    image: str
+    """Hash of the build context, or of the archive."""
+
+
+class Step(NamedTuple):
+    """One thing to do, and why."""
+
+    name: str
+    why: str
+
+
+def facts_command(extra: Sequence[str] = ()) -> str:
+    """A shell command that prints what ``parse_facts`` reads. It changes nothing."""
+    there, gpu = " ".join([*MOUNTS, *extra]), " ".join(GPU_FILES)
+    parts = {
+        "release": "cat /etc/nv_tegra_release",
+        "compatible": "cat /proc/device-tree/compatible | tr '\\0' '\\n'",
+        "model": "cat /proc/device-tree/model | tr '\\0' '\\n'",
+        "machine": "uname -m",
+        "there": f"ls -d {there}",
+        "groups": f"stat -c %g {gpu}",
+        "docker": "docker info --format '{{json .}}' 2>&1",
+        "container": f"docker container inspect {NAME}",
+        "before": f"docker container inspect --format '{{{{.Id}}}}' {BEFORE}",
+        "volume": f"docker volume inspect --format '{{{{.Name}}}}' {NAME}",
+        "images": f"docker image ls --no-trunc --filter label={HASH} --format '{{{{.ID}}}} {{{{.Repository}}}}:{{{{.Tag}}}}'",
+        "disk": "df -Pk \"$(docker info --format '{{.DockerRootDir}}')\" || df -Pk /",
+        "end": "true",
+    }
+    return "; ".join(f"echo; echo =={name}==; {{ {command}; }} 2>/dev/null" for name, command in parts.items())
+
+
+def parse_facts(text: str) -> Facts:
+    """The answer to ``facts_command``.
+
+    Raises:
+        Refused: it is not whole, so no shell as we know it answered.
+    """
+    parts = dict(re.findall(r"^==(\w+)==\n(.*?)(?=^==\w+==\n|\Z)", text + "\n", re.MULTILINE | re.DOTALL))
+    if "end" not in parts:
+        raise Refused("the board's login shell does not answer as sh does: let that user have /bin/sh or bash")
+    lines = {name: [line for line in part.strip().splitlines() if line.strip()] for name, part in parts.items()}
+    docker, docker_error = _docker(parts["docker"].strip())
+    disk = lines["disk"][-1].split() if lines["disk"] else []
+    inspected = _json(parts["container"])
+    return Facts(
+        release=parts["release"].strip(),
+        compatible=tuple(lines["compatible"]),
+        model=(lines["model"] or ["unknown model"])[0],
+        machine=(lines["machine"] or ["?"])[0],
+        there=tuple(lines["there"]),
+        groups=tuple(sorted({int(line) for line in lines["groups"] if line.isdigit()})),
+        docker=docker,
+        docker_error=docker_error,
+        container=inspected[0] if isinstance(inspected, list) and inspected else None,
+        before=bool(lines["before"]),
+        volume=bool(lines["volume"]),
+        images=tuple((line.split()[0], line.split()[1]) for line in lines["images"] if len(line.split()) == 2),
+        disk=disk[5] if len(disk) > 5 else "/",
+        free_gb=int(disk[3]) * 1024 / 1e9 if len(disk) > 5 and disk[3].isdigit() else 0.0,
+    )
+
+
+def _docker(text: str) -> tuple[dict[str, Any] | None, str]:
+    """``docker info`` as JSON, or what was said instead. Docker may print warnings before, and errors inside."""
+    for line in text.splitlines():
+        found = _json(line) if line.startswith("{") else None
+        if isinstance(found, dict) and found.get("ServerErrors"):
+            return None, str(found["ServerErrors"][0])
+        if isinstance(found, dict) and found.get("DockerRootDir"):
+            return found, ""
+    return None, text.splitlines()[-1] if text else ""
+
+
+def _json(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return None
+
+
+# --- checks -----------------------------------------------------------------------------------------
+
+
+def l4t_of(facts: Facts) -> str:
+    """The board's release.
+
+    Raises:
+        Refused: it says none.
+    """
+    found = l4t.parse_release(facts.release)
+    if found is None:
+        said = f"says {facts.release[:60]!r}" if facts.release else "is not there"
+        raise Refused(
+            f"this is no Jetson that can be told: /etc/nv_tegra_release {said} ({facts.model}, {facts.machine})"
+        )
+    return found
+
+
+def board_of(facts: Facts) -> str:
+    """The board's name, as the agent has it too, or its own words."""
+    found = boards.board_of(boards.parts_in(facts.compatible))
+    return found[0].name if found else facts.model
+
+
+def check_docker(facts: Facts, user: str) -> None:
+    """See that there is a Docker engine for us, with NVIDIA's runtime.
+
+    Raises:
+        Refused: there is not.
+    """
+    error = facts.docker_error
+    if facts.docker is None and "permission denied" in error.lower():
+        raise Refused(f"{user} may not use Docker there: sudo usermod -aG docker USER on the board, then try again")
+    if facts.docker is None and ("not found" in error or not error):
+        raise Refused(
+            "there is no Docker on the board: sudo apt install nvidia-jetpack (or docker.io) there, then try again"
+        )
+    if facts.docker is None:
+        raise Refused(
+            f"Docker on the board does not answer ({error[:200]}): sudo systemctl start docker there, try again"
+        )
+    runtimes = sorted(facts.docker.get("Runtimes") or {})
+    if "nvidia" not in runtimes:
+        raise Refused(
+            f"Docker on the board has no runtime called nvidia (it has {', '.join(runtimes) or 'none'}): "
+            "sudo apt install nvidia-container-runtime there, see that /etc/docker/daemon.json names it, "
+            "sudo systemctl restart docker, then try again"
+        )
+
+
+def check_disk(facts: Facts, needed_gb: float) -> None:
+    """See that there is room.
+
+    Raises:
+        Refused: there is not.
+    """
+    if facts.free_gb < needed_gb:
+        raise Refused(
+            f"{facts.disk} on the board has {facts.free_gb:.1f} GB free, and {needed_gb:.1f} GB are asked for: make room "
+            "(docker system prune removes what no container uses), then try again"
+        )
+
+
+# --- the plan ---------------------------------------------------------------------------------------
+
+
+def run_arguments(wanted: Wanted, image: Image, facts: Facts, token_made_at: str) -> list[str]:
+    """The words of ``docker run``, but the image's; a label holds their hash, so that a later run knows its own.
+
+    The network is the board's, so that names lead where they lead on the board. Docker hides the device tree
+    (/sys/firmware) unless system paths are unconfined; who is neither root nor has capabilities gains little else by it.
+    The groups are those that own the GPU's device files. No limit on memory: on a Jetson the GPU's counts too.
+    """
+    words = ["--name", NAME, "--restart", "unless-stopped", "--runtime", "nvidia", "--init", "--network", "host"]
+    words += [
+        "--read-only",
+        "--tmpfs",
+        "/tmp:uid=10001,mode=0700,size=256m",
+        "--cap-drop",
+        "ALL",
+        "--pids-limit",
+        "512",
+    ]
+    words += ["--security-opt", "no-new-privileges", "--security-opt", "systempaths=unconfined"]
+    words += ["--log-driver", "json-file", "--log-opt", "max-size=10m", "--log-opt", "max-file=3"]
+    for group in facts.groups:
+        words += ["--group-add", str(group)]
+    words += ["--volume", f"{NAME}:{STATE}"]
+    for path in (*MOUNTS, *image.mounts):
+        if path in facts.there:
+            words += ["--volume", f"{path}:{path}:ro"]
+    settings = {"EDGEJOULE_GATEWAY": wanted.gateway, "EDGEJOULE_TOKEN_FILE": f"{STATE}/token"}
+    if wanted.ca_sha256:
+        settings["EDGEJOULE_GATEWAY_CA"] = f"{STATE}/{ca_file(wanted.ca_sha256)}"
+    for name, value in settings.items():
+        words += ["--env", f"{name}={value}"]
+    labels = {DEVICE: wanted.name, TOKEN: token_made_at, "edgejoule.image": wanted.image}
+    labels[SETTINGS] = hashlib.sha256(json.dumps([words, labels]).encode()).hexdigest()
+    for name, value in labels.items():
+        words += ["--label", f"{name}={value}"]
+    return words
+
+
+def ca_file(sha256: str) -> str:
+    """Each certificate has a name of its own, so that a deployment that is undone leaves the one before in force."""
+    return f"gateway-{sha256[:12]}.crt"
+
+
+def labels_of(container: dict[str, Any] | None) -> dict[str, str]:
+    """The labels of an inspected container; none where there is none."""
+    return dict(((container or {}).get("Config") or {}).get("Labels") or {})
+
+
+def is_running(container: dict[str, Any] | None) -> bool:
+    return bool(((container or {}).get("State") or {}).get("Running"))
+
+
+def make_plan(facts: Facts, wanted: Wanted, image: Image, image_there: bool, device: Device | None) -> list[Step]:
+    """What is to be done, in its order; empty where everything stands already.
+
+    Raises:
+        Refused: the board is deployed under another name.
+    """
+    labels = labels_of(facts.container)
+    deployed = labels.get(DEVICE)
+    if deployed is not None and deployed != wanted.name:
+        raise Refused(f"the board is deployed as {deployed!r} already: make jetson-remove first, or NAME={deployed}")
+    steps = []
+    if not image_there:
+        steps.append(Step("image", "there is none of this content"))
+    token = _why_token(facts, labels, device)
+    if token:
+        steps.append(Step("token", token))
+    if facts.container is None:
+        steps.append(Step("container", "there is none"))
+    elif token:
+        steps.append(Step("container", "it needs the new token"))
+    else:
+        words = run_arguments(wanted, image, facts, labels[TOKEN])
+        if f"{SETTINGS}={labels.get(SETTINGS)}" not in words:
+            steps.append(Step("container", "its image or its settings are others"))
+        elif not is_running(facts.container):
+            steps.append(Step("container", "it does not run"))
+    return steps
+
+
+def _why_token(facts: Facts, labels: dict[str, str], device: Device | None) -> str | None:
+    if device is None or device.made_at is None:
+        return "the gateway knows no such device"
+    if not device.valid:
+        return "its last one was revoked"
+    if not facts.volume or labels.get(TOKEN) is None:
+        return "the board has none"
+    if labels[TOKEN] != device.made_at:
+        return "a newer one was made elsewhere"
+    return None

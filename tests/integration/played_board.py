@@ -1,0 +1,154 @@
+"""A Jetson that the tests play: a real ssh server on this host, its commands carried out in a sandbox folder.
+
+Real: ssh, its client, its keys and connections, the shell, the agent that is started. Played: ``docker``
+(tests/fixtures/docker_stand_in.py), and the files of the board, which ``cat``, ``ls``, ``stat``, ``df`` and ``uname``
+show from a fixture tree.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import sys
+import threading
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import asyncssh
+from fixtures import boards
+
+STAND_IN = Path(__file__).parents[1] / "fixtures" / "docker_stand_in.py"
+FILES = """#!/bin/sh
+for word; do
+  case "$word" in
+    /etc/*|/proc/*|/sys/*|/dev/nv*|/dev/dri/*|/var/lib/nvp*|/usr/lib/python*) set -- "$@" "$BOARD/root$word" ;;
+    *) set -- "$@" "$word" ;;
+  esac
+  shift
+done
+"""
+SCRIPTS = {
+    "cat": FILES + 'exec /bin/cat "$@"\n',
+    "stat": FILES + 'exec /usr/bin/stat "$@"\n',
+    "ls": FILES + '/bin/ls "$@" | sed "s|^$BOARD/root||"\n',
+    "uname": "#!/bin/sh\necho aarch64\n",
+    "df": '#!/bin/sh\necho "Filesystem 1024-blocks Used Available Capacity Mounted on"\n'
+    'echo "/dev/mmcblk0p1 30000000 1 $(/bin/cat "$BOARD/free_kb") 50% /"\n',
+}
+
+
+class PlayedBoard:
+    """``kind``: of tests/fixtures/boards.py; everything lies in ``folder``."""
+
+    def __init__(self, folder: Path, kind: str) -> None:
+        self.folder = folder
+        (folder / "bin").mkdir(parents=True)
+        (folder / "home").mkdir()
+        (folder / "root").mkdir()
+        boards.write(kind, folder / "root")
+        for device in ("nvmap", "nvhost-gpu"):
+            (folder / "root" / "dev").mkdir(exist_ok=True)
+            (folder / "root" / "dev" / device).touch()
+        for name, script in {**SCRIPTS, "docker": f'#!/bin/sh\nexec {sys.executable} {STAND_IN} "$@"\n'}.items():
+            (folder / "bin" / name).write_text(script)
+            (folder / "bin" / name).chmod(0o755)
+        self.free(20)
+        key = asyncssh.generate_private_key("ssh-ed25519")
+        self.key = folder / "key"
+        self.key.touch(0o600)
+        self.key.write_bytes(key.export_private_key())
+        self._public = key.export_public_key()
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
+        self._thread.start()
+        self._server = asyncio.run_coroutine_threadsafe(self._serve(), self._loop).result(20)
+        self.port: int = self._server.get_port()
+
+    def free(self, gb: float) -> None:
+        """So much room is on its disk."""
+        (self.folder / "free_kb").write_text(str(int(gb * 1e9 / 1024)))
+
+    def faults(self, **faults: Any) -> None:
+        (self.folder / "faults.json").write_text(json.dumps(faults))
+
+    def docker(self, kind: str) -> dict[str, Any]:
+        """What the stand-in holds: ``images`` or ``containers``, by name."""
+        file = self.folder / "docker" / f"{kind}.json"
+        return dict(json.loads(file.read_text())) if file.exists() else {}
+
+    def volumes(self) -> list[str]:
+        folder = self.folder / "docker" / "volumes"
+        return sorted(os.listdir(folder)) if folder.exists() else []
+
+    def asked(self) -> list[list[str]]:
+        """Every call of docker."""
+        return [json.loads(line) for line in (self.folder / "docker.log").read_text().splitlines()]
+
+    def is_untouched(self) -> bool:
+        return not (self.docker("images") or self.docker("containers") or self.volumes())
+
+    def ssh_options(self, port: int | None = None) -> str:
+        known = self.folder / "known_hosts"
+        return (
+            f"-F none -p {port or self.port} -i {self.key} -o IdentitiesOnly=yes -o BatchMode=yes "
+            f"-o UserKnownHostsFile={known} -o StrictHostKeyChecking=accept-new"
+        )
+
+    def close(self) -> None:
+        for container in self.docker("containers").values():
+            with suppress(ProcessLookupError, KeyError):
+                os.kill(container["State"]["Pid"], signal.SIGKILL)
+        self._loop.call_soon_threadsafe(self._server.close)
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(10)
+
+    async def _serve(self) -> Any:
+        return await asyncssh.create_server(
+            asyncssh.SSHServer,
+            "127.0.0.1",
+            0,
+            server_host_keys=[asyncssh.generate_private_key("ssh-ed25519")],
+            authorized_client_keys=asyncssh.import_authorized_keys(self._public.decode()),
+            process_factory=self._carry_out,
+            encoding=None,
+        )
+
+    async def _carry_out(self, process: Any) -> None:
+        """As sshd does: the user's shell is handed the command; it loses its streams when the connection breaks."""
+        environment = {
+            "BOARD": str(self.folder),
+            "HOME": str(self.folder / "home"),
+            "PATH": f"{self.folder / 'bin'}:/usr/bin:/bin",
+            "TMPDIR": str(self.folder),
+        }
+        pipe = asyncio.subprocess.PIPE
+        shell = await asyncio.create_subprocess_exec(
+            *("sh", "-c", process.command or "true"), stdin=pipe, stdout=pipe, stderr=pipe, env=environment
+        )
+        feeding = asyncio.create_task(_feed(process.stdin, shell.stdin))
+        try:
+            await asyncio.gather(_tell(shell.stdout, process.stdout), _tell(shell.stderr, process.stderr))
+            code = await shell.wait()
+        except (OSError, asyncssh.Error):
+            return  # the connection is gone; the shell finds its streams closed
+        finally:
+            feeding.cancel()
+        process.exit(code if code >= 0 else 128 - code)
+
+
+async def _feed(source: Any, sink: Any) -> None:
+    """Also a stream that breaks off is an end to the one who reads it."""
+    with suppress(OSError, asyncssh.Error):
+        while data := await source.read(1 << 16):
+            sink.write(data)
+            await sink.drain()
+    sink.close()
+
+
+async def _tell(source: Any, sink: Any) -> None:
+    while data := await source.read(1 << 16):
+        sink.write(data)
+        await sink.drain()
