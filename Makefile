@@ -97,6 +97,22 @@ test-stack: setup ## The whole stack in real containers: built, used, scaled, go
 test-faults: setup ## Thirty faults at random moments while the stack works, and nothing is lost (a quarter of an hour)
 	@PYTHONPATH=tests $(BIN)/python tests/stack/faults.py $(ARGS)
 
+.PHONY: jetson-deploy
+jetson-deploy: setup ## Bring the agent onto a Jetson over ssh and register it: HOST=user@board NAME=nano
+	@$(BIN)/python l4t/deploy.py deploy
+
+.PHONY: jetson-status
+jetson-status: setup ## How the agent on a Jetson fares: HOST=user@board
+	@$(BIN)/python l4t/deploy.py status
+
+.PHONY: jetson-logs
+jetson-logs: setup ## What the agent on a Jetson says: HOST=user@board, FOLLOW=1 to stay with it
+	@$(BIN)/python l4t/deploy.py logs
+
+.PHONY: jetson-remove
+jetson-remove: setup ## Take the agent off a Jetson and void its token: HOST=user@board
+	@$(BIN)/python l4t/deploy.py remove
+
 .PHONY: lint
 lint: setup ## Style, format and types
 	@$(BIN)/ruff check

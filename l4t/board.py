@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import IO, BinaryIO, NamedTuple
 
 CHUNK_BYTES = 1 << 16
 SAY_AFTER_S = 2.0
@@ -44,6 +44,7 @@ class Board:
         self._options = [*options, "-o", "ServerAliveInterval=15", "-o", "ServerAliveCountMax=4"]
         self._options += ["-o", "ConnectTimeout=15"]
         self._folder: tempfile.TemporaryDirectory[str] | None = None
+        self._losses = 0
 
     def __enter__(self) -> Board:
         self._folder = tempfile.TemporaryDirectory(prefix="ej-")  # short: a socket's path has 104 characters at most
@@ -88,6 +89,8 @@ class Board:
         Raises:
             Unreachable: the connection broke before it ended.
         """
+        if self._losses > 1:  # after one, ssh connects anew
+            raise Unreachable(f"{self.host} stays out of reach")
         words = ["ssh", *self._options, "-S", self._socket, self.host, command]
         errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed below
         process = subprocess.Popen(
@@ -115,6 +118,7 @@ class Board:
             errors.seek(0)
             told = errors.read().decode("utf-8", "replace").strip()
             errors.close()
+        self._losses = self._losses + 1 if code == 255 else 0
         if code == 255:  # ssh's own
             told = told or (lines[-1] if lines else "")
             raise Unreachable(f"the connection to {self.host} broke off{f' ({told.splitlines()[-1]})' if told else ''}")
@@ -137,7 +141,7 @@ def _read(stream: BinaryIO, lines: list[str], say: Callable[[str], None] | None)
             say(line)
 
 
-def _send(source: BinaryIO, stream: BinaryIO, clock: _Clock) -> None:
+def _send(source: BinaryIO, stream: IO[bytes], clock: _Clock) -> None:
     """Hand everything over; a reader that does not want it all has its reasons, which its exit code tells."""
     try:
         while True:

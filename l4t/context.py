@@ -31,12 +31,8 @@ def context_of(image: Image, base: str, agent: Path = AGENT) -> Context:
     """Dockerfile, requirements and the agent's wheel; the Dockerfile with its base and labels written in."""
     folder = HERE / image.folder
     name, wheel = agent_wheel(agent)
-    dockerfile = re.sub(
-        r"^ARG BASE_IMAGE=.*$",
-        f"ARG BASE_IMAGE={base}",
-        (folder / "Dockerfile").read_text(encoding="utf-8"),
-        flags=re.M,
-    )
+    written = (folder / "Dockerfile").read_text(encoding="utf-8")
+    dockerfile = re.sub(r"^ARG BASE_IMAGE=.*$", f"ARG BASE_IMAGE={base}", written, flags=re.MULTILINE)
     files = {"requirements.txt": (folder / "requirements.txt").read_bytes(), name: wheel}
     sha256 = hashlib.sha256(_tar({**files, "Dockerfile": dockerfile.encode()})).hexdigest()
     dockerfile += f'LABEL {HASH}="{sha256}" {MADE_FOR}="{image.made_for}"\n'
@@ -57,7 +53,7 @@ def _tar(files: dict[str, bytes]) -> bytes:
 def agent_wheel(agent: Path) -> tuple[str, bytes]:
     """File name and content of the agent's wheel (PEP 427).
 
-    Made here, because the setuptools of Python 3.6 cannot read a pyproject.toml, and to need no network and no build tools.
+    Made here, because the setuptools of Python 3.6 cannot read a pyproject.toml, and so that it needs no network.
     """
     project = (agent / "pyproject.toml").read_text(encoding="utf-8")
     version, python = (_value(project, key) for key in ("version", "requires-python"))

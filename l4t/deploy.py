@@ -24,10 +24,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, NoReturn
 
-sys.path[:0] = [str(Path(__file__).resolve().parents[1] / "services" / "agent" / "src")]
-
 from board import Answer, Board, Unreachable, tell
 from context import MADE_FOR, context_of
+from edgejoule_agent import l4t
 from images import IMAGES, Image, NoImage, image_for
 from plan import (
     BEFORE,
@@ -53,9 +52,6 @@ from plan import (
     run_arguments,
 )
 
-from edgejoule_agent import l4t
-
-GATEWAY_WAIT_S = 90.0
 DEVICE_NAME = r"[a-z0-9](?:[a-z0-9-]{0,38}[a-z0-9])?"
 ARCHIVE_FACTOR = 3  # what a compressed archive may need on the board; chosen, not measured
 
@@ -71,6 +67,8 @@ class Settings(NamedTuple):
     base: str
     build_arguments: tuple[str, ...]
     ssh_options: tuple[str, ...]
+    wait_s: float
+    """For the gateway to serve the board."""
     follow: bool
     dashboard: str
 
@@ -123,7 +121,8 @@ def main() -> int:
     words = sys.argv[1:]
     commands = {"deploy": deploy, "status": status, "logs": logs, "remove": remove}
     for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, _interrupt)
+        if signal.getsignal(number) != signal.SIG_IGN:  # as nohup has it
+            signal.signal(number, _interrupt)
     try:
         if len(words) == 2 and words[0] == "context":
             image = image_for(words[1])
@@ -148,7 +147,7 @@ def _interrupt(number: int, frame: object) -> NoReturn:
 
 
 def _environment(given: Mapping[str, str], folder: Path) -> dict[str, str]:
-    """What is set; beside it what `make up` wrote: where boards find the gateway, and how this host reaches the store."""
+    """What is set, and what `make up` wrote: where boards find the gateway, and how this host reaches the store."""
     found: dict[str, str] = {}
     for name in (".env", ".env.operator"):
         if name == ".env.operator" and given.get("EDGEJOULE_STORE"):
@@ -181,8 +180,8 @@ def _settings(environment: Mapping[str, str], command: str) -> Settings:
         raise Refused(f"{what}: GATEWAY=https://HOST:8443, or GATEWAY_NAMES in .env")
     if command == "deploy" and ca != "system" and not Path(ca).is_file():
         raise Refused(
-            f"there is no certificate {ca}: docker compose cp gateway:/etc/edgejoule/gateway.crt . or CA=FILE, or CA=system "
-            "where the gateway's is from an authority that the board trusts"
+            f"there is no certificate {ca}: docker compose cp gateway:/etc/edgejoule/gateway.crt . or CA=FILE, or "
+            "CA=system where the gateway's is from an authority that the board trusts"
         )
     archive = given("IMAGE") or ""
     if archive and not Path(archive).is_file():
@@ -191,6 +190,7 @@ def _settings(environment: Mapping[str, str], command: str) -> Settings:
         *(host, name, gateway, ca, archive, given("BASE_IMAGE") or ""),
         build_arguments=tuple(shlex.split(given("BUILD_ARGS") or "")),
         ssh_options=tuple(shlex.split(given("SSH_OPTIONS") or "")),
+        wait_s=float(given("GATEWAY_WAIT") or 90),
         follow=bool(given("FOLLOW")),
         dashboard=given("DASHBOARD") or "",
     )
@@ -245,7 +245,8 @@ class Undo:
         self.left: list[str] = []
 
     def later(self, what: str, how: Callable[[], object]) -> None:
-        self.steps.append((what, how))
+        if what not in [name for name, _ in self.steps]:
+            self.steps.append((what, how))
 
     def now(self) -> None:
         """Take everything back. Nobody interrupts that."""
@@ -270,9 +271,8 @@ def deploy(settings: Settings, host: Host) -> None:
         facts = _facts(board)
         version = l4t_of(facts)
         image = image_for(version)
-        tell(
-            f"  {board_of(facts)}, L4T {version}: image {image.name} on {settings.base or image.base}, Python {image.python}"
-        )
+        base = settings.base or image.base
+        tell(f"  {board_of(facts)}, L4T {version}: image {image.name} on {base}, Python {image.python}")
         tell(f"  because {image.why}")
         check_docker(facts, settings.host)
         work = _Work(board, host, settings, facts, image)
@@ -289,16 +289,16 @@ def deploy(settings: Settings, host: Host) -> None:
                     work.carry_out(step, undo)
                 work.test()
             except BaseException as error:
-                tell(f"  {str(error) or 'stopped'}")
                 undo.now()
+                reason = "stopped" if isinstance(error, KeyboardInterrupt) else str(error)
+                if not isinstance(error, (Refused, Unreachable, KeyboardInterrupt)):
+                    raise
                 if undo.left:
                     raise Refused(
-                        f"{str(error) or 'stopped'}. Still on the board: {', '.join(undo.left)}. The same command goes on "
-                        "from there; make jetson-remove clears it"
+                        f"{reason}. Still on the board: {', '.join(undo.left)}. The same command goes "
+                        "on from there; make jetson-remove clears it"
                     ) from error
-                if isinstance(error, KeyboardInterrupt):
-                    raise
-                raise Refused(f"{error}. The board is as it was") from error
+                raise Refused(f"{reason}. The board is as it was") from error
             work.tidy()
         tell(f"{settings.name} is registered and served. Name it in a spec: devices: [{settings.name}]")
         if settings.dashboard:
@@ -358,9 +358,7 @@ class _Work:
             said = _do(self._board, "docker load", f"loading {self._settings.archive}", file)
         found = re.search(r"^Loaded image(?: ID)?: (\S+)$", said, re.MULTILINE)
         if found is None:
-            raise Refused(
-                f"docker load on the board named no image for {self._settings.archive}: docker save one image"
-            )
+            raise Refused(f"docker load on the board named no image in {self._settings.archive}: docker save one")
         loaded = shlex.quote(found.group(1))
         undo.later("the loaded image", lambda: self._board.run(f"docker image rm {loaded}"))
         answer = _do(self._board, f"docker image inspect {loaded}", "looking at the loaded image")
@@ -381,15 +379,16 @@ class _Work:
 
     def _put(self, name: str, data: bytes, undo: Undo) -> None:
         """A file of the volume: for the agent alone to read, whole or not at all, and in no command's words."""
+        new = f"{STATE}/{name}.new"
+        script = f"umask 077; cat > {new} && [ $(wc -c < {new}) -eq {len(data)} ] && mv {new} {STATE}/{name}"
+        self._in_volume(script, f"writing {name}", io.BytesIO(data), undo)
+
+    def _in_volume(self, script: str, what: str, source: BinaryIO, undo: Undo) -> None:
+        """A small shell in the image, which has the volume and nothing else."""
         if not self._facts.volume:
             undo.later("the volume", lambda: self._board.run(f"docker volume rm {NAME}"))
-        script = (
-            f"umask 077; cat > {STATE}/{name}.new && [ $(wc -c < {STATE}/{name}.new) -eq {len(data)} ] "
-            f"&& mv {STATE}/{name}.new {STATE}/{name}"
-        )
         words = ["docker", "run", "--rm", "--interactive", "--network", "none", "--volume", f"{NAME}:{STATE}"]
-        words += ["--entrypoint", "sh", self._tag, "-c", script]
-        _do(self._board, shlex.join(words), f"writing {name}", io.BytesIO(data))
+        _do(self._board, shlex.join([*words, "--entrypoint", "sh", self._tag, "-c", script]), what, source)
 
     def _start(self, undo: Undo) -> None:
         """The new container in place of the one before, which waits, stopped, for the new one's test."""
@@ -403,21 +402,15 @@ class _Work:
                     else board.run(f"docker rename {BEFORE} {NAME}")
                 ),
             )
-            _do(
-                board,
-                f"docker rm --force {BEFORE} > /dev/null 2>&1; docker stop --time 30 {NAME} && docker rename {NAME} {BEFORE}",
-                "stopping the container before",
-            )
+            stop = f"docker stop --time 30 {NAME} && docker rename {NAME} {BEFORE}"
+            _do(board, f"docker rm --force {BEFORE} > /dev/null 2>&1; {stop}", "stopping the container before")
+        self._in_volume(f"rm -f {STATE}/heard", "clearing what the agent before heard", io.BytesIO(), undo)
         if self._ca is not None:
             self._put(ca_file(str(self._wanted.ca_sha256)), self._ca, undo)
         undo.later("the container", lambda: board.run(f"docker rm --force {NAME}"))
-        words = ["docker", "run", "--detach"]
-        words += run_arguments(self._wanted, self._image, self._facts, self._made_at)
-        _do(
-            board,
-            f"docker rm --force {NAME} > /dev/null 2>&1; {shlex.join([*words, self._tag])}",
-            "starting the container",
-        )
+        words = run_arguments(self._wanted, self._image, self._facts, self._made_at)
+        run = shlex.join(["docker", "run", "--detach", *words, self._tag])
+        _do(board, f"docker rm --force {NAME} > /dev/null 2>&1; {run}", "starting the container")
 
     def test(self) -> None:
         """The agent knows its board, and the gateway serves it.
@@ -426,6 +419,14 @@ class _Work:
             Refused: it does not; said with the end of the agent's log.
         """
         tell("  test: what the agent says of the board, and whether the gateway serves it")
+        try:
+            self._test()
+        except Refused:
+            log = self._board.run(f"docker logs --tail 15 {NAME}", join=True).text
+            tell("\n".join(["    the agent's log ends:", *(f"    | {line}" for line in log.splitlines())]))
+            raise
+
+    def _test(self) -> None:
         probe = json.loads(_do(self._board, f"docker exec {NAME} edgejoule-agent --probe", "asking the agent"))
         said = probe["environment"]
         wrong = _what_is_wrong(said, l4t_of(self._facts), board_of(self._facts))
@@ -434,14 +435,13 @@ class _Work:
         tell(f"    {said['board']}, L4T {said['l4t']}, TensorRT {said['tensorrt']}, power mode {said['power_mode']}")
         tell(f"    fast INT8 and FP16: {(probe.get('precisions') or {}).get('learnt')}")
         began = time.monotonic()
-        heard = f"docker exec {NAME} find {STATE}/heard -mmin -2"
-        while NAME not in self._board.run(f"{heard} | grep -q heard && echo {NAME}").text:
-            if time.monotonic() - began > GATEWAY_WAIT_S:
-                log = self._board.run(f"docker logs --tail 15 {NAME}", join=True).text
-                tell("\n".join(f"    | {line}" for line in log.splitlines()))
+        heard = f"docker exec {NAME} find {STATE}/heard -mmin -2 | grep -q heard"
+        while self._board.run(heard).code != 0:
+            if time.monotonic() - began > self._settings.wait_s:
+                gateway, wait_s = self._settings.gateway, self._settings.wait_s
                 raise Refused(
-                    f"the gateway {self._settings.gateway} did not serve the board within {GATEWAY_WAIT_S:.0f} s (its log is "
-                    "above): see that the board reaches that address and that the certificate is the gateway's"
+                    f"the gateway {gateway} did not serve the board within {wait_s:.0f} s (GATEWAY_WAIT): "
+                    "see that the board reaches that address, and that the certificate is the gateway's"
                 )
             time.sleep(1.0)
         device = self._host.device(self._settings.name)
@@ -453,7 +453,7 @@ class _Work:
         """What nothing needs any more: the container before, and images that were ours."""
         if self._board.run(f"docker container inspect {BEFORE}").code == 0:
             _do(self._board, f"docker rm --force {BEFORE}", "removing the container before")
-        for _, name in self._facts.images:
+        for name in self._facts.images:
             if name != self._tag:
                 self._board.run(f"docker image rm {shlex.quote(name)}")
 
@@ -483,14 +483,11 @@ def status(settings: Settings, host: Host) -> None:
         facts = _facts(board)
         tell(f"{settings.host}: {board_of(facts)}, L4T {l4t_of(facts)}, {facts.free_gb:.1f} GB free on {facts.disk}")
         if facts.container is None:
-            raise Refused(
-                f"no agent is deployed there{f' (Docker: {facts.docker_error})' if facts.docker_error else ''}"
-            )
+            docker = f" (Docker: {facts.docker_error})" if facts.docker_error else ""
+            raise Refused(f"no agent is deployed there{docker}: make jetson-deploy HOST={settings.host} NAME=...")
         labels, state = labels_of(facts.container), facts.container.get("State") or {}
-        health = (state.get("Health") or {}).get("Status", "health not known")
-        tell(
-            f"  device {labels.get(DEVICE)}: container {state.get('Status')}, {health}, since {state.get('StartedAt')}"
-        )
+        words = [state.get("Status") or "state unknown", (state.get("Health") or {}).get("Status") or "health unknown"]
+        tell(f"  device {labels.get(DEVICE)}: container {', '.join(words)}, since {state.get('StartedAt')}")
         tell(f"  image {(facts.container.get('Config') or {}).get('Image')}")
     device = host.device(labels.get(DEVICE, ""))
     if device is None:
@@ -528,7 +525,7 @@ def remove(settings: Settings, host: Host) -> None:
             (facts.container is not None, f"docker rm --force {NAME}", "the container"),
             (facts.before, f"docker rm --force {BEFORE}", "the container before"),
             (facts.volume, f"docker volume rm {NAME}", "the volume, with the board's token and results that wait"),
-            *((True, f"docker image rm {shlex.quote(image)}", f"the image {image}") for _, image in facts.images),
+            *((True, f"docker image rm {shlex.quote(image)}", f"the image {image}") for image in facts.images),
         ):
             if there:
                 _do(board, command, f"removing {what}")

@@ -53,11 +53,8 @@ IMAGES = (
 )
 
 MOUNTS = (
-    "/etc/nv_tegra_release",
-    "/etc/nvpmodel.conf",
-    "/var/lib/nvpmodel",
-    "/etc/nvfancontrol.conf",
-    "/etc/machine-id",
+    *("/etc/nv_tegra_release", "/etc/nvpmodel.conf", "/var/lib/nvpmodel"),
+    *("/etc/nvfancontrol.conf", "/var/lib/nvfancontrol", "/etc/machine-id"),
 )
 """Files of the board by which the agent knows it, read-only. The device tree, /proc and /sys a container has itself."""
 
@@ -84,8 +81,8 @@ def image_for(version: str) -> Image:
         return found
     if found is not None:
         raise NoImage(
-            f"L4T {version} looks like one for the image {found.name}, but is in no table here, and what it ships is not "
-            "guessed: add it to edgejoule_agent/l4t.py with its JetPack"
+            f"L4T {version} looks like one for the image {found.name}, but is in no table here, and what it ships is "
+            "not guessed: add it to edgejoule_agent/l4t.py with its JetPack"
         )
     lines = ", ".join(image.name for image in IMAGES)
     if release is not None:

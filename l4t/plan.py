@@ -9,9 +9,8 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from context import HASH
-from images import MOUNTS, Image
-
 from edgejoule_agent import boards, l4t
+from images import MOUNTS, Image
 
 NAME = "edgejoule-agent"
 """Of the container, the volume and the image's repository: all that a deployment leaves on a board."""
@@ -44,7 +43,7 @@ class Facts(NamedTuple):
     container: dict[str, Any] | None
     before: bool
     volume: bool
-    images: tuple[tuple[str, str], ...]
+    images: tuple[str, ...]
     disk: str
     free_gb: float
 
@@ -87,7 +86,7 @@ def facts_command(extra: Sequence[str] = ()) -> str:
         "container": f"docker container inspect {NAME}",
         "before": f"docker container inspect --format '{{{{.Id}}}}' {BEFORE}",
         "volume": f"docker volume inspect --format '{{{{.Name}}}}' {NAME}",
-        "images": f"docker image ls --no-trunc --filter label={HASH} --format '{{{{.ID}}}} {{{{.Repository}}}}:{{{{.Tag}}}}'",
+        "images": f"docker image ls --filter label={HASH} --format '{{{{.Repository}}}}:{{{{.Tag}}}}'",
         "disk": "df -Pk \"$(docker info --format '{{.DockerRootDir}}')\" || df -Pk /",
         "end": "true",
     }
@@ -119,7 +118,7 @@ def parse_facts(text: str) -> Facts:
         container=inspected[0] if isinstance(inspected, list) and inspected else None,
         before=bool(lines["before"]),
         volume=bool(lines["volume"]),
-        images=tuple((line.split()[0], line.split()[1]) for line in lines["images"] if len(line.split()) == 2),
+        images=tuple(lines["images"]),
         disk=disk[5] if len(disk) > 5 else "/",
         free_gb=int(disk[3]) * 1024 / 1e9 if len(disk) > 5 and disk[3].isdigit() else 0.0,
     )
@@ -155,9 +154,7 @@ def l4t_of(facts: Facts) -> str:
     found = l4t.parse_release(facts.release)
     if found is None:
         said = f"says {facts.release[:60]!r}" if facts.release else "is not there"
-        raise Refused(
-            f"this is no Jetson that can be told: /etc/nv_tegra_release {said} ({facts.model}, {facts.machine})"
-        )
+        raise Refused(f"this is no Jetson of ours: /etc/nv_tegra_release {said} ({facts.model}, {facts.machine})")
     return found
 
 
@@ -177,13 +174,9 @@ def check_docker(facts: Facts, user: str) -> None:
     if facts.docker is None and "permission denied" in error.lower():
         raise Refused(f"{user} may not use Docker there: sudo usermod -aG docker USER on the board, then try again")
     if facts.docker is None and ("not found" in error or not error):
-        raise Refused(
-            "there is no Docker on the board: sudo apt install nvidia-jetpack (or docker.io) there, then try again"
-        )
+        raise Refused("there is no Docker on the board: sudo apt install nvidia-jetpack there, then try again")
     if facts.docker is None:
-        raise Refused(
-            f"Docker on the board does not answer ({error[:200]}): sudo systemctl start docker there, try again"
-        )
+        raise Refused(f"Docker on the board does not answer ({error[:200]}): sudo systemctl start docker there")
     runtimes = sorted(facts.docker.get("Runtimes") or {})
     if "nvidia" not in runtimes:
         raise Refused(
@@ -201,8 +194,8 @@ def check_disk(facts: Facts, needed_gb: float) -> None:
     """
     if facts.free_gb < needed_gb:
         raise Refused(
-            f"{facts.disk} on the board has {facts.free_gb:.1f} GB free, and {needed_gb:.1f} GB are asked for: make room "
-            "(docker system prune removes what no container uses), then try again"
+            f"{facts.disk} on the board has {facts.free_gb:.1f} GB free, and {needed_gb:.1f} GB are asked for: "
+            "make room (docker system prune removes what no container uses), then try again"
         )
 
 
@@ -213,7 +206,7 @@ def run_arguments(wanted: Wanted, image: Image, facts: Facts, token_made_at: str
     """The words of ``docker run``, but the image's; a label holds their hash, so that a later run knows its own.
 
     The network is the board's, so that names lead where they lead on the board. Docker hides the device tree
-    (/sys/firmware) unless system paths are unconfined; who is neither root nor has capabilities gains little else by it.
+    (/sys/firmware) unless system paths are unconfined; who is not root and has no capabilities gains little else.
     The groups are those that own the GPU's device files. No limit on memory: on a Jetson the GPU's counts too.
     """
     words = ["--name", NAME, "--restart", "unless-stopped", "--runtime", "nvidia", "--init", "--network", "host"]

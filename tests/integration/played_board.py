@@ -52,7 +52,7 @@ class PlayedBoard:
         for device in ("nvmap", "nvhost-gpu"):
             (folder / "root" / "dev").mkdir(exist_ok=True)
             (folder / "root" / "dev" / device).touch()
-        for name, script in {**SCRIPTS, "docker": f'#!/bin/sh\nexec {sys.executable} {STAND_IN} "$@"\n'}.items():
+        for name, script in {**SCRIPTS, "docker": f'#!/bin/sh\nexec {sys.executable} -I -S {STAND_IN} "$@"\n'}.items():
             (folder / "bin" / name).write_text(script)
             (folder / "bin" / name).chmod(0o755)
         self.free(20)
@@ -101,9 +101,16 @@ class PlayedBoard:
         for container in self.docker("containers").values():
             with suppress(ProcessLookupError, KeyError):
                 os.kill(container["State"]["Pid"], signal.SIGKILL)
-        self._loop.call_soon_threadsafe(self._server.close)
+        asyncio.run_coroutine_threadsafe(self._end(), self._loop).result(20)
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(10)
+
+    async def _end(self) -> None:
+        self._server.close()
+        tasks = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _serve(self) -> Any:
         return await asyncssh.create_server(

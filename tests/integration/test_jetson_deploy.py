@@ -1,27 +1,34 @@
-"""`make jetson-deploy` and its kin over a real ssh, against boards that are played: each ends in the documented state."""
+"""`make jetson-deploy` and its kin over a real ssh, against played boards: each ends in the documented state."""
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
+import tarfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from servers import RedisServer
+from servers import RedisServer, free_ports
 
 sys.path.insert(0, str(Path(__file__).parent))
 from played_board import PlayedBoard
-from toy_gateway import BoardStack
+from toy_gateway import BoardStack, Network
 
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "l4t" / "deploy.py"
 
-pytestmark = pytest.mark.skipif(shutil.which("ssh") is None, reason="there is no ssh client")
+pytestmark = [
+    pytest.mark.skipif(shutil.which("ssh") is None, reason="there is no ssh client"),
+    pytest.mark.timeout(300),
+]
 
 
 class Bench:
@@ -30,13 +37,14 @@ class Bench:
     def __init__(self, stack: BoardStack, folder: Path) -> None:
         self.stack = stack
         self._folder = folder
-        self.board: PlayedBoard
+        self.board: PlayedBoard | None = None
 
     def play(self, kind: str) -> PlayedBoard:
         self.board = PlayedBoard(self._folder / "board", kind)
         return self.board
 
     def start(self, command: str, port: int | None = None, **settings: str) -> subprocess.Popen[str]:
+        assert self.board
         environment = {
             **os.environ,
             "EDGEJOULE_STORE": self.stack.where,
@@ -55,6 +63,7 @@ class Bench:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # which a shell's background job ignores
         )
 
     def run(self, command: str, port: int | None = None, **settings: str) -> tuple[int, str]:
@@ -78,11 +87,14 @@ class Bench:
 def bench(redis_server: RedisServer, tmp_path: Path) -> Iterator[Bench]:
     redis_server.client().flushall()
     stack = BoardStack(tmp_path, redis_server)
-    stack.gateway()
     bench = Bench(stack, tmp_path)
-    yield bench
-    bench.board.close()
-    stack.close()
+    try:
+        stack.gateway()
+        yield bench
+    finally:
+        if bench.board:
+            bench.board.close()
+        stack.close()
 
 
 @pytest.mark.parametrize(
@@ -130,3 +142,185 @@ def test_board_goes_from_nothing_to_registered_to_removed(bench: Bench, kind: st
     code, said = bench.run("remove")
     assert code == 0
     assert "nothing of ours was there" in said
+
+
+# --- what goes wrong: nothing is left where nothing was ------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("kind", "release", "sentence"),
+    [
+        (
+            "nano_jp4",
+            "# R32 (release), REVISION: 6.1, GCID: 1, BOARD: t210ref",
+            r"L4T 32\.6\.1 is unknown .* JetPack 4\.6\.1",
+        ),
+        ("orin_nano_jp6", "# R36 (release), REVISION: 9.9, GCID: 1", r"L4T 36\.9\.9 .* in no table here"),
+        ("thor", None, r"L4T 38\.\d+\.\d+ \(JetPack 7\.\d\) has no image here; there are those for r32\.7, r35, "),
+        ("x86_host", None, r"this is no Jetson of ours: /etc/nv_tegra_release is not there"),
+    ],
+)
+def test_wrong_l4t_changes_nothing(bench: Bench, kind: str, release: str | None, sentence: str) -> None:
+    board = bench.play(kind)
+    if release:
+        (board.folder / "root" / "etc" / "nv_tegra_release").write_text(release + "\n")
+    code, said = bench.run("deploy")
+    assert code == 1
+    assert re.search(sentence, said), said
+    assert "Traceback" not in said
+    assert board.is_untouched()
+    assert bench.devices() == {}
+
+
+def test_docker_that_cannot_serve_changes_nothing(bench: Bench) -> None:
+    board = bench.play("nano_jp4")
+    for faults, sentence in (
+        (
+            {"runtimes": ["runc"]},
+            r"no runtime called nvidia \(it has runc\): sudo apt install nvidia-container-runtime",
+        ),
+        (
+            {"no_daemon": "Got permission denied while trying to connect to the Docker daemon socket"},
+            r"usermod -aG docker",
+        ),
+        ({"no_daemon": "Cannot connect to the Docker daemon. Is it running?"}, r"sudo systemctl start docker"),
+        ({"no_daemon": "sh: 1: docker: not found"}, r"there is no Docker on the board: sudo apt install"),
+    ):
+        board.faults(**faults)
+        code, said = bench.run("deploy")
+        assert code == 1
+        assert re.search(sentence, said), said
+        assert board.is_untouched()
+    assert bench.devices() == {}
+
+
+def test_full_disk_leaves_the_board_as_it_was(bench: Bench) -> None:
+    board = bench.play("orin_nano_jp6")
+    board.free(2)
+    code, said = bench.run("deploy")
+    assert code == 1
+    assert "/ on the board has 2.0 GB free, and 8.0 GB are asked for: make room" in said
+    assert not any(words[0] == "build" for words in board.asked())
+    board.free(20)
+    board.faults(no_room=True)
+    code, said = bench.run("deploy")
+    assert code == 1
+    assert "building the image failed, because the board's disk is full: make room" in said
+    assert "The board is as it was." in said
+    assert board.is_untouched()
+    assert bench.devices() == {}
+
+
+def test_connection_cut_half_way_goes_on_with_the_same_command(bench: Bench) -> None:
+    board = bench.play("nano_jp4")
+    network = Network(board.port)
+    network.stride, network.budget = 4096, 30_000  # in the middle of the build context
+    code, said = bench.run("deploy", network.port)
+    assert network.cuts == 1
+    assert code == 1
+    assert re.search(r"the connection to jetson@127.0.0.1 broke off.*Still on the board: the image\. The same", said), (
+        said
+    )
+    assert bench.devices() == {}
+    assert board.is_untouched(), "half an archive must not become an image"
+
+    # the agent runs already, with a token that then is void
+    network.mend()
+    process = bench.start("deploy", network.port)
+    deadline = time.monotonic() + 60
+    while not any(words[0] == "exec" for words in board.asked()):
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    network.cut()
+    said, _ = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert "Still on the board: the container, the volume, the image. The same command goes on" in said
+    assert bench.devices() == {"nano": "revoked"}
+    network.mend()
+
+    code, said = bench.run("deploy", network.port)
+    assert code == 0, said
+    assert "token: its last one was revoked" in said
+    assert bench.devices() == {"nano": "valid"}
+    assert list(board.docker("containers")) == ["edgejoule-agent"]
+    network.close()
+
+
+def test_interrupt_takes_everything_back(bench: Bench) -> None:
+    board = bench.play("nano_jp4")
+    board.faults(build_s=1.0)
+    process = bench.start("deploy")
+    assert process.stdout
+    for line in process.stdout:
+        if "Step 2" in line:
+            process.send_signal(signal.SIGINT)
+            break
+    said, _ = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert "stopped. The board is as it was." in said
+    assert board.is_untouched()
+    assert bench.devices() == {}
+
+
+def test_new_settings_replace_the_container_and_a_failed_one_gives_way_to_it_again(bench: Bench) -> None:
+    board = bench.play("orin_nano_jp6")
+    bench.deploy()
+    token = (board.folder / "docker" / "volumes" / "edgejoule-agent" / "token").read_text()
+    (before,) = board.docker("containers").values()
+
+    code, said = bench.run("deploy", GATEWAY=f"https://127.0.0.1:{bench.stack.port}")
+    assert code == 0, said
+    assert "container: its image or its settings are others" in said
+    (now,) = board.docker("containers").values()
+    assert now["Id"] != before["Id"]
+
+    code, said = bench.run("deploy", GATEWAY=f"https://localhost:{free_ports(1)[0]}", GATEWAY_WAIT="2")
+    assert code == 1, said
+    assert "did not serve the board within 2 s" in said
+    assert "is out of reach" in said, "the agent's log"
+    assert "The board is as it was." in said
+    ((name, again),) = board.docker("containers").items()
+    assert (name, again["Id"]) == ("edgejoule-agent", now["Id"])
+    assert again["State"]["Running"]
+    assert (board.folder / "docker" / "volumes" / "edgejoule-agent" / "token").read_text() == token
+    assert bench.devices() == {"nano": "valid"}
+
+    code, said = bench.run("deploy", NAME="orin")
+    assert code == 1
+    assert "the board is deployed as 'nano' already: make jetson-remove first" in said
+
+
+def test_image_archive_is_loaded_where_it_fits(bench: Bench, tmp_path: Path) -> None:
+    board = bench.play("orin_nano_jp6")
+    for made_for, fits in (("36.2.0", False), ("36.4.0", True)):
+        archive = save_image(tmp_path / f"{made_for}.tar", made_for)
+        code, said = bench.run("deploy", IMAGE=str(archive))
+        assert (code == 0) == fits, said
+        if not fits:
+            assert "was made for L4T 36.2.0, and the board has 36.4.3" in said
+            assert board.is_untouched()
+    assert not any(words[0] == "build" for words in board.asked())
+    assert "image, token and container stand already" in bench.run("deploy", IMAGE=str(archive))[1]
+
+
+def save_image(path: Path, l4t: str) -> Path:
+    """What the stand-in takes for an archive of ``docker save``."""
+    made = subprocess.run([sys.executable, str(DEPLOY), "context", l4t], capture_output=True, check=True).stdout
+    with tarfile.open(fileobj=io.BytesIO(made)) as context, tarfile.open(path, "w") as archive:
+        for entry in context:
+            archive.addfile(entry, context.extractfile(entry))
+        entry = tarfile.TarInfo("tag")
+        entry.size = len(b"mine:1")
+        archive.addfile(entry, io.BytesIO(b"mine:1"))
+    return path
+
+
+def test_board_out_of_reach_is_one_sentence(bench: Bench) -> None:
+    bench.play("nano_jp4")
+    code, said = bench.run("status", free_ports(1)[0])
+    assert code == 1
+    assert re.search(r"^jetson@127.0.0.1 cannot be reached by ssh: .*refused", said, re.MULTILINE), said
+    code, said = bench.run("deploy", HOST="-oProxyCommand=false")
+    assert code == 1
+    assert "is no user@board" in said

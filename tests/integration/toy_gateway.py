@@ -58,6 +58,7 @@ class Network:
     Attributes:
         port: where to connect to.
         carried: bytes towards the server so far.
+        stride: bytes that go through at once.
         budget: bytes towards the server after which everything is cut, once; None for no such thing.
     """
 
@@ -69,6 +70,7 @@ class Network:
         self.budget: int | None = None
         self.cuts = 0
         self.carried = 0
+        self.stride = 1 << 16
         self._pairs: set[tuple[socket.socket, socket.socket]] = set()
         threading.Thread(target=self._accept, daemon=True).start()
 
@@ -109,7 +111,7 @@ class Network:
             selector.register(server, selectors.EVENT_READ, client)
             while True:
                 for key, _ in selector.select():
-                    data = key.fileobj.recv(1 << 16)  # type: ignore[union-attr]
+                    data = key.fileobj.recv(self.stride)  # type: ignore[union-attr]
                     if not data:
                         return
                     key.data.sendall(data)

@@ -89,6 +89,8 @@ def _options(arguments: Optional[List[str]]) -> Any:
     options = parser.parse_args(arguments)
     if options.gateway is None and not options.probe:
         parser.error("which gateway? give --gateway URL")
+    if options.probe and options.simulate:
+        parser.error("--probe tells of this device, not of a simulated one: leave --simulate out")
     return options
 
 

@@ -1,0 +1,159 @@
+"""What a deployment decides from what a board says of itself."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from images import image_for
+from plan import (
+    DEVICE,
+    NAME,
+    SETTINGS,
+    TOKEN,
+    Device,
+    Facts,
+    Refused,
+    Wanted,
+    check_disk,
+    check_docker,
+    facts_command,
+    l4t_of,
+    labels_of,
+    make_plan,
+    parse_facts,
+    run_arguments,
+)
+
+IMAGE = image_for("36.4.3")
+WANTED = Wanted("nano", "https://gateway:8443", "ab" * 32, "cd" * 32)
+DEVICE_THERE = Device(valid=True, made_at="2026-01-01T00:00:00Z")
+DOCKER = {"DockerRootDir": "/var/lib/docker", "Runtimes": {"nvidia": {}, "runc": {}}}
+
+
+def text(**parts: str) -> str:
+    """What a shell prints for ``facts_command``."""
+    answers = {
+        "release": "# R36 (release), REVISION: 4.3, GCID: 38968081, BOARD: generic, EABI: aarch64",
+        "compatible": "nvidia,p3768-0000+p3767-0005-super\nnvidia,p3767-0005\nnvidia,tegra234",
+        "model": "NVIDIA Jetson Orin Nano",
+        "machine": "aarch64",
+        "there": "/etc/nv_tegra_release\n/var/lib/nvpmodel",
+        "groups": "44\n44\n104",
+        "docker": json.dumps(DOCKER),
+        **dict.fromkeys(("container", "before", "volume", "images"), ""),
+        "disk": "Filesystem 1024-blocks Used Available Capacity Mounted on\n/dev/nvme0n1p1 1 1 19531250 5% /",
+        "end": "",
+        **parts,
+    }
+    return "".join(f"\n=={name}==\n{answer}\n" for name, answer in answers.items())
+
+
+def facts(**parts: str) -> Facts:
+    return parse_facts(text(**parts))
+
+
+def deployed(wanted: Wanted = WANTED, running: bool = True) -> Facts:
+    """A board on which this stands."""
+    words = run_arguments(wanted, IMAGE, facts(), str(DEVICE_THERE.made_at))
+    labels = dict(word.split("=", 1) for word, flag in zip(words[1:], words, strict=False) if flag == "--label")
+    container = [{"Config": {"Labels": labels}, "State": {"Running": running}}]
+    return facts(container=json.dumps(container), volume=NAME)
+
+
+def steps(found: Facts, wanted: Wanted = WANTED, there: bool = True, device: Device | None = DEVICE_THERE) -> list[str]:
+    return [step.name for step in make_plan(found, wanted, IMAGE, there, device)]
+
+
+def test_facts_are_read_from_one_answer() -> None:
+    found = facts(images="edgejoule-agent:0123\n")
+    assert l4t_of(found) == "36.4.3"
+    assert found.groups == (44, 104)
+    assert (found.disk, found.free_gb) == ("/", 20.0)
+    assert found.container is None
+    assert found.images == ("edgejoule-agent:0123",)
+
+
+def test_facts_command_asks_for_all_that_is_parsed() -> None:
+    names = [part.partition("==")[0] for part in facts_command().split("echo ==")[1:]]
+    assert names == [line.strip("=") for line in text().splitlines() if line.startswith("==")]
+
+
+def test_answer_that_broke_off_is_refused() -> None:
+    with pytest.raises(Refused, match="does not answer as sh does"):
+        parse_facts(text().partition("==end==")[0])
+
+
+def test_plan_of_a_bare_board_is_everything_and_of_a_deployed_one_nothing() -> None:
+    assert steps(facts(), there=False, device=None) == ["image", "token", "container"]
+    assert steps(deployed()) == []
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ({"wanted": WANTED._replace(gateway="https://other:8443")}, ["container"]),
+        ({"wanted": WANTED._replace(ca_sha256="ef" * 32)}, ["container"]),
+        ({"wanted": WANTED._replace(image="ef" * 32), "there": False}, ["image", "container"]),
+        ({"there": False}, ["image"]),
+        ({"device": None}, ["token", "container"]),
+        ({"device": Device(valid=False, made_at=DEVICE_THERE.made_at)}, ["token", "container"]),
+        ({"device": Device(valid=True, made_at="2026-02-02T00:00:00Z")}, ["token", "container"]),
+    ],
+)
+def test_plan_is_what_changed(change: dict[str, Any], expected: list[str]) -> None:
+    assert steps(deployed(), **change) == expected
+
+
+def test_plan_starts_what_does_not_run_and_brings_a_token_where_the_volume_is_gone() -> None:
+    assert steps(deployed(running=False)) == ["container"]
+    assert steps(deployed()._replace(volume=False)) == ["token", "container"]
+
+
+def test_plan_refuses_a_board_of_another_name() -> None:
+    with pytest.raises(Refused, match="deployed as 'nano' already: make jetson-remove first"):
+        steps(deployed(), WANTED._replace(name="orin"))
+
+
+def test_container_is_hardened_and_sees_only_what_is_there() -> None:
+    words = run_arguments(WANTED, image_for("32.7.1"), facts(), "then")
+    joined = " ".join(words)
+    for part in ("--runtime nvidia", "--restart unless-stopped", "--read-only", "--cap-drop ALL", "no-new-privileges"):
+        assert part in joined
+    assert [words[i + 1] for i, word in enumerate(words) if word == "--group-add"] == ["44", "104"]
+    volumes = [words[i + 1] for i, word in enumerate(words) if word == "--volume"]
+    assert volumes[0] == f"{NAME}:/var/lib/edgejoule"
+    assert volumes[1:] == [f"{path}:{path}:ro" for path in ("/etc/nv_tegra_release", "/var/lib/nvpmodel")]
+    assert "--privileged" not in words
+    assert f"{DEVICE}=nano" in words
+    assert f"{TOKEN}=then" in words
+    assert any(word.startswith(f"{SETTINGS}=") for word in words)
+
+
+@pytest.mark.parametrize(
+    ("said", "sentence"),
+    [
+        ("permission denied while trying to connect to the Docker daemon socket", "usermod -aG docker"),
+        ("sh: 1: docker: not found", "there is no Docker"),
+        ("Cannot connect to the Docker daemon", "systemctl start docker"),
+        (json.dumps({"ServerErrors": ["Cannot connect to the Docker daemon"]}), "systemctl start docker"),
+        (json.dumps({**DOCKER, "Runtimes": {"runc": {}}}), r"no runtime called nvidia \(it has runc\)"),
+    ],
+)
+def test_docker_that_cannot_serve_is_told_with_what_to_do(said: str, sentence: str) -> None:
+    with pytest.raises(Refused, match=sentence):
+        check_docker(facts(docker=said), "me@board")
+
+
+def test_docker_and_disk_that_serve_pass() -> None:
+    check_docker(facts(docker="WARNING: No blkio weight support\n" + json.dumps(DOCKER)), "me@board")
+    check_disk(facts(), 20.0)
+    with pytest.raises(Refused, match=r"/ on the board has 20\.0 GB free, and 20\.1 GB are asked for"):
+        check_disk(facts(), 20.1)
+
+
+def test_labels_of_no_container_are_none() -> None:
+    assert labels_of(None) == {}
+    assert labels_of({"Config": {"Labels": None}}) == {}
