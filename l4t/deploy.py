@@ -186,14 +186,24 @@ def _settings(environment: Mapping[str, str], command: str) -> Settings:
     archive = given("IMAGE") or ""
     if archive and not Path(archive).is_file():
         raise Refused(f"there is no file IMAGE={archive}: it is an archive that docker save wrote, gzip allowed")
+    wait, options, arguments = given("GATEWAY_WAIT") or "90", given("SSH_OPTIONS") or "", given("BUILD_ARGS") or ""
+    if not re.fullmatch(r"\d{1,5}", wait):
+        raise Refused(f"GATEWAY_WAIT={wait!r} is no number of seconds")
     return Settings(
         *(host, name, gateway, ca, archive, given("BASE_IMAGE") or ""),
-        build_arguments=tuple(shlex.split(given("BUILD_ARGS") or "")),
-        ssh_options=tuple(shlex.split(given("SSH_OPTIONS") or "")),
-        wait_s=float(given("GATEWAY_WAIT") or 90),
+        build_arguments=tuple(_words("BUILD_ARGS", arguments)),
+        ssh_options=tuple(_words("SSH_OPTIONS", options)),
+        wait_s=float(wait),
         follow=bool(given("FOLLOW")),
         dashboard=given("DASHBOARD") or "",
     )
+
+
+def _words(name: str, text: str) -> list[str]:
+    try:
+        return shlex.split(text)
+    except ValueError as error:
+        raise Refused(f"{name}={text!r} cannot be split into words ({error})") from None
 
 
 def _known_gateway(environment: Mapping[str, str]) -> str:
@@ -279,8 +289,8 @@ def deploy(settings: Settings, host: Host) -> None:
         steps = work.plan()
         if not steps:
             tell("  image, token and container stand already")
-            work.tidy()
             work.test()
+            work.tidy()
         else:
             undo = Undo()
             try:
@@ -402,7 +412,7 @@ class _Work:
                     else board.run(f"docker rename {BEFORE} {NAME}")
                 ),
             )
-            stop = f"docker stop --time 30 {NAME} && docker rename {NAME} {BEFORE}"
+            stop = f"docker stop -t 30 {NAME} && docker rename {NAME} {BEFORE}"
             _do(board, f"docker rm --force {BEFORE} > /dev/null 2>&1; {stop}", "stopping the container before")
         self._in_volume(f"rm -f {STATE}/heard", "clearing what the agent before heard", io.BytesIO(), undo)
         if self._ca is not None:
