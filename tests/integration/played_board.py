@@ -61,6 +61,7 @@ class PlayedBoard:
         self.key.touch(0o600)
         self.key.write_bytes(key.export_private_key())
         self._public = key.export_public_key()
+        self._shells: list[Any] = []
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._thread.start()
@@ -104,9 +105,14 @@ class PlayedBoard:
         asyncio.run_coroutine_threadsafe(self._end(), self._loop).result(20)
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(10)
+        self._loop.close()
 
     async def _end(self) -> None:
         self._server.close()
+        for shell in self._shells:
+            if shell.returncode is None:
+                shell.kill()
+            await shell.wait()
         tasks = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
         for task in tasks:
             task.cancel()
@@ -135,6 +141,7 @@ class PlayedBoard:
         shell = await asyncio.create_subprocess_exec(
             *("sh", "-c", process.command or "true"), stdin=pipe, stdout=pipe, stderr=pipe, env=environment
         )
+        self._shells.append(shell)
         feeding = asyncio.create_task(_feed(process.stdin, shell.stdin))
         try:
             await asyncio.gather(_tell(shell.stdout, process.stdout), _tell(shell.stderr, process.stderr))
@@ -148,11 +155,13 @@ class PlayedBoard:
 
 async def _feed(source: Any, sink: Any) -> None:
     """Also a stream that breaks off is an end to the one who reads it."""
-    with suppress(OSError, asyncssh.Error):
-        while data := await source.read(1 << 16):
-            sink.write(data)
-            await sink.drain()
-    sink.close()
+    try:
+        with suppress(OSError, asyncssh.Error):
+            while data := await source.read(1 << 16):
+                sink.write(data)
+                await sink.drain()
+    finally:
+        sink.close()
 
 
 async def _tell(source: Any, sink: Any) -> None:

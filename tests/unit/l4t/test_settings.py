@@ -46,9 +46,7 @@ def test_wrong_setting_is_told_in_one_sentence(tmp_path: Path, settings: dict[st
 def test_gateway_is_read_from_what_the_stack_says(tmp_path: Path) -> None:
     import deploy
 
-    (tmp_path / ".env").write_text(
-        "GATEWAY_NAMES=localhost gateway.lan\nGATEWAY_PORT=9443\nS3_ROOT_PASSWORD=x\n"
-    )
+    (tmp_path / ".env").write_text("GATEWAY_NAMES=localhost gateway.lan\nGATEWAY_PORT=9443\nS3_ROOT_PASSWORD=x\n")
     (tmp_path / ".env.operator").write_text("EDGEJOULE_STORE=s3://edgejoule\n")
     found = deploy._environment({**GOOD, "GATEWAY": ""}, tmp_path)
     assert deploy._settings(found, "deploy").gateway == "https://gateway.lan:9443"
