@@ -20,6 +20,7 @@ from typing import Any
 import asyncssh
 from fixtures import boards
 
+PYTHON36 = Path(__file__).parents[2] / ".venv36" / "bin" / "python"
 STAND_IN = Path(__file__).parents[1] / "fixtures" / "docker_stand_in.py"
 FILES = """#!/bin/sh
 for word; do
@@ -41,10 +42,14 @@ SCRIPTS = {
 
 
 class PlayedBoard:
-    """``kind``: of tests/fixtures/boards.py; everything lies in ``folder``."""
+    """``kind``: of tests/fixtures/boards.py; everything lies in ``folder``.
+
+    On JetPack 4 the agent runs under a real Python 3.6, where `make test-py36` made one.
+    """
 
     def __init__(self, folder: Path, kind: str) -> None:
         self.folder = folder
+        self._python = str(PYTHON36) if kind.endswith("jp4") and PYTHON36.exists() else sys.executable
         (folder / "bin").mkdir(parents=True)
         (folder / "home").mkdir()
         (folder / "root").mkdir()
@@ -133,6 +138,7 @@ class PlayedBoard:
         """As sshd does: the user's shell is handed the command; it loses its streams when the connection breaks."""
         environment = {
             "BOARD": str(self.folder),
+            "BOARD_PYTHON": self._python,
             "HOME": str(self.folder / "home"),
             "PATH": f"{self.folder / 'bin'}:/usr/bin:/bin",
             "TMPDIR": str(self.folder),
