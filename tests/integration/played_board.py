@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import Any
 
 import asyncssh
-from fixtures import boards
+
+from edgejoule_agent.simulation import trees
 
 PYTHON36 = Path(__file__).parents[2] / ".venv36" / "bin" / "python"
 STAND_IN = Path(__file__).parents[1] / "fixtures" / "docker_stand_in.py"
@@ -42,7 +43,7 @@ SCRIPTS = {
 
 
 class PlayedBoard:
-    """``kind``: of tests/fixtures/boards.py; everything lies in ``folder``.
+    """``kind``: of `trees.BOARDS`; everything lies in ``folder``.
 
     On JetPack 4 the agent runs under a real Python 3.6, where `make test-py36` made one.
     """
@@ -53,7 +54,7 @@ class PlayedBoard:
         (folder / "bin").mkdir(parents=True)
         (folder / "home").mkdir()
         (folder / "root").mkdir()
-        boards.write(kind, folder / "root")
+        trees.write(kind, folder / "root")
         for device in ("nvmap", "nvhost-gpu"):
             (folder / "root" / "dev").mkdir(exist_ok=True)
             (folder / "root" / "dev" / device).touch()
