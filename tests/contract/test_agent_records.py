@@ -8,6 +8,7 @@ import pytest
 from toy_model import MANIFEST, write_model, write_shard
 
 from edgejoule.job import Job
+from edgejoule.protocols import PRESETS
 from edgejoule.records import BenchmarkRecord, EngineRecord
 
 
@@ -46,7 +47,7 @@ def test_records_of_build_and_benchmark_are_cores_records(tmp_path, step):
             "threads": 1,
             "seed": 0,
             "session": "s",
-            "protocol": {"name": "quick", "warmup_iterations": 2, "iterations": 5},
+            "protocol": {**PRESETS["quick"].measuring(), "warmup_iterations": 2, "iterations": 5},
         },
         {"engine": built / "engine", "engine_record": built / "record", "images-000": tmp_path / "s.tar"},
     )

@@ -21,6 +21,7 @@ from edgejoule.execution import now
 from edgejoule.executor import run_plan
 from edgejoule.folder_store import FolderStore
 from edgejoule.plan import Plan, Ref, Step, step_key
+from edgejoule.protocols import PRESETS
 from edgejoule.records import BenchmarkRecord, EngineRecord
 from edgejoule.stack.frontier import survey_frontier
 from edgejoule.stack.run_files import state_of_run
@@ -107,7 +108,7 @@ def real_plan() -> Plan:
         {"precision": "fp32", "threads": 1, "device": "host"},
         {"onnx": Ref("files", "onnx"), "images-000": Ref("files", "images-000")},
     )
-    protocol = {"name": "quick", "warmup_iterations": 2, "iterations": 5}
+    protocol = {**PRESETS["quick"].measuring(), "warmup_iterations": 2, "iterations": 5}
     benchmark = Step(
         "benchmark",
         "benchmark",

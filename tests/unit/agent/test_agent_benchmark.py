@@ -1,12 +1,28 @@
+import os
+import threading
+
 import numpy as np
 import pytest
 
-from edgejoule_agent import host
+from edgejoule_agent import conditions, host, measure
 from edgejoule_agent.benchmark import benchmark, check_same
 from edgejoule_agent.errors import ConditionsChangedError, ShardError
 from edgejoule_agent.measure import memory_peak_mb, summarize
+from edgejoule_agent.simulation import trees
 
-PROTOCOL = {"name": "quick", "warmup_iterations": 3, "iterations": 20}
+PROTOCOL = {
+    "name": "quick",
+    "warmup_iterations": 3,
+    "iterations": 20,
+    "power_sampling_ms": 50,
+    "power_window_s": 1.5,
+    "idle_s": 1.0,
+    "cool_down_s": 0.0,
+    "start_temp_c": [5.0, 60.0],
+    "start_slope_c_min": 2.0,
+    "start_wait_s": 0.0,
+}
+POWER = "sys/bus/i2c/drivers/ina3221x/6-0040/iio:device0/in_power0_input"
 
 
 def silent(done, total, unit):
@@ -39,9 +55,122 @@ def test_benchmark_measures_one_trial_and_saves_every_latency(tmp_path, built, s
     assert (found["trial"], found["iterations"], found["warmup_iterations"]) == (2, 20, 3)
     assert 10 < found["memory_peak_mb"] < 1000
     assert found["environment"] == host.probe()
-    for field in ("power_w", "energy_mj", "idle_power_w", "temperature_c"):
-        assert (found[field] is None) == (field in found["absent"])
+    assert {name for name, value in found.items() if value is None} == set(found["absent"])
+    assert "onnxruntime does not time its execution" in found["absent"]["execution_ms"]
+    assert "takes the device as it is" in found["absent"]["preconditioning"]
+    assert found["protocol_values"]["power_window_s"] == 1.5
     assert told[-1] == (3, 3, "images through all stages")
+
+
+@pytest.fixture
+def trial(tmp_path, built, shard):
+    """A function that measures a trial in this process, on the board whose files lie under a root."""
+    engine, record = built
+
+    def run(root, **changes):
+        request = {
+            "engine": str(engine),
+            "engine_record": record,
+            "shard": str(shard),
+            "samples": str(tmp_path / "samples"),
+            "threads": 1,
+            "protocol": dict(PROTOCOL, **changes),
+            "stage_images": 1,
+            "root": root,
+        }
+        return measure.trial(request, silent)
+
+    return run
+
+
+class Rail(threading.Thread):
+    """Writes a rail's power so often, two steps of its sensor about a level, that it is alive."""
+
+    def __init__(self, root, milliwatts):
+        super().__init__(daemon=True)
+        self.path, self.level, self.over = os.path.join(root, POWER), milliwatts, threading.Event()
+
+    def run(self):
+        step = 0
+        while not self.over.wait(0.02):
+            step = 40 - step
+            with open(self.path + ".new", "w") as file:
+                file.write(str(self.level - 20 + step))
+            os.replace(self.path + ".new", self.path)
+
+
+def test_trial_on_a_board_infers_on_until_the_powers_window_is_full(tmp_path, trial):
+    root = trees.write("nano_jp4", tmp_path / "nano")
+    rail = Rail(root, 3000)
+    rail.start()
+    found = trial(root)
+    rail.over.set()
+    rail.join()
+    assert found["latency_ms"]["n"] == 20
+    assert found["window_s"] == pytest.approx(1.5, abs=0.2)
+    assert found["window_inferences"] > 20
+    # at 3 W all the time: joules by power and time alone
+    assert found["energy_mj"] * found["window_inferences"] / 1e3 == pytest.approx(3 * found["window_s"], rel=0.01)
+    assert found["idle_power_w"] == pytest.approx(3.0, abs=0.02)
+    assert abs(found["energy_above_idle_mj"]) <= found["energy_above_idle_uncertainty_mj"]
+    assert found["power_of"].startswith("rail POM_5V_IN; not in it")
+    assert 15 < found["sampling"]["samples"] < 50
+    assert found["sampling"]["period_s"] == pytest.approx(0.05, abs=0.03)
+    assert found["sampling"]["realtime"] == "not asked for"
+    assert found["throttled"] == "no"
+    assert "saw nothing" in found["throttled_evidence"]
+
+
+def test_trial_on_a_board_without_a_power_monitor_says_why_and_wastes_no_time(tmp_path, trial):
+    found = trial(trees.write("nano_2gb_jp4", tmp_path / "nano"), idle_s=1000.0, power_window_s=1000.0)
+    for name in measure.POWER:
+        assert found[name] is None
+        assert found["absent"][name] == "a Jetson Nano 2 GB has no power monitor"
+    assert found["latency_ms"]["n"] == 20
+
+
+def warm(seconds, temps_c):
+    return list(zip(seconds, temps_c))
+
+
+@pytest.mark.parametrize(
+    ("seen", "reached", "slope_c_min"),
+    [
+        (warm(range(31), np.full(31, 42.0)), "yes", 0.0),
+        (warm(range(31), 42 - np.arange(31) / 40), "yes", -1.5),
+        (warm(range(31), 42 + np.arange(31) / 20), "no", 3.0),
+        (warm(range(31), np.full(31, 75.0)), "no", 0.0),
+        (warm(range(31), np.full(31, 0.0)), "no", 0.0),
+        (warm(range(10), np.full(10, 42.0)), "unknown", None),
+        # the end decides: it fell fast, and stands now
+        (warm(range(61), np.concatenate([np.linspace(80, 42, 36), np.full(25, 42.0)])), "yes", 0.0),
+        ([], "unknown", None),
+    ],
+)
+def test_a_device_has_settled_within_the_band_and_under_the_slope(seen, reached, slope_c_min):
+    found = conditions.judge(seen, (5.0, 60.0), 2.0)
+    assert found.reached == reached
+    assert found.slope_c_min == (None if slope_c_min is None else pytest.approx(slope_c_min, abs=1e-6))
+
+
+def test_settling_waits_for_the_temperature_and_no_longer_than_allowed(tmp_path, monkeypatch):
+    monkeypatch.setattr(conditions, "SPAN_S", 0.4)
+    monkeypatch.setattr(conditions, "LOOK_S", 0.05)
+    root = trees.write("nano_jp4", tmp_path / "nano")
+    asked = dict(PROTOCOL, cool_down_s=0.1, start_wait_s=3.0)
+    found, _ = conditions.settle(asked, silent, root)
+    assert (found["reached"], found["slope_c_min"]) == ("yes", pytest.approx(0.0, abs=1e-9))
+    assert 0.4 <= found["waited_s"] < 2.0
+    assert conditions.settle(dict(asked, start_wait_s=0.0), silent, root)[0]["reached"] == "unknown"
+    hot, _ = conditions.settle(dict(asked, start_temp_c=[5.0, 10.0], start_wait_s=0.6), silent, root)
+    assert hot["reached"] == "no"
+    assert "asked for are 5 to 10 °C" in hot["words"]
+    assert 0.7 <= hot["waited_s"] < 1.5
+    blind, _ = conditions.settle(asked, silent, str(tmp_path / "nothing"))
+    assert (blind["reached"], blind["temp_c"]) == ("unknown", None)
+    assert "no temperature can be read: no CPU sensor" in blind["words"]
+    assert blind["waited_s"] < 1.0
+    assert conditions.settle(PROTOCOL, silent, root)[0] is None
 
 
 def test_benchmark_names_the_shard_when_it_is_empty(tmp_path, built, tar):

@@ -13,9 +13,11 @@ import pytest
 from edgejoule_agent import sampler
 from edgejoule_agent.errors import SensorError
 from edgejoule_agent.sampler import Sampler, read_samples
+from edgejoule_agent.sensors import find_rails
 from edgejoule_agent.simulation import trees
-from edgejoule_agent.watch import Watch
+from edgejoule_agent.watch import Supply, Watch, supply
 
+TOTAL = Supply(("POM_5V_IN",), "", "")
 PERIOD_S = 0.02  # faster than on a board, for the tests' sake
 POWER = "sys/bus/i2c/drivers/ina3221x/6-0040/iio:device0/in_power0_input"
 COOLING = "sys/class/thermal/cooling_device1/cur_state"  # cpu-balanced
@@ -155,7 +157,7 @@ def test_sampler_does_not_start_without_its_rail(nano):
 
 def test_watch_states_energy_of_a_window_and_above_idle(nano):
     put(nano, POWER, 1640)
-    with Watch(["POM_5V_IN"], nano, period_s=PERIOD_S) as watch:
+    with Watch(TOTAL, nano, period_s=PERIOD_S) as watch:
         rest = watch.mark(), watch.rest(1)
         load = Load(nano, [3000, 6040], 0.3)
         load.start()
@@ -183,7 +185,7 @@ def test_watch_states_energy_of_a_window_and_above_idle(nano):
     ("content", "reason"), [("0", "the rail reads 0 W from "), ("n/a", r"no reading any more from .*reads 'n/a'")]
 )
 def test_watch_gives_the_reason_of_a_rail_that_dies(nano, load, content, reason):
-    with Watch(["POM_5V_IN"], nano, period_s=PERIOD_S) as watch:
+    with Watch(TOTAL, nano, period_s=PERIOD_S) as watch:
         begin = watch.mark()
         time.sleep(0.7)
         load.over.set()
@@ -196,7 +198,7 @@ def test_watch_gives_the_reason_of_a_rail_that_dies(nano, load, content, reason)
 
 
 def test_watch_does_not_believe_a_rail_that_reads_the_same_idle_and_at_work(nano):
-    with Watch(["POM_5V_IN"], nano, period_s=PERIOD_S) as watch:
+    with Watch(TOTAL, nano, period_s=PERIOD_S) as watch:
         rest = watch.mark(), watch.rest(1.0)
         found, reason = watch.energy(watch.mark(), watch.rest(1.0), 10, rest)
     assert found is None
@@ -204,7 +206,7 @@ def test_watch_does_not_believe_a_rail_that_reads_the_same_idle_and_at_work(nano
 
 
 def test_watch_tells_that_its_sampler_was_killed(nano, load):
-    with Watch(["POM_5V_IN"], nano, period_s=PERIOD_S) as watch:
+    with Watch(TOTAL, nano, period_s=PERIOD_S) as watch:
         begin = watch.mark()
         time.sleep(0.5)
         os.kill(watch._sampler.pid, signal.SIGKILL)
@@ -214,11 +216,13 @@ def test_watch_tells_that_its_sampler_was_killed(nano, load):
 
 
 def test_watch_runs_without_any_sensor_and_tells_why(nano, pretend):
-    for total, root, told in (
-        (["VDD_IN"], nano, "no rail VDD_IN: there are"),
-        ([], pretend({"proc/stat": ""}), "no RAPL package"),
+    bare = pretend({"proc/stat": ""})
+    for source, root, told in (
+        (Supply(("VDD_IN",), "", ""), nano, "no rail VDD_IN: there are"),
+        (supply(bare), bare, "no RAPL package"),
     ):
-        with Watch(total, root) as watch:
+        with Watch(source, root) as watch:
+            assert told in watch.absent
             found, reason = watch.energy(watch.mark(), watch.mark(), 10)
             assert watch.throttled(watch.mark(), watch.mark()).throttled in ("no", "unknown")
         assert found is None
@@ -226,7 +230,7 @@ def test_watch_runs_without_any_sensor_and_tells_why(nano, pretend):
 
 
 def test_watch_sees_a_throttling_between_its_marks(nano):
-    with Watch(["POM_5V_IN"], nano, period_s=PERIOD_S) as watch:
+    with Watch(TOTAL, nano, period_s=PERIOD_S) as watch:
         begin = watch.mark()
         put(nano, COOLING, 3)
         time.sleep(1)
@@ -236,9 +240,36 @@ def test_watch_sees_a_throttling_between_its_marks(nano):
         assert watch.throttled(end, watch.rest(0.3)).throttled == "no"
 
 
+@pytest.mark.parametrize(
+    ("tree", "rails", "words"),
+    [
+        ("nano_jp4", ["POM_5V_IN"], "rail POM_5V_IN; not in it: the carrier board"),
+        ("nano_2gb_jp4", [], "has no power monitor"),
+        ("orin_nano_jp6", ["VDD_IN"], "rail VDD_IN; not in it"),
+        ("agx_orin_jp6", ["VDD_GPU_SOC", "VDD_CPU_CV", "VIN_SYS_5V0"], "since the module has two inputs"),
+        ("thor", ["VIN"], "rail VIN"),
+        ("x86_host", [], "by RAPL; not in it: the rest"),
+    ],
+)
+def test_supply_is_the_total_of_a_board_and_never_a_sum_of_rails_that_overlap(tmp_path, tree, rails, words):
+    root = trees.write(tree, tmp_path / tree)
+    found = supply(root)
+    assert list(found.rails) == rails
+    assert words in (found.absent or found.of)
+    assert bool(found.absent) == (tree == "nano_2gb_jp4")
+    there = [rail.name for rail in find_rails(root)[0]]
+    assert set(rails) <= set(there)
+
+
+def test_supply_of_a_board_that_is_in_no_table_is_not_guessed(nano):
+    put(nano, "sys/firmware/devicetree/base/compatible", "nvidia,p9999-0000\0nvidia,tegra210\0")
+    put(nano, "sys/firmware/devicetree/base/nvidia,dtsfilename", "tegra210-p9999.dts\0")
+    assert "which rail holds the others is not known of this board: no known module" in supply(nano).absent
+
+
 def test_watch_takes_a_hosts_energy_from_its_counters(tmp_path):
     root = trees.write("x86_host", tmp_path / "host")
-    with Watch((), root) as watch:
+    with Watch(supply(root), root) as watch:
         begin = watch.mark()
         time.sleep(0.5)
         put(root, RAPL.format(0), 1000000 + 4000000)

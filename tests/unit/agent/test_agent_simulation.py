@@ -433,7 +433,16 @@ def test_a_step_builds_and_measures_on_a_simulated_board_and_says_so(name, preci
         "trial": 0,
         "threads": 1,
         "environment": plan["environment"],
-        "protocol": {"name": "quick", "warmup_iterations": 2, "iterations": 5},
+        "protocol": {
+            "name": "quick",
+            "warmup_iterations": 2,
+            "iterations": 5,
+            "power_sampling_ms": 100,
+            "power_window_s": 3.0,
+            "idle_s": 3.0,
+            "cool_down_s": 0.0,
+            "start_wait_s": 0.0,
+        },
     }
     benchmark_step.run(job(measuring, **dict(files_of, **{"images-000": str(shard)})))
     record = json.loads((tmp_path / "record").read_text())
@@ -446,6 +455,13 @@ def test_a_step_builds_and_measures_on_a_simulated_board_and_says_so(name, preci
     assert record["power_w"] > 1.5 * record["idle_power_w"]
     product_mj = record["power_w"] * record["latency_ms"]["mean"]
     assert record["energy_mj"] == pytest.approx(product_mj, rel=0.1)
+    assert 0 < record["energy_uncertainty_mj"] < 0.2 * record["energy_mj"]
+    above_mj = (record["power_w"] - record["idle_power_w"]) * record["latency_ms"]["mean"]
+    assert record["energy_above_idle_mj"] == pytest.approx(above_mj, rel=0.1)
+    assert record["power_of"].startswith("rail " + TOTAL[name])
+    assert record["window_s"] >= 3.0
+    assert record["window_inferences"] > record["latency_ms"]["n"] == 5
+    assert {key for key, value in record.items() if value is None} == set(record["absent"])
 
 
 def test_an_engine_of_a_simulated_board_is_refused_as_a_real_ones(tmp_path, toy):

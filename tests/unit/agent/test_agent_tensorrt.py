@@ -6,10 +6,12 @@ import json
 import numpy as np
 import pytest
 
+from edgejoule_agent import host, measure
 from edgejoule_agent.engines import onnxruntime_engine, open_engine
 from edgejoule_agent.engines.tensorrt_engine import builder, graph, inspector, releases
 from edgejoule_agent.errors import EngineError, OutOfMemoryError, UnsupportedError
 from edgejoule_agent.macs import macs_by_node
+from edgejoule_agent.simulation import trees
 
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
@@ -356,6 +358,35 @@ def test_an_engine_tells_what_memory_it_takes_and_gives_it_back(engine, cudart, 
     engine.close()
     assert count() == alive - 10  # three buffers on either side, a stream and three events
     engine.close()
+
+
+@pytest.mark.parametrize("release", ["8.2", "10.3"])
+def test_a_trial_tells_execution_alone_device_memory_and_throughput(engine, tmp_path, shard, manifest, release):
+    record = {"hardware": host.hardware_class("tensorrt"), "options": {}, "model": manifest}
+    request = {
+        "engine": str(tmp_path / "engine"),
+        "engine_record": record,
+        "shard": str(shard),
+        "samples": str(tmp_path / "samples"),
+        "threads": 1,
+        "stage_images": 1,
+        "root": trees.write("nano_2gb_jp4", tmp_path / "nano"),
+        "protocol": {
+            "iterations": 12,
+            "warmup_iterations": 1,
+            "power_sampling_ms": 100,
+            "cool_down_s": 0.0,
+            "start_wait_s": 0.0,
+        },
+    }
+    found = measure.trial(request, silent)
+    with np.load(str(tmp_path / "samples")) as samples:
+        assert samples["execution_ms"].shape == samples["latency_ms"].shape == (12,)
+        assert (samples["execution_ms"] <= samples["latency_ms"]).all()  # copies come on top
+        assert found["execution_ms"] == measure.summarize(samples["execution_ms"])
+    assert found["device_memory_mb"] == engine.memory.taken_bytes / 1e6
+    assert (found["throughput"]["streams"], found["throughput"]["inferences"]) == (2, 12)
+    assert found["throughput"]["images_per_s"] > 0
 
 
 @pytest.mark.parametrize("release", ["8.2", "8.5", "11.1"])

@@ -187,6 +187,22 @@ def score_record(cell: Synthetic, matches: Matches) -> ScoreRecord:
     )
 
 
+NOT_HERE = ("temperature_c", "execution_ms", "throughput", "device_memory_mb", "preconditioning", "sensor_error_mj")
+UNCERTAIN = {
+    "power_of": "rail VDD_IN",
+    "power_uncertainty_w": 0.02,
+    "energy_uncertainty_mj": 0.3,
+    "idle_power_w": 1.2,
+    "idle_power_uncertainty_w": 0.01,
+    "energy_above_idle_mj": 5.0,
+    "energy_above_idle_uncertainty_mj": 0.4,
+    "sampling": {"period_s": 0.1, "max_gap_s": 0.2, "samples": 100, "realtime": "not asked for"},
+    "window_s": 10.0,
+    "window_inferences": 1000,
+}
+POWER = ("power_w", "energy_mj", *UNCERTAIN)
+
+
 def samples_of(cell: Synthetic, trial: int) -> np.ndarray:
     random = np.random.default_rng(trial)
     if cell.steady:
@@ -196,9 +212,9 @@ def samples_of(cell: Synthetic, trial: int) -> np.ndarray:
 
 def benchmark_record(cell: Synthetic, trial: int) -> BenchmarkRecord:
     energy = None if cell.power_w is None else cell.power_w * cell.latency_ms * cell.energy_factor
-    absent = {"temperature_c": "no sensor"}
+    absent = dict.fromkeys(NOT_HERE, "no such sensor")
     if energy is None:
-        absent |= dict.fromkeys(("power_w", "energy_mj", "idle_power_w"), NO_POWER)
+        absent |= dict.fromkeys(POWER, NO_POWER)
     return BenchmarkRecord(
         device=cell.device,
         trial=trial,
@@ -212,9 +228,13 @@ def benchmark_record(cell: Synthetic, trial: int) -> BenchmarkRecord:
         memory_peak_mb=210,
         power_w=cell.power_w,
         energy_mj=energy,
-        idle_power_w=None if energy is None else 1.2,
         temperature_c=None,
         throttled=cell.throttled,
+        throttled_evidence="as made up",
+        **dict.fromkeys(NOT_HERE[1:]),
+        **(dict.fromkeys(UNCERTAIN) if energy is None else UNCERTAIN),
+        protocol_values={},
+        started_at=f"2026-11-26T12:00:{trial:02d}+00:00",
         contention=Contention(
             contended=cell.contended,
             other_cpu_share=0.31 if cell.contended else 0.01,

@@ -78,6 +78,11 @@ def test_row_has_energy_and_efficiency_when_power_was_measured(cells, analyze_ce
     row = row_of(analyze_cells(replace(cells.fp32, power_w=2.0))[0])
     assert row.energy_mj == pytest.approx(18.0)
     assert row.map_per_joule == pytest.approx(100 * row.ap50 / 0.018)
+    # the three trials state 0.3 and 0.4 and do not differ
+    assert row.energy_uncertainty_mj == pytest.approx(0.3)
+    assert (row.energy_above_idle_mj, row.energy_above_idle_uncertainty_mj) == (5.0, pytest.approx(0.4))
+    assert row.execution_ms is None
+    assert row.absent["execution_ms"] == "no such sensor"
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,6 @@ from edgejoule_agent.simulation import device as simulated
 from edgejoule_agent.simulation.running import root_of
 
 STAGE_IMAGES = 32
-IDLE_S = 5.0
 TIME_LIMIT_S = 3600.0
 
 
@@ -27,8 +26,8 @@ def benchmark(
     """Measure one trial and return its BenchmarkRecord; every latency goes to ``samples`` (npz, ``latency_ms``).
 
     Args:
-        parameters: those of a ``benchmark`` step: device, trial, threads, protocol (name, warmup_iterations,
-            iterations), and the environment that the plan was made for, if any.
+        parameters: those of a ``benchmark`` step: device, trial, threads, protocol (core's ``Protocol.measuring``), and
+            the environment that the plan was made for, if any.
 
     Raises:
         ConditionsChangedError: the host is not what the plan probed, or changed during the trial.
@@ -46,10 +45,8 @@ def benchmark(
             "shard": str(shard),
             "samples": str(samples),
             "threads": parameters["threads"],
-            "warmup_iterations": protocol["warmup_iterations"],
-            "iterations": protocol["iterations"],
+            "protocol": protocol,
             "stage_images": STAGE_IMAGES,
-            "idle_s": IDLE_S,
             **more,
         }
         measured = run(task, request, progress, memory_limit_bytes(), TIME_LIMIT_S)
@@ -61,6 +58,7 @@ def benchmark(
         device=parameters["device"],
         trial=parameters["trial"],
         protocol=protocol["name"],
+        protocol_values={name: value for name, value in protocol.items() if name != "name"},
         warmup_iterations=protocol["warmup_iterations"],
         iterations=protocol["iterations"],
         threads=parameters["threads"],

@@ -1,83 +1,133 @@
-"""One trial, in a process of its own: warm-up, timed inferences, energy, stages.
+"""One trial, in a process of its own: rest, idle power, warm-up, timed inferences, energy, stages.
 
 Called in a child (see ``isolate``). While inferences are timed nothing else happens in the process: garbage
-collection is off, and progress is told between two inferences, at most twice a second.
+collection is off, and progress is told between two inferences, at most twice a second. Power is sampled by another
+process (see ``watch``). Where it can be read, inferring goes on after the last timed inference until the power's
+window is full: energies need seconds, percentiles need a count.
 """
 
 import gc
 import re
 import time
-from typing import Any, Dict, List, Mapping, Tuple
+from typing import Any, Dict, List, Mapping, Optional, Tuple
 
 import numpy as np
 
-from edgejoule_agent import contention, sensors
+from edgejoule_agent import conditions, contention, sensors
 from edgejoule_agent.engines import Engine, load
-from edgejoule_agent.errors import ShardError
+from edgejoule_agent.errors import OutOfMemoryError, ShardError
 from edgejoule_agent.isolate import Progress
 from edgejoule_agent.postprocess import detect
 from edgejoule_agent.preprocess import decode, prepare
 from edgejoule_agent.shards import ShardReader
+from edgejoule_agent.watch import Supply, Watch, supply
 
 PROGRESS_S = 0.5
+STREAMS = 2  # of the throughput: one copies while the other executes
+AGAINST_IDLE = ("idle_power_w", "idle_power_uncertainty_w", "energy_above_idle_mj", "energy_above_idle_uncertainty_mj")
+POWER = (
+    *("power_of", "power_w", "power_uncertainty_w", "energy_mj", "energy_uncertainty_mj", "sensor_error_mj"),
+    *AGAINST_IDLE,
+    *("sampling", "window_s", "window_inferences"),
+)
 
 
 def trial(request: Mapping[str, Any], progress: Progress) -> Dict[str, Any]:
     """Measure one engine.
 
-    ``request``: engine (file), engine_record, shard, threads, warmup_iterations, iterations, stage_images,
-    idle_s (how long to watch the idle host, if its energy can be read), samples (npz to write).
+    ``request``: engine (file), engine_record, shard, threads, protocol (what a trial does, see core's
+    ``Protocol.measuring``), stage_images, samples (npz to write), root (where sys and proc lie, if not in /).
 
     Returns:
         The measured part of a BenchmarkRecord, ``absent`` included.
     """
-    record = request["engine_record"]
+    record, protocol, root = request["engine_record"], request["protocol"], request.get("root", "/")
     with ShardReader(request["shard"]) as reader:
         if not reader.ids:
             raise ShardError(f"{request['shard']}: holds no image; give the evaluation set at least one per shard")
         first = prepare(decode(reader.read(reader.ids[0])), record["model"])[0]
 
-    rapl = sensors.find_rapl()
-    idle_power_w = _idle_power_w(rapl, request["idle_s"]) if rapl.packages else None
-    start = time.perf_counter()
-    engine = load(request["engine"], record, request["threads"])
-    load_ms = 1e3 * (time.perf_counter() - start)
-    with engine:
-        _timed(engine, first, request["warmup_iterations"], progress, "warm-up inferences")
-        throttles = sensors.throttle_counts()
-        before, energy_before = contention.snapshot(), rapl.read_uj()
-        latency_ms = _timed(engine, first, request["iterations"], progress, "inferences")
-        energy_after, after = rapl.read_uj(), contention.snapshot()
-        throttled = sensors.throttled(throttles, sensors.throttle_counts())
-        peak_mb = memory_peak_mb()  # before the pictures of the stages, which are no part of the engine
-        with ShardReader(request["shard"]) as reader:
-            images = [decode(reader.read(image_id)) for image_id in reader.ids[: request["stage_images"]]]
-        stages_ms = _stages(engine, images, record["model"], progress)
+    started_at = utc_now()
+    settled, unsettled = conditions.settle(protocol, progress, root)
+    source = supply(root)
+    with Watch(source, root, period_s=protocol["power_sampling_ms"] / 1e3) as watch:
+        rest = None if watch.absent else (watch.mark(), watch.rest(protocol["idle_s"]))
+        start = time.perf_counter()
+        engine = load(request["engine"], record, request["threads"])
+        load_ms = 1e3 * (time.perf_counter() - start)
+        with engine:
+            _timed(engine, first, protocol["warmup_iterations"], progress, "warm-up inferences")
+            before, begin = contention.snapshot(), watch.mark()
+            latency_ms, execution_ms = _timed(engine, first, protocol["iterations"], progress, "inferences")
+            more = 0
+            if not watch.absent:
+                more = _keep_busy(engine, first, begin.time_s, protocol["power_window_s"], progress)
+            end, after = watch.mark(closing=True), contention.snapshot()
+            peak_mb = memory_peak_mb()  # before the pictures of the stages, which are no part of the engine
+            overlapped, not_overlapped = _throughput(engine, first, protocol["iterations"], record)
+            with ShardReader(request["shard"]) as reader:
+                images = [decode(reader.read(image_id)) for image_id in reader.ids[: request["stage_images"]]]
+            stages_ms = _stages(engine, images, record["model"], progress)
+            device_bytes = engine.device_memory_bytes
+        inferences = protocol["iterations"] + more
+        power, absent = tell_power(source, watch.energy(begin, end, inferences, rest), inferences)
+        throttled = watch.throttled(begin, end)
+    samples = {"latency_ms": latency_ms}
+    if execution_ms is not None:
+        samples["execution_ms"] = execution_ms
     with open(request["samples"], "wb") as file:
-        np.savez(file, latency_ms=latency_ms)
+        np.savez(file, **samples)
 
-    temperature_c, no_temperature = sensors.temperature_c()
-    absent = {} if temperature_c is not None else {"temperature_c": no_temperature}
-    power_w = energy_mj = None
-    if rapl.packages:
-        joules = rapl.joules_between(energy_before, energy_after)
-        power_w = joules / (after.wall_s - before.wall_s)
-        energy_mj = 1e3 * joules / request["iterations"]
-    else:
-        absent.update(dict.fromkeys(("power_w", "energy_mj", "idle_power_w"), rapl.absent))
-    return {
-        "latency_ms": summarize(latency_ms),
-        "stages_ms": stages_ms,
-        "load_ms": load_ms,
-        "memory_peak_mb": peak_mb,
-        "power_w": power_w,
-        "energy_mj": energy_mj,
-        "idle_power_w": idle_power_w,
-        "temperature_c": temperature_c,
-        "throttled": throttled,
-        "contention": contention.between(before, after),
-        "absent": absent,
-    }
+    runtime = record["hardware"]["runtime"]
+    temperature_c, no_temperature = sensors.temperature_c(root)
+    measured = dict(
+        power,
+        execution_ms=None if execution_ms is None else summarize(execution_ms),
+        preconditioning=settled,
+        throughput=overlapped,
+        device_memory_mb=None if device_bytes is None else device_bytes / 1e6,
+        temperature_c=temperature_c,
+    )
+    reasons = dict(
+        absent,
+        execution_ms=f"{runtime} does not time its execution apart from the call",
+        preconditioning=unsettled,
+        throughput=not_overlapped,
+        device_memory_mb=f"engines of {runtime} are in the process's own memory",
+        temperature_c=no_temperature,
+    )
+    return dict(
+        measured,
+        started_at=started_at,
+        latency_ms=summarize(latency_ms),
+        stages_ms=stages_ms,
+        load_ms=load_ms,
+        memory_peak_mb=peak_mb,
+        throttled=throttled.throttled,
+        throttled_evidence=throttled.evidence,
+        contention=contention.between(before, after),
+        absent={name: reasons[name] for name, value in measured.items() if value is None},
+    )
+
+
+def tell_power(
+    source: Supply, energy: Tuple[Optional[Dict[str, Any]], str], inferences: int
+) -> Tuple[Dict[str, Any], Dict[str, str]]:
+    """The fields ``POWER`` of a BenchmarkRecord from ``Watch.energy``, and the reason for each that is None."""
+    found, reason = energy
+    if found is None:
+        return dict.fromkeys(POWER), dict.fromkeys(POWER, reason)
+    sampling = {name: found[name] for name in ("period_s", "max_gap_s", "samples")}
+    sampling["realtime"] = found["realtime"] or "no sampler: the counters miss nothing"
+    fields = {name: found[name] for name in POWER if name in found}
+    fields.update(power_of=source.of, sampling=sampling, window_inferences=inferences)
+    why = {"sensor_error_mj": "no data sheet tells this sensor's largest error"}
+    return fields, dict(why, **dict.fromkeys(AGAINST_IDLE, found["idle_absent"]))
+
+
+def utc_now() -> str:
+    """The time as records write it: UTC, ISO 8601."""
+    return time.strftime("%Y-%m-%dT%H:%M:%S+00:00", time.gmtime())
 
 
 def summarize(latency_ms: Any) -> Dict[str, Any]:
@@ -103,9 +153,13 @@ def memory_peak_mb() -> float:
     return int(found.group(1)) * 1024 / 1e6
 
 
-def _timed(engine: Engine, image: Any, iterations: int, progress: Progress, unit: str) -> Any:
-    """Latencies of ``iterations`` inferences, float64[iterations] in ms, the clock around ``infer`` alone."""
+def _timed(engine: Engine, image: Any, iterations: int, progress: Progress, unit: str) -> Tuple[Any, Optional[Any]]:
+    """Latencies of ``iterations`` inferences, float64[iterations] in ms, the clock around ``infer`` alone.
+
+    Beside them the executions alone, where the engine times these.
+    """
     samples_ms = np.zeros(iterations, dtype=np.float64)
+    executions_ms = np.full(iterations, np.nan)
     clock = time.perf_counter
     told = clock()
     gc.collect()
@@ -116,12 +170,45 @@ def _timed(engine: Engine, image: Any, iterations: int, progress: Progress, unit
             engine.infer(image)
             end = clock()
             samples_ms[number] = 1e3 * (end - start)
+            if engine.execution_ms is not None:
+                executions_ms[number] = engine.execution_ms
             if end - told > PROGRESS_S:
                 progress(number + 1, iterations, unit)
                 told = clock()
     finally:
         gc.enable()
-    return samples_ms
+    return samples_ms, executions_ms if np.isfinite(executions_ms).all() and iterations else None
+
+
+def _keep_busy(engine: Engine, image: Any, begin_s: float, window_s: float, progress: Progress) -> int:
+    """Infer on until ``window_s`` after ``begin_s`` (monotonic), and how often that was; no clock around any."""
+    clock, done = time.monotonic, 0
+    told = now = clock()
+    gc.disable()
+    try:
+        while now < begin_s + window_s:
+            engine.infer(image)
+            done += 1
+            now = clock()
+            if now - told > PROGRESS_S:
+                progress(round(now - begin_s), round(window_s), "seconds of the power's window")
+                told = now
+    finally:
+        gc.enable()
+    return done
+
+
+def _throughput(
+    engine: Engine, image: Any, inferences: int, record: Mapping[str, Any]
+) -> Tuple[Optional[Dict[str, Any]], str]:
+    """A Throughput record, or None and why."""
+    try:
+        found = engine.throughput(image, STREAMS, inferences)
+    except OutOfMemoryError as error:
+        return None, f"{STREAMS} streams: {error}"
+    if found is None:
+        return None, f"engines of {record['hardware']['runtime']} take one inference at a time here"
+    return dict(found._asdict()), ""
 
 
 def _stages(engine: Engine, images: List[Any], manifest: Mapping[str, Any], progress: Progress) -> Dict[str, float]:
@@ -138,10 +225,3 @@ def _stages(engine: Engine, images: List[Any], manifest: Mapping[str, Any], prog
         totals += np.diff(marks)
         progress(number + 1, len(images), "images through all stages")
     return dict(zip(("pre", "infer", "post"), (1e3 * totals / len(images)).tolist()))
-
-
-def _idle_power_w(rapl: sensors.Rapl, seconds: float) -> float:
-    before, start = rapl.read_uj(), time.perf_counter()
-    time.sleep(seconds)
-    after, end = rapl.read_uj(), time.perf_counter()
-    return rapl.joules_between(before, after) / (end - start)

@@ -1,10 +1,10 @@
 """Watch the power of this device while something runs on it, and say what that took.
 
-    with Watch(total=("VDD_IN",)) as watch:
+    with Watch(supply()) as watch:
         rest = watch.mark(), watch.rest(10)
         begin = watch.mark()
         ...                                    # many inferences, 10 s or more
-        end = watch.mark()
+        end = watch.mark(closing=True)
         found, reason = watch.energy(begin, end, inferences, rest)
 
 A board's power is sampled on its total rail (or several are added, none of which feeds another). A host's comes from
@@ -16,12 +16,38 @@ from typing import Any, Dict, NamedTuple, Optional, Sequence, Tuple
 
 import numpy as np
 
+from edgejoule_agent import boards, jetson
 from edgejoule_agent.energy import Accuracy, Energy, Resolution, above_idle, from_counters, integrate
 from edgejoule_agent.errors import SensorError
 from edgejoule_agent.sampler import PERIOD_S, Sampler, Samples
 from edgejoule_agent.sensors.rails import pick_rails
 from edgejoule_agent.sensors.rapl import STEP_J, UPDATE_S, find_rapl
 from edgejoule_agent.sensors.throttle import Snapshot, Verdict, snapshot, verdict
+
+
+class Supply(NamedTuple):
+    """What tells how much power a device takes."""
+
+    rails: Tuple[str, ...]  # of a board: those that together hold what it takes, none of which feeds another
+    of: str  # of what the power is, and what is not in it
+    absent: str  # why nothing tells; empty where something does
+
+
+def supply(root: str = "/") -> Supply:
+    """A board's total by the table of boards, never a sum of overlapping rails; a host's RAPL counters."""
+    facts = jetson.probe(root)
+    if facts is None:
+        absent = find_rapl(root).absent
+        return Supply((), "the processor packages, by RAPL; not in it: the rest of the machine", absent)
+    found = boards.board_of([facts["module"] or ""])
+    if found is None:
+        return Supply((), "", f"which rail holds the others is not known of this board: {facts['absent']['board']}")
+    rails = found[0].rails
+    names = rails.add if rails.total is None else (rails.total,)
+    if not names:
+        return Supply((), "", rails.why)
+    words = f"rail {names[0]}" if len(names) == 1 else f"rails {' + '.join(names)}, since {rails.why}"
+    return Supply(names, words + (f"; not in it: {rails.leaves_out}" if rails.leaves_out else ""), "")
 
 
 class Mark(NamedTuple):
@@ -36,17 +62,15 @@ class Watch:
     """Sees the device's power from ``with`` to its end. Never fails for want of a sensor: ``energy`` tells the reason.
 
     Args:
-        total: names of the rails that together feed the board; none on a host.
+        source: what tells the power.
         realtime: ask for real-time scheduling of the sampler.
     """
 
-    def __init__(
-        self, total: Sequence[str] = (), root: str = "/", realtime: bool = False, period_s: float = PERIOD_S
-    ) -> None:
-        self._root, self._total, self._period_s = root, list(total), period_s
+    def __init__(self, source: Supply, root: str = "/", realtime: bool = False, period_s: float = PERIOD_S) -> None:
+        self._root, self._total = root, list(source.rails)
         self._rapl = find_rapl(root)
-        self._sampler = Sampler(total, root, period_s, realtime) if total else None
-        self._absent = "" if total else self._rapl.absent
+        self._sampler = Sampler(self._total, root, period_s, realtime) if self._total else None
+        self._absent = source.absent
 
     def __enter__(self) -> "Watch":
         if self._sampler is not None:
@@ -61,20 +85,27 @@ class Watch:
             self._sampler.__exit__()
             self._sampler.close()
 
-    def mark(self) -> Mark:
-        """This moment. Takes milliseconds, so call it beside what is timed, not in it."""
-        look, counters_uj = snapshot(self._root), {}
+    @property
+    def absent(self) -> str:
+        """Why no power can be told; empty where it can, as far as is known yet. Ask within the ``with``."""
+        return self._absent
+
+    def mark(self, closing: bool = False) -> Mark:
+        """This moment. A look for throttling takes milliseconds: before it or, ``closing`` what is timed, after it."""
+        look = None if closing else snapshot(self._root)
+        counters_uj: Dict[str, int] = {}
         if self._sampler is None and not self._absent:
             try:
                 counters_uj = self._rapl.read_uj()
             except SensorError as error:
                 self._absent = str(error)
-        return Mark(time.monotonic(), counters_uj, look)
+        now_s = time.monotonic()
+        return Mark(now_s, counters_uj, snapshot(self._root) if look is None else look)
 
     def rest(self, seconds: float) -> Mark:
         """Wait, and mark the end of it."""
         time.sleep(seconds)
-        return self.mark()
+        return self.mark(closing=True)
 
     def energy(
         self, begin: Mark, end: Mark, inferences: int, rest: Optional[Tuple[Mark, Mark]] = None

@@ -2,6 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import numpy as np
+from scipy.stats import t as student
+
+LEVEL = 0.95
+
 
 def energy_per_inference_mj(power_w: float, latency_ms: float) -> float:
     """Energy/Inf. = P_loaded x latency, in millijoules. The board's whole draw, idle part included.
@@ -23,3 +30,18 @@ def map_per_joule(ap50: float, energy_mj: float) -> float:
     2968
     """
     return 100 * ap50 / (energy_mj / 1000)
+
+
+def uncertainty(own: float, trials: Sequence[float]) -> float:
+    """Half-width at 95 % of the mean of several trials' energies.
+
+    Two parts add as squares (GUM 5.1.2): what each trial states, as the mean, since steps of one sensor err alike in
+    all of them; and how far the mean may be off by their scatter, t s / sqrt(n) with n - 1 degrees of freedom (GUM
+    4.2.3, G.3). One trial shows no scatter.
+
+    >>> uncertainty(0.3, [10.0]), round(uncertainty(0.3, [10.0, 10.4, 10.2, 10.1, 10.3]), 3)
+    (0.3, 0.359)
+    """
+    n = len(trials)
+    scatter = float(student.ppf((1 + LEVEL) / 2, n - 1) * np.std(trials, ddof=1) / np.sqrt(n)) if n > 1 else 0.0
+    return float(np.hypot(own, scatter))

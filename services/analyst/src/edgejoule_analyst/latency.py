@@ -15,19 +15,19 @@ from edgejoule.records import Latency
 FloatArray = NDArray[np.float64]
 
 
-def load_samples_ms(path: Path) -> FloatArray:
+def load_samples_ms(path: Path, name: str = "latency_ms") -> FloatArray:
     """The samples of one trial, in milliseconds, in the order in which they were taken.
 
     Raises:
-        DataError: the file is not an npz with a non-empty vector ``latency_ms`` of positive numbers.
+        DataError: the file is not an npz with a non-empty vector of that name, of positive numbers.
     """
     try:
         with np.load(path, allow_pickle=False) as arrays:
-            samples: FloatArray = arrays["latency_ms"].astype(np.float64)
+            samples: FloatArray = arrays[name].astype(np.float64)
     except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
         raise DataError(f"{path} is not a samples file ({error}); run the benchmark step again") from error
     if samples.ndim != 1 or not samples.size or not np.all(np.isfinite(samples) & (samples > 0)):
-        raise DataError(f"{path}: latency_ms is not a vector of positive numbers; run the benchmark step again")
+        raise DataError(f"{path}: {name} is not a vector of positive numbers; run the benchmark step again")
     return samples
 
 

@@ -53,10 +53,11 @@ class Ended:
 
 @dataclass(frozen=True)
 class Trial:
-    """One trial's record and its samples, in milliseconds."""
+    """One trial's record and its samples, in milliseconds; the executions alone where the engine timed them."""
 
     record: BenchmarkRecord
     samples_ms: FloatArray
+    executions_ms: FloatArray | None = None
 
 
 @dataclass(frozen=True)
@@ -127,7 +128,9 @@ def _trials(index: int, inputs: Mapping[str, Path]) -> list[Trial | Ended]:
         if isinstance(record, Ended):
             trials.append(record)
         else:
-            trials.append(Trial(record, load_samples_ms(inputs[f"samples-{index}-{number}"])))
+            samples = inputs[f"samples-{index}-{number}"]
+            executions_ms = None if record.execution_ms is None else load_samples_ms(samples, "execution_ms")
+            trials.append(Trial(record, load_samples_ms(samples), executions_ms))
     return trials
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, get_args
 
-from edgejoule.records import EngineRecord, Evidence, Interval, Row, ScoreRecord, Status
+from edgejoule.records import BenchmarkRecord, EngineRecord, Evidence, Interval, Row, ScoreRecord, Status
 from edgejoule_analyst import efficiency, latency
 from edgejoule_analyst.bootstrap import Estimate
 from edgejoule_analyst.comparison import Metric
@@ -16,12 +16,19 @@ BYTES_PER_MB = 1e6
 ACCURACY = ("ap", "ap50", "ap75", "ap_small", "ap_medium", "ap_large", "ar100")
 FROM_SCORE = (*ACCURACY, "operating_point", "fidelity", "accuracy_from")
 FROM_BUILD = ("ran_as", "runtime", "size_mb", "params_m", "gmacs", "int8_share")
+ENERGIES = {
+    "energy_mj": "energy_uncertainty_mj",
+    "energy_above_idle_mj": "energy_above_idle_uncertainty_mj",
+}
+"""Fields of a trial and of a row, and what holds their uncertainty."""
 FROM_TRIALS = (
     "latency_ms",
+    "execution_ms",
     "fps",
     "stages_ms",
     "power_w",
-    "energy_mj",
+    *ENERGIES,
+    *ENERGIES.values(),
     "memory_peak_mb",
     "throttled",
     "contended",
@@ -172,6 +179,8 @@ def make_evidence(measured: Measurements, accuracy: Mapping[Metric, Estimate] | 
         first = trials[0].record
         values |= {
             "latency_curve_ms": latency.quantile_curve_ms([trial.samples_ms for trial in trials]),
+            "started_at": [trial.record.started_at for trial in trials],
+            "power_of": first.power_of,
             "trial_means_ms": [float(trial.samples_ms.mean()) for trial in trials],
             "warmup_iterations": first.warmup_iterations,
             "iterations": first.iterations,
@@ -212,14 +221,20 @@ def _put_trials(row: _Values, trials: Sequence[Trial], endings: Sequence[Ended])
     pooled = latency.pool([trial.samples_ms for trial in trials])
     records = [trial.record for trial in trials]
     row.put("latency_ms", pooled, "")
+    executions = [trial.executions_ms for trial in trials if trial.executions_ms is not None]
+    whole = len(executions) == len(trials)
+    row.put("execution_ms", latency.pool(executions) if whole else None, _first_reason(trials, "execution_ms"))
     row.put("fps", latency.frames_per_second(pooled.mean), "")
     stages = [record.stages_ms for record in records if record.stages_ms is not None]
     whole = len(stages) == len(records)
     mean_stages = {name: _mean(of_trial[name] for of_trial in stages) for name in stages[0]} if whole else None
     row.put("stages_ms", mean_stages, _first_reason(trials, "stages_ms"))
-    for name in ("power_w", "energy_mj"):
-        values = [value for record in records if (value := getattr(record, name)) is not None]
-        row.put(name, _mean(values) if len(values) == len(records) else None, _first_reason(trials, name))
+    for name in ("power_w", *ENERGIES):
+        row.put(name, _mean_of_all(records, name), _first_reason(trials, name))
+    for name, uncertainty in ENERGIES.items():
+        own = _mean_of_all(records, uncertainty)
+        both = None if own is None else efficiency.uncertainty(own, [getattr(record, name) for record in records])
+        row.put(uncertainty, both, _first_reason(trials, uncertainty))
     peaks = [record.memory_peak_mb for record in records if record.memory_peak_mb is not None]
     whole = len(peaks) == len(records)
     row.put("memory_peak_mb", max(peaks) if whole else None, _first_reason(trials, "memory_peak_mb"))
@@ -242,6 +257,12 @@ def _is_simulated(measured: Measurements) -> bool:
 
 def _first_reason(trials: Sequence[Trial], name: str) -> str:
     return next((trial.record.absent[name] for trial in trials if name in trial.record.absent), "")
+
+
+def _mean_of_all(records: Sequence[BenchmarkRecord], name: str) -> float | None:
+    """The mean of a field over trials, if every trial has it."""
+    values = [value for record in records if (value := getattr(record, name)) is not None]
+    return _mean(values) if len(values) == len(records) else None
 
 
 def _interval(estimate: Estimate) -> Interval:

@@ -155,26 +155,79 @@ class Contention(Record):
     )
 
 
+class Preconditioning(Record):
+    """How the device was brought to its starting temperature, and whether it got there."""
+
+    waited_s: float = Field(description="rest and waiting together")
+    temp_c: float | None = Field(description="at its end; null where no temperature can be read")
+    slope_c_min: float | None = Field(description="of its last seconds, °C per minute")
+    reached: Literal["yes", "no", "unknown"] = Field(description="within the protocol's band and slope")
+    words: str
+
+
+class Sampling(Record):
+    """How a window's power was sampled. Counters that miss nothing are read twice and have no gap."""
+
+    period_s: float = Field(description="median interval between readings")
+    max_gap_s: float
+    samples: int
+    realtime: str = Field(description="real-time scheduling of the sampler: yes, or why not")
+
+
+class Throughput(Record):
+    """Many inferences under way at a time."""
+
+    images_per_s: float
+    streams: int
+    inferences: int
+    wall_s: float
+
+
 class BenchmarkRecord(Measured):
-    """Output ``record`` of a ``benchmark`` step: one trial. Output ``samples`` (npz) holds all of ``latency_ms``."""
+    """Output ``record`` of a ``benchmark`` step: one trial.
+
+    Output ``samples`` (npz) holds all of ``latency_ms``, and ``execution_ms`` where the engine times it. Uncertainties
+    are half-widths at 95 %.
+    """
 
     device: str
     trial: int
     protocol: str
+    protocol_values: dict[str, Any] = Field(description="all that it says of one trial")
     warmup_iterations: int
     iterations: int
     threads: int
-    latency_ms: Latency
+    started_at: str = Field(description="UTC; tells the order in which cells were measured")
+    preconditioning: Preconditioning | None
+    latency_ms: Latency = Field(description="from image to boxes and scores by wall clock, copies included")
+    execution_ms: Latency | None = Field(
+        description="the execution alone by the device's clock, no copies: the paper's t_inf"
+    )
+    throughput: Throughput | None
     stages_ms: dict[Literal["pre", "infer", "post"], float] | None = Field(
         description="mean per image of decoding-free pre-processing, inference and post-processing (Eq. 11)"
     )
     load_ms: float | None
-    memory_peak_mb: float | None
-    power_w: float | None
-    energy_mj: float | None
-    idle_power_w: float | None
-    temperature_c: float | None
+    memory_peak_mb: float | None = Field(description="greatest resident memory of the measuring process")
+    device_memory_mb: float | None = Field(description="what loading the engine took of the GPU's memory")
+    power_of: str | None = Field(description="what the power is of, and what is not in it")
+    power_w: float | None = Field(description="mean over the window")
+    power_uncertainty_w: float | None
+    energy_mj: float | None = Field(description="per inference, idling included")
+    energy_uncertainty_mj: float | None = Field(description="sampling, resolution and gaps")
+    sensor_error_mj: float | None = Field(
+        description="the sensor's own by its data sheet; alike in all rows of a board"
+    )
+    idle_power_w: float | None = Field(description="before this trial, without the engine")
+    idle_power_uncertainty_w: float | None
+    energy_above_idle_mj: float | None = Field(description="per inference, beyond what idling for as long takes")
+    energy_above_idle_uncertainty_mj: float | None
+    sampling: Sampling | None
+    window_s: float | None = Field(description="length of the window whose energy was taken")
+    window_inferences: int | None = Field(description="in that window; the timed ones are the first of them")
+    temperature_c: float | None = Field(description="at the end")
     throttled: Literal["yes", "no", "unknown"]
+    throttled_evidence: str = Field(description="by what, in words")
     contention: Contention
     environment: dict[str, Any] = Field(description="probe of the device before; equal after, or the trial is void")
     simulated: bool
@@ -275,6 +328,7 @@ class Row(Measured):
     operating_point: OperatingPoint | None
     fidelity: Fidelity | None
     latency_ms: Latency | None
+    execution_ms: Latency | None = Field(description="the execution alone by the device's clock: the paper's t_inf")
     fps: float | None = Field(description="1000 / latency_ms.mean")
     stages_ms: dict[Literal["pre", "infer", "post"], float] | None
     size_mb: float | None = Field(description="serialized engine, 1e6 bytes")
@@ -283,6 +337,11 @@ class Row(Measured):
     int8_share: float | None
     power_w: float | None
     energy_mj: float | None
+    energy_uncertainty_mj: float | None = Field(
+        description="half-width at 95 %: the trials' own (mean) and their scatter about the mean, added as squares"
+    )
+    energy_above_idle_mj: float | None
+    energy_above_idle_uncertainty_mj: float | None
     map_per_joule: float | None = Field(description="100 x AP50 / energy in joules")
     memory_peak_mb: float | None
     throttled: Literal["yes", "no", "unknown"] | None
@@ -330,6 +389,10 @@ class Evidence(Record):
         default_factory=list, description="0th, 1st, ..., 100th percentile of the pooled samples"
     )
     trial_means_ms: list[float] = Field(default_factory=list)
+    started_at: list[str] = Field(
+        default_factory=list, description="of each trial, UTC: in which order rows were measured"
+    )
+    power_of: str | None = Field(None, description="what the power is of, and what is not in it")
     warmup_iterations: int | None = None
     iterations: int | None = Field(None, description="timed inferences per trial")
     threads: int | None = None

@@ -193,10 +193,15 @@ def _bounds(schema: Any) -> str:
 def _presets() -> str:
     lines = [f"| key | {' | '.join(f'`{name}`' for name in PRESETS)} | |", f"| --- |{' --- |' * len(PRESETS)} --- |"]
     for name, field in Protocol.model_fields.items():
-        values = " | ".join(str(getattr(preset, name)).lower() for preset in PRESETS.values())
+        values = " | ".join(_preset_value(getattr(preset, name)) for preset in PRESETS.values())
         if name != "name":
             lines.append(f"| `{name}` | {values} | {field.description or ''} |")
     return "\n".join([*lines, ""])
+
+
+def _preset_value(value: Any) -> str:
+    """As YAML has it."""
+    return str(list(value)) if isinstance(value, tuple) else str(value).lower()
 
 
 def files() -> Iterator[tuple[Path, str]]:

@@ -1,14 +1,32 @@
 """Engines: one small interface over the runtimes, and ``load``, which refuses what was built elsewhere."""
 
 import importlib
-from typing import Any, Callable, Dict, Mapping, Optional, Tuple
+from typing import Any, Callable, Dict, Mapping, NamedTuple, Optional, Tuple
 
 from edgejoule_agent.errors import EngineError
 from edgejoule_agent.host import hardware_class, simulating_class
 
 
+class Throughput(NamedTuple):
+    """A run of many inferences on several streams."""
+
+    images_per_s: float
+    streams: int
+    inferences: int
+    wall_s: float
+
+
 class Engine:
-    """A loaded engine; a context manager."""
+    """A loaded engine; a context manager.
+
+    Attributes:
+        execution_ms: of the last inference, by the device's own clock and without copies; None where the runtime does
+            not tell it.
+        device_memory_bytes: what loading it took of a GPU's memory; None where it takes none.
+    """
+
+    execution_ms: Optional[float] = None
+    device_memory_bytes: Optional[int] = None
 
     def infer(self, image: Any) -> Tuple[Any, Any]:
         """One inference; B is the batch the model was exported with, nearly always 1.
@@ -21,6 +39,14 @@ class Engine:
             them image by image.
         """
         raise NotImplementedError
+
+    def throughput(self, image: Any, streams: int, inferences: int) -> Optional[Throughput]:
+        """How fast with ``streams`` inferences under way at a time; None where a runtime has no streams.
+
+        Raises:
+            OutOfMemoryError: so many do not fit.
+        """
+        return None
 
     def close(self) -> None:
         """Free the runtime's memory."""
@@ -47,13 +73,21 @@ class Deferred(Engine):
     def infer(self, image: Any) -> Tuple[Any, Any]:
         if self._engine is None:
             self._engine = self._opener()
-        return self._engine.infer(image)
+            self.device_memory_bytes = self._engine.device_memory_bytes
+        found = self._engine.infer(image)
+        self.execution_ms = self._engine.execution_ms
+        return found
+
+    def throughput(self, image: Any, streams: int, inferences: int) -> Optional[Throughput]:
+        if self._engine is None:
+            self.infer(image)
+        return self._engine.throughput(image, streams, inferences) if self._engine is not None else None
 
     def close(self) -> None:
         """Free the runtime's memory; the next inference opens the engine anew."""
         if self._engine is not None:
             self._engine.close()
-            self._engine = None
+            self._engine = self.device_memory_bytes = None
 
 
 def open_engine(runtime: str, content: bytes, options: Mapping[str, str], threads: int) -> Engine:

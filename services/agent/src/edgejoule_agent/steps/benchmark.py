@@ -10,6 +10,7 @@ OUTPUTS = ("record", "samples")
 SOURCES = (
     "edgejoule_agent.benchmark",
     "edgejoule_agent.boards",
+    "edgejoule_agent.conditions",
     "edgejoule_agent.contention",
     "edgejoule_agent.cpu",
     "edgejoule_agent.energy",

@@ -7,11 +7,11 @@ IExecutionContext): shapes are ``Dims``, iterable; bindings and tensor addresses
 """
 
 import time
-from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Tuple
+from typing import Any, Dict, List, Mapping, NamedTuple, Tuple
 
 import numpy as np
 
-from edgejoule_agent.engines import Engine
+from edgejoule_agent.engines import Engine, Throughput
 from edgejoule_agent.engines.tensorrt_engine import cuda as cudart
 from edgejoule_agent.engines.tensorrt_engine import releases
 from edgejoule_agent.engines.tensorrt_engine.log import collector, deserialize, start
@@ -33,15 +33,6 @@ class Memory(NamedTuple):
 
     taken_bytes: int  # fall of the device's free memory while it was loaded; others may move it too
     context_bytes: int  # scratch of one execution context, as TensorRT tells it
-
-
-class Throughput(NamedTuple):
-    """A run of many inferences on several streams."""
-
-    images_per_s: float
-    inferences: int
-    streams: int
-    wall_s: float
 
 
 def tensors_of(trt: Any, release: releases.Release, engine: Any) -> List[Tensor]:
@@ -159,7 +150,7 @@ class TensorRtEngine(Engine):
             taken_bytes=before - self._cuda.memory_bytes()[0],
             context_bytes=int(getattr(self._engine, self._release.context_memory)),
         )
-        self.execution_ms: Optional[float] = None
+        self.device_memory_bytes = self.memory.taken_bytes
 
     def _new_lane(self) -> Lane:
         return Lane(self._cuda, self._release, self._engine, self.tensors)
@@ -198,7 +189,7 @@ class TensorRtEngine(Engine):
         finally:
             for lane in lanes[1:]:
                 lane.close()
-        return Throughput(inferences * image.shape[0] / wall_s, inferences, streams, wall_s)
+        return Throughput(inferences * image.shape[0] / wall_s, streams, inferences, wall_s)
 
     def _check(self, image: Any) -> None:
         wanted = next(tensor.shape for tensor in self.tensors if tensor.is_input)
