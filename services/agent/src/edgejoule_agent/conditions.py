@@ -56,7 +56,7 @@ def settle(protocol: Mapping[str, Any], progress: Progress, root: str = "/") -> 
 
 
 def judge(seen: Sequence[Reading], band_c: Sequence[float], limit_c_min: float) -> Judged:
-    """Whether the last ``SPAN_S`` of readings are within a band and flat enough.
+    """Whether the last reading is within a band and the last ``SPAN_S`` are flat enough.
 
     >>> judge([(float(s), 40 + s / 60) for s in range(31)], (5, 60), 2.0).words
     '40.5 °C, changing by +1.0 °C/min'
@@ -66,11 +66,12 @@ def judge(seen: Sequence[Reading], band_c: Sequence[float], limit_c_min: float) 
     if not seen:
         return Judged("unknown", None, None, "no temperature")
     now_s, temp_c = seen[-1]
-    recent = np.array([reading for reading in seen if reading[0] >= now_s - SPAN_S - LOOK_S])
+    long_ago = [number for number, reading in enumerate(seen) if reading[0] <= now_s - SPAN_S]
     words, within = f"{temp_c:.1f} °C", band_c[0] <= temp_c <= band_c[1]
     asked = "" if within else f"; asked for are {band_c[0]:g} to {band_c[1]:g} °C"
-    if now_s - recent[0, 0] < SPAN_S:
+    if not long_ago:
         return Judged("unknown", temp_c, None, f"{words}, watched for too short to tell how it changes{asked}")
+    recent = np.array(seen[long_ago[-1] :])
     slope_c_min = 60 * float(np.polyfit(recent[:, 0] - now_s, recent[:, 1], 1)[0])
     words += f", changing by {slope_c_min:+.1f} °C/min"
     flat = abs(slope_c_min) < limit_c_min
