@@ -20,6 +20,7 @@ BEFORE = f"{NAME}-before"
 
 DEVICE, TOKEN, SETTINGS = (f"edgejoule.{word}" for word in ("device", "token", "settings"))
 STATE = "/var/lib/edgejoule"
+METRICS = "0.0.0.0:9464"  # shown to the network: they hold no secret, and nobody can change anything there
 GPU_FILES = ("/dev/nvmap", "/dev/nvhost-gpu", "/dev/nvhost-ctrl-gpu", "/dev/nvgpu/igpu0/ctrl", "/dev/dri/renderD128")
 SMALL_GB = 1.0
 """Free disk we ask for where the base image is there. Chosen, not measured."""
@@ -227,7 +228,11 @@ def run_arguments(wanted: Wanted, image: Image, facts: Facts, token_made_at: str
     for path in (*MOUNTS, *image.mounts):
         if path in facts.there:
             words += ["--volume", f"{path}:{path}:ro"]
-    settings = {"EDGEJOULE_GATEWAY": wanted.gateway, "EDGEJOULE_TOKEN_FILE": f"{STATE}/token"}
+    settings = {
+        "EDGEJOULE_GATEWAY": wanted.gateway,
+        "EDGEJOULE_TOKEN_FILE": f"{STATE}/token",
+        "EDGEJOULE_METRICS": METRICS,
+    }
     if wanted.ca_sha256:
         settings["EDGEJOULE_GATEWAY_CA"] = f"{STATE}/{ca_file(wanted.ca_sha256)}"
     for name, value in settings.items():

@@ -10,11 +10,13 @@ import os
 import signal
 import sys
 import threading
-from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional
+from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional, Tuple
 
-from edgejoule_agent import host
+from edgejoule_agent import host, live
 from edgejoule_agent.connection import Connection
 from edgejoule_agent.errors import AgentError, SettingsError
+from edgejoule_agent.exporter.board import Board
+from edgejoule_agent.exporter.server import serving
 from edgejoule_agent.service import Service
 from edgejoule_agent.simulation import device as simulated
 from edgejoule_agent.simulation.declared import BOARDS
@@ -34,8 +36,12 @@ def main(arguments: Optional[List[str]] = None) -> int:
     try:
         token, heard = _token(options.token_file, os.environ), os.path.join(options.state, "heard")
         connection = Connection(options.gateway, token, options.ca, options.plain, heard)
-        with _alone(options.state), _device(options.simulate, options.state) as probe:
-            Service(connection, options.state, int(options.cache_gb * 1e9), stopping, probe=probe).serve()
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(_alone(options.state))
+            probe, root = stack.enter_context(_device(options.simulate, options.state))
+            port = stack.enter_context(_metrics(options.metrics, options.state, root))
+            cache_bytes = int(options.cache_gb * 1e9)
+            Service(connection, options.state, cache_bytes, stopping, probe=probe, metrics_port=port).serve()
     except AgentError as error:
         sys.stderr.write(f"{error}\n")
         return 1
@@ -84,6 +90,12 @@ def _options(arguments: Optional[List[str]]) -> Any:
         default=given("EDGEJOULE_SIMULATE"),
         help=f"play a board that is not there: {', '.join(sorted(BOARDS))} (EDGEJOULE_SIMULATE)",
     )
+    parser.add_argument(
+        "--metrics",
+        metavar="HOST:PORT",
+        default=given("EDGEJOULE_METRICS"),
+        help="where to show metrics to Prometheus, as in 0.0.0.0:9464 (EDGEJOULE_METRICS; nowhere)",
+    )
     parser.add_argument("--plain", action="store_true", help="allow http:// beyond this host")
     parser.add_argument("--probe", action="store_true", help="print what this device says of itself, as JSON, and end")
     options = parser.parse_args(arguments)
@@ -112,21 +124,40 @@ def _token(path: Optional[str], environment: Mapping[str, str]) -> str:
 
 
 @contextlib.contextmanager
-def _device(board: Optional[str], state: str) -> Iterator[Callable[[], Dict[str, Any]]]:
-    """What says what this device is: this host, or a board that is simulated for as long as the block lasts.
+def _device(board: Optional[str], state: str) -> Iterator[Tuple[Callable[[], Dict[str, Any]], str]]:
+    """What says what this device is, and where its files lie: this host, or a board simulated while the block lasts.
 
     Raises:
         SettingsError: no such board can be simulated.
     """
     if not board:
-        yield host.probe
+        yield host.probe, "/"
         return
     with running(Settings(board), os.path.join(state, "board")) as folder:
         os.environ[simulated.FOLDER] = folder  # for the steps, each in a process of its own
         try:
-            yield functools.partial(simulated.probe, board, root_of(folder))
+            yield functools.partial(simulated.probe, board, root_of(folder)), root_of(folder)
         finally:
             del os.environ[simulated.FOLDER]
+
+
+@contextlib.contextmanager
+def _metrics(address: Optional[str], state: str, root: str) -> Iterator[Optional[int]]:
+    """Show metrics while the block lasts, and have trials tell theirs; gives the port, or None where nobody wants any.
+
+    Raises:
+        SettingsError: they cannot be shown there.
+    """
+    if not address:
+        yield None
+        return
+    board = Board(root, simulated=root != "/", agent=host.installed_version("edgejoule-agent") or "unknown")
+    with serving(address, state, board) as port:
+        os.environ[live.VARIABLE] = state
+        try:
+            yield port
+        finally:
+            del os.environ[live.VARIABLE]
 
 
 @contextlib.contextmanager

@@ -88,6 +88,14 @@ def probe(root: str = "/", module_version: Optional[str] = None) -> Optional[Dic
     return dict(facts, absent=absent)
 
 
+def power_mode(root: str = "/") -> Optional[str]:
+    """The power mode that is on, or None where it cannot be told; see ``probe`` for the reason."""
+    try:
+        return _power_mode(root)[0]
+    except Unknown:
+        return None
+
+
 # --- what the hardware can ---------------------------------------------------------------------------
 
 

@@ -13,7 +13,7 @@ from typing import Any, Dict, List, Mapping, Optional, Tuple
 
 import numpy as np
 
-from edgejoule_agent import conditions, contention, sensors
+from edgejoule_agent import conditions, contention, live, sensors
 from edgejoule_agent.engines import Engine, load
 from edgejoule_agent.errors import OutOfMemoryError, ShardError
 from edgejoule_agent.isolate import Progress
@@ -160,7 +160,8 @@ def _timed(engine: Engine, image: Any, iterations: int, progress: Progress, unit
     """
     samples_ms = np.zeros(iterations, dtype=np.float64)
     executions_ms = np.full(iterations, np.nan)
-    clock = time.perf_counter
+    show = live.begin("warm-up" if unit.startswith("warm-up") else "measure")
+    shown, clock = 0, time.perf_counter
     told = clock()
     gc.collect()
     gc.disable()
@@ -174,9 +175,11 @@ def _timed(engine: Engine, image: Any, iterations: int, progress: Progress, unit
                 executions_ms[number] = engine.execution_ms
             if end - told > PROGRESS_S:
                 progress(number + 1, iterations, unit)
-                told = clock()
+                show(samples_ms[shown : number + 1])
+                shown, told = number + 1, clock()
     finally:
         gc.enable()
+    show(samples_ms[shown:])
     return samples_ms, executions_ms if np.isfinite(executions_ms).all() and iterations else None
 
 

@@ -43,6 +43,7 @@ class Service:
         stopping: set from outside to end :meth:`serve`.
         kinds: step kind to module.
         probe: says what this device is, as ``host.probe`` does.
+        metrics_port: where this agent shows metrics, for the gateway's list of devices; None where it shows none.
     """
 
     def __init__(
@@ -53,11 +54,13 @@ class Service:
         stopping: threading.Event,
         kinds: Optional[Dict[str, str]] = None,
         probe: Callable[[], Dict[str, Any]] = host.probe,
+        metrics_port: Optional[int] = None,
     ) -> None:
         self._connection = connection
         self._stopping = stopping
         self._kinds = KINDS if kinds is None else kinds
         self._probe = probe
+        self._metrics_port = metrics_port
         self._blobs = Blobs(os.path.join(state, "blobs"), cache_bytes)
         self._folder = os.path.join(state, "job")
         self._greeted = False
@@ -103,6 +106,7 @@ class Service:
             "kinds": versions,
             "hardware": probe["hardware"],
             "environment": probe["environment"],
+            "metrics_port": self._metrics_port,
         }
 
     def _wait_for_gateway(self, error: OutOfReachError) -> None:

@@ -44,6 +44,9 @@ class DeviceHello(Record):
     kinds: dict[str, int] = Field(description="step kind -> version of what this board can do")
     hardware: dict[str, Any] = Field(description="what an engine is bound to")
     environment: dict[str, Any] = Field(description="what a measurement is bound to")
+    metrics_port: Annotated[int, Field(ge=1, le=65535)] | None = Field(
+        default=None, description="where its metrics can be scraped; null where it shows none"
+    )
 
 
 class DeviceJob(Record):

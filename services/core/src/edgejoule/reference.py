@@ -1,6 +1,7 @@
 """Reference pages made from code: ``python -m edgejoule.reference`` writes them, ``--check`` compares.
 
-``docs/reference/cli.md`` from the command's own options, ``docs/reference/spec.md`` from the spec's models.
+``docs/reference/cli.md`` from the command's own options, ``docs/reference/spec.md`` from the spec's models,
+``docs/reference/metrics.md`` and the agent's table of metrics from ours.
 """
 
 from __future__ import annotations
@@ -17,11 +18,14 @@ from pydantic import BaseModel
 
 from edgejoule.cli import make_app
 from edgejoule.generated import bring_up_to_date
+from edgejoule.metrics import METRICS, Metric, agents_table
 from edgejoule.protocols import PRESETS, Protocol
 from edgejoule.spec import Spec
 
 CLI = Path("docs/reference/cli.md")
 SPEC = Path("docs/reference/spec.md")
+METRICS_PAGE = Path("docs/reference/metrics.md")
+AGENTS_METRICS = Path("services/agent/src/edgejoule_agent/metrics.json")
 
 _MADE = "<!-- made by python -m edgejoule.reference; change the code, not this page -->\n"
 
@@ -204,10 +208,47 @@ def _preset_value(value: Any) -> str:
     return str(list(value)) if isinstance(value, tuple) else str(value).lower()
 
 
+_METRICS_HEAD = """# Metrics
+
+What the processes of Edgejoule show to Prometheus at `/metrics`, where [`EDGEJOULE_METRICS`](settings.md) says so.
+Energy is a counter of joules beside a counter of the seconds that were observed; over any window their quotient is the
+mean power, `rate(edgejoule_board_energy_joules_total[1m]) / rate(edgejoule_board_energy_observed_seconds_total[1m])`.
+A value that could not be read is absent, never 0. A device's metrics get the label `device` from the gateway's list of
+devices when they are scraped; no label tells of a run, a step or an image.
+
+The live view is a view: results come from records, never from here.
+"""
+
+
+def metrics_page() -> str:
+    """Every metric of the table, by who shows it."""
+    parts = [_MADE, _METRICS_HEAD]
+    for title, exporter in _EXPORTERS:
+        parts.append(f"## {title}\n\n| metric | type | unit | labels | |\n| --- | --- | --- | --- | --- |")
+        parts[-1] += "".join(f"\n{_metric(metric)}" for metric in METRICS if exporter in metric.exporters) + "\n"
+    return "\n".join(parts)
+
+
+_EXPORTERS = (
+    ("A device: edgejoule-agent", "agent"),
+    ("The conductor", "conductor"),
+    ("A worker", "worker"),
+    ("The gateway", "gateway"),
+)
+
+
+def _metric(metric: Metric) -> str:
+    labels = "; ".join(f"`{name}`: {values}" for name, values in metric.labels.items())
+    bounds = f" Buckets up to {', '.join(f'{bound:g}' for bound in metric.buckets)}." if metric.buckets else ""
+    return f"| `{metric.name}` | {metric.kind} | {metric.unit} | {labels} | {metric.help}{bounds} |"
+
+
 def files() -> Iterator[tuple[Path, str]]:
     """Every page, relative to the repository, with its text."""
     yield CLI, cli_page()
     yield SPEC, spec_page()
+    yield METRICS_PAGE, metrics_page()
+    yield AGENTS_METRICS, agents_table()
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from typing import Any, Dict, List, Mapping
 
 import numpy as np
 
-from edgejoule_agent import conditions, contention, sensors
+from edgejoule_agent import conditions, contention, live, sensors
 from edgejoule_agent.engines import load
 from edgejoule_agent.errors import ShardError
 from edgejoule_agent.isolate import Progress
@@ -43,14 +43,18 @@ def trial(request: Mapping[str, Any], progress: Progress) -> Dict[str, Any]:
     layers = _layers_of_engine_that_runs(request)
 
     def work(iterations: int, least_s: float, unit: str) -> Worked:
-        told_s = [time.monotonic()]
+        told_s, shown = [time.monotonic()], [0]
+        show = live.begin("warm-up" if unit.startswith("warm-up") else "measure")
 
-        def meanwhile(done: int) -> None:
+        def meanwhile(times_ms: List[float]) -> None:
             if time.monotonic() > told_s[0] + PROGRESS_S:
-                progress(min(done, iterations), iterations, unit)
-                told_s[0] = time.monotonic()
+                progress(min(len(times_ms), iterations), iterations, unit)
+                show(times_ms[shown[0] :])
+                told_s[0], shown[0] = time.monotonic(), len(times_ms)
 
-        return back_to_back(layers, gpu, record["precision"], folder, iterations, least_s, meanwhile)
+        done = back_to_back(layers, gpu, record["precision"], folder, iterations, least_s, meanwhile)
+        show(done.times_ms[shown[0] :])
+        return done
 
     while read_status(folder)["gpu_load"] > 0:  # a trial before told its work a little ahead: see ``work``
         time.sleep(0.1)

@@ -33,12 +33,12 @@ def back_to_back(
     folder: str,
     iterations: int,
     least_s: float,
-    meanwhile: Callable[[int], Any],
+    meanwhile: Callable[[List[float]], Any],
 ) -> Worked:
     """At least so many inferences, and for at least so long, on the board in ``folder``.
 
     Args:
-        meanwhile: called about every ``CLOCK_S`` with the number of inferences so far.
+        meanwhile: called about every ``CLOCK_S`` with the times of all inferences so far, ms.
 
     Raises:
         EngineError: no board runs there any more.
@@ -57,7 +57,7 @@ def back_to_back(
             times_ms += [1e3 * takes_s] * several
             reached_s += several * takes_s
             time.sleep(max(0.0, reached_s - time.monotonic()))
-            meanwhile(len(times_ms))
+            meanwhile(times_ms)
         return Worked(times_ms, begin_s, reached_s)
     finally:
         pipe.close()

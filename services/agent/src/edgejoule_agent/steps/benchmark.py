@@ -20,8 +20,10 @@ SOURCES = (
     "edgejoule_agent.jetson",
     "edgejoule_agent.l4t",
     "edgejoule_agent.limits",
+    "edgejoule_agent.live",
     "edgejoule_agent.macs",
     "edgejoule_agent.measure",
+    "edgejoule_agent.metrics",
     "edgejoule_agent.optional",
     "edgejoule_agent.postprocess",
     "edgejoule_agent.preprocess",
@@ -35,6 +37,7 @@ SOURCES = (
 
 def run(job: Any) -> None:
     """Inputs engine, engine_record, images-000; parameters as in ``benchmark.benchmark``; outputs record, samples."""
+    from edgejoule_agent import live
     from edgejoule_agent.benchmark import benchmark
 
     with open(str(job.inputs["engine_record"]), encoding="utf-8") as file:
@@ -48,3 +51,4 @@ def run(job: Any) -> None:
         job.progress,
     )
     job.write_json("record", record)
+    live.keep(record)

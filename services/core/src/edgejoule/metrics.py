@@ -1,0 +1,328 @@
+"""Every metric that a process of ours shows to Prometheus: the one table of them.
+
+``docs/reference/metrics.md`` and the agent's ``metrics.json`` are made from it (``python -m edgejoule.reference``), and
+nothing is shown that it does not name. Names and units follow Prometheus' "Metric and label naming": base units, energy
+as a counter of joules, labels with few values. No label tells of a run, a step or an image.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+Exporter = Literal["agent", "conductor", "worker", "gateway"]
+
+LATENCY_S = (0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.015, 0.02, 0.03, 0.045, 0.065, 0.1, 0.15, 0.25, 0.5)
+"""Bounds of the latency histogram: 1 to 500 ms, each at most twice the one before."""
+
+DURATION_S = (0.5, 2.0, 5.0, 15.0, 60.0, 300.0, 900.0, 3600.0, 14400.0)
+"""Bounds of how long a step takes: from a look at the store to hours of training."""
+
+# labels, with the values that they can have
+_CELL: Mapping[str, str] = {
+    "detector": "the model, as the spec names it",
+    "precision": "`fp32`, `fp16`, `int8-ptq`, `int8-qat`, ...: the variant, as in a row",
+}
+_STAGE = "`warm-up`, `measure`"
+_QUEUE = {"queue": "`train`, `evaluate`, `analyze`, `device.NAME`"}
+_KIND = {"kind": "the step kinds"}
+_OUTCOME = "`ok`, `unsupported`, `failed`, `oom`, `throttled`, `unreachable`"
+_DEVICE = {"device": "the registered devices"}
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One metric.
+
+    Attributes:
+        kind: as Prometheus has it; an ``info`` is a gauge that is always 1 and tells by its labels.
+        unit: of its value, as people write it; empty for a count, a state or an info.
+        labels: to the values that each can have, for people.
+        exporters: the processes that show it.
+        buckets: upper bounds of a histogram.
+    """
+
+    name: str
+    kind: Literal["gauge", "counter", "histogram", "info"]
+    unit: str
+    exporters: tuple[Exporter, ...]
+    help: str
+    labels: Mapping[str, str] = field(default_factory=dict)
+    buckets: tuple[float, ...] = ()
+
+    @property
+    def type(self) -> str:
+        """The type that an exposition says."""
+        return "gauge" if self.kind == "info" else self.kind
+
+
+_AGENT: tuple[Exporter, ...] = ("agent",)
+_CONDUCTOR: tuple[Exporter, ...] = ("conductor",)
+_GATEWAY: tuple[Exporter, ...] = ("gateway",)
+_WORKER: tuple[Exporter, ...] = ("worker",)
+
+METRICS: tuple[Metric, ...] = (
+    # --- a device: what it is ---
+    Metric(
+        "edgejoule_device_info",
+        "info",
+        "",
+        _AGENT,
+        "What the device is. A simulated one says so here and nowhere else: join this to every query that shows it.",
+        {
+            "board": "the board, or the processor of a host",
+            "soc": "`tegra210`, ...; empty on a host",
+            "l4t": "release of its Linux for Tegra; empty on a host",
+            "jetpack": "release of its JetPack; empty on a host",
+            "agent": "version of edgejoule-agent",
+            "simulated": "`true`, `false`",
+        },
+    ),
+    Metric(
+        "edgejoule_power_mode_info",
+        "info",
+        "",
+        _AGENT,
+        "The power mode that the board is in; absent where there are none.",
+        {"mode": "the names that its nvpmodel.conf has"},
+    ),
+    Metric(
+        "edgejoule_power_source_info",
+        "info",
+        "",
+        _AGENT,
+        "What the board's energy is read from, and what that leaves out.",
+        {
+            "source": "`ina3221`, `ina238`, `rapl`, `none`",
+            "rails": "the rails that are added, with + between; empty where there is none",
+            "leaves_out": "what they do not feed",
+        },
+    ),
+    # --- its energy ---
+    Metric(
+        "edgejoule_board_energy_joules_total",
+        "counter",
+        "J",
+        _AGENT,
+        "Energy that the whole board took in the time that was observed: of its total rail, or of the CPU packages on "
+        "a host with RAPL. Absent while it cannot be read.",
+    ),
+    Metric(
+        "edgejoule_board_energy_observed_seconds_total",
+        "counter",
+        "s",
+        _AGENT,
+        "Time over which the board's energy was integrated. Joules per second of it are the mean power, whatever was "
+        "missed.",
+    ),
+    Metric(
+        "edgejoule_rail_energy_joules_total",
+        "counter",
+        "J",
+        _AGENT,
+        "Energy of a rail that is a part of the total. Parts may overlap: never add them up.",
+        {"rail": "the labels of the board's power monitors, without the total's"},
+    ),
+    Metric(
+        "edgejoule_rail_energy_observed_seconds_total",
+        "counter",
+        "s",
+        _AGENT,
+        "Time over which a rail's energy was integrated.",
+        {"rail": "as above"},
+    ),
+    Metric(
+        "edgejoule_rail_voltage_volts",
+        "gauge",
+        "V",
+        _AGENT,
+        "Voltage of a rail, the total's too.",
+        {"rail": "the labels of the board's power monitors"},
+    ),
+    # --- its heat, load and clocks ---
+    Metric(
+        "edgejoule_temperature_celsius",
+        "gauge",
+        "°C",
+        _AGENT,
+        "Temperature of a thermal zone.",
+        {"zone": "the types of the board's thermal zones"},
+    ),
+    Metric(
+        "edgejoule_trip_temperature_celsius",
+        "gauge",
+        "°C",
+        _AGENT,
+        "The lowest temperature at which the board itself does something of this kind about a zone.",
+        {"zone": "as above", "kind": "`active`, `passive`, `hot`, `critical`"},
+    ),
+    Metric(
+        "edgejoule_clock_hertz",
+        "gauge",
+        "Hz",
+        _AGENT,
+        "Clock now.",
+        {"clock": "`gpu`, `emc`, `cpu0`, ...; `gpu0`, ... of a host's NVIDIA GPUs"},
+    ),
+    Metric("edgejoule_gpu_load_ratio", "gauge", "0-1", _AGENT, "Share of time that the GPU is busy.", {"gpu": "`gpu`"}),
+    Metric("edgejoule_memory_available_bytes", "gauge", "bytes", _AGENT, "Memory that programs could still have."),
+    Metric("edgejoule_memory_total_bytes", "gauge", "bytes", _AGENT, "Memory that there is."),
+    Metric("edgejoule_swap_free_bytes", "gauge", "bytes", _AGENT, "Swap that is free."),
+    Metric(
+        "edgejoule_fan_duty_ratio",
+        "gauge",
+        "0-1",
+        _AGENT,
+        "How much of its full drive a fan is given.",
+        {"fan": "`fan`, `fan2`, ..."},
+    ),
+    Metric(
+        "edgejoule_fan_speed_rpm",
+        "gauge",
+        "1/min",
+        _AGENT,
+        "Speed of a fan that has a tachometer.",
+        {"fan": "`fan`, `fan2`, ..."},
+    ),
+    # --- whether it can be believed ---
+    Metric(
+        "edgejoule_throttle_verdict",
+        "gauge",
+        "",
+        _AGENT,
+        "1 for the verdict on the last half minute, 0 for the others. `unknown` is not `no`.",
+        {"verdict": "`yes`, `no`, `unknown`"},
+    ),
+    Metric(
+        "edgejoule_throttle_events_total",
+        "counter",
+        "",
+        _AGENT,
+        "Throttlings that the board's own counters saw since it started.",
+        {
+            "reason": "`under-voltage`, `average over-current`, `instantaneous over-current`, `core throttling`, "
+            "`package throttling`"
+        },
+    ),
+    Metric(
+        "edgejoule_sensor_up",
+        "gauge",
+        "",
+        _AGENT,
+        "1 where the sensor gives a value that can be; 0 where it is missing, wrong or stuck, and its value absent.",
+        {
+            "sensor": "name of the rail, zone, clock, ...",
+            "quantity": "`power`, `energy`, `temperature`, `clock`, `load`, `duty`, `speed`, `memory`",
+        },
+    ),
+    Metric(
+        "edgejoule_sensor_errors_total",
+        "counter",
+        "",
+        _AGENT,
+        "Readings that gave no value.",
+        {"sensor": "as above", "quantity": "as above"},
+    ),
+    Metric(
+        "edgejoule_sensors_age_seconds",
+        "gauge",
+        "s",
+        _AGENT,
+        "Since the sensors were last read. What is older than 10 s is not shown any more.",
+    ),
+    # --- what it does ---
+    Metric(
+        "edgejoule_job_running",
+        "gauge",
+        "",
+        _AGENT,
+        "1 while the device carries out a step of this kind.",
+        {"kind": "`build`, `benchmark`"},
+    ),
+    Metric("edgejoule_result_waiting", "gauge", "", _AGENT, "1 while a result waits to be delivered to the gateway."),
+    Metric(
+        "edgejoule_gateway_heard_timestamp_seconds",
+        "gauge",
+        "s",
+        _AGENT,
+        "When the gateway last answered, in seconds since 1970; absent before it ever did.",
+    ),
+    Metric(
+        "edgejoule_cell_info",
+        "info",
+        "",
+        _AGENT,
+        "The cell that is being measured; absent between two.",
+        {**_CELL, "stage": _STAGE},
+    ),
+    Metric(
+        "edgejoule_inference_latency_seconds",
+        "histogram",
+        "s",
+        _AGENT,
+        "Latency of each inference of a trial, for the live view; exact percentiles stand in the records.",
+        {**_CELL, "stage": _STAGE},
+        LATENCY_S,
+    ),
+    Metric(
+        "edgejoule_trial_latency_seconds",
+        "gauge",
+        "s",
+        _AGENT,
+        "Exact latency percentiles of the cell's last trial on this device, from its record.",
+        {**_CELL, "quantile": "`0.5`, `0.9`, `0.99`"},
+    ),
+    Metric(
+        "edgejoule_trial_energy_joules",
+        "gauge",
+        "J",
+        _AGENT,
+        "Energy per inference of the cell's last trial, from its record; absent where that is null.",
+        _CELL,
+    ),
+    Metric(
+        "edgejoule_trial_idle_power_watts",
+        "gauge",
+        "W",
+        _AGENT,
+        "Idle power of the board before the last trial that measured one: the base line under the power.",
+    ),
+    # --- disks, of whoever has one to fill ---
+    Metric(
+        "edgejoule_disk_free_bytes",
+        "gauge",
+        "bytes",
+        ("agent", "worker", "conductor", "gateway"),
+        "Space left where the process keeps its files.",
+        {"volume": "`state` of an agent, `workspace` of the others"},
+    ),
+    Metric(
+        "edgejoule_disk_size_bytes",
+        "gauge",
+        "bytes",
+        ("agent", "worker", "conductor", "gateway"),
+        "All the space there.",
+        {"volume": "as above"},
+    ),
+)
+
+
+def of_exporter(exporter: Exporter) -> list[Metric]:
+    """The metrics that a process of this kind may show."""
+    return [metric for metric in METRICS if exporter in metric.exporters]
+
+
+def agents_table() -> str:
+    """The agent's part as JSON, since the agent imports nothing of ours."""
+    table: dict[str, dict[str, Any]] = {
+        metric.name: {
+            "type": metric.type,
+            "help": metric.help,
+            "labels": list(metric.labels),
+            **({"buckets": metric.buckets} if metric.buckets else {}),
+        }
+        for metric in of_exporter("agent")
+    }
+    return json.dumps(table, indent=2, ensure_ascii=False) + "\n"
