@@ -20,7 +20,8 @@ SERVICES: dict[str, dict[str, Any]] = yaml.safe_load(COMPOSE)["services"]
 EXAMPLE = dict(re.findall(r"^([A-Z0-9_]+)=(.*)$", (ROOT / ".env.example").read_text(encoding="utf-8"), re.MULTILINE))
 DOCKERFILES = sorted([*ROOT.glob("services/*/Dockerfile"), *ROOT.glob("docker/*/Dockerfile")])
 ACCOUNT_OF = {"trainer-gpu": "trainer"}
-WITH_ACCOUNT = [name for name in SERVICES if name not in ("redis", "minio", "init", "host-agent")]
+NO_ACCOUNT = ("redis", "minio", "init", "host-agent", "prometheus", "grafana")
+WITH_ACCOUNT = [name for name in SERVICES if name not in NO_ACCOUNT]
 
 
 def variables(file: Path) -> dict[str, str]:
@@ -62,12 +63,13 @@ def test_service_uses_its_own_account_and_no_other(name: str) -> None:
     assert settings["EDGEJOULE_BROKER"].startswith(f"redis://{account}:")
 
 
-def test_hosts_agent_holds_its_token_and_sees_the_gateway_alone() -> None:
+def test_hosts_agent_holds_its_token_and_sees_the_gateway_and_who_asks_for_its_metrics() -> None:
     agent, gateway = SERVICES["host-agent"], SERVICES["gateway"]
     assert re.findall(r"\$\{(\w*(?:SECRET|PASSWORD))\b", str(agent)) == ["HOST_AGENT_SECRET"]
     assert agent["environment"]["EDGEJOULE_TOKEN"] == f"{HOST}.${{HOST_AGENT_SECRET}}"
     (network,) = agent["networks"]
-    assert [name for name, service in SERVICES.items() if network in service["networks"]] == ["gateway", "host-agent"]
+    neighbours = [name for name, service in SERVICES.items() if network in service["networks"]]
+    assert neighbours == ["gateway", "host-agent", "prometheus"]
     key = Path(gateway["environment"]["EDGEJOULE_GATEWAY_KEY"])
     shared = {volume.partition(":")[0] for volume in agent["volumes"] if isinstance(volume, str)}
     (place,) = [volume for volume in gateway["volumes"] if volume.partition(":")[2] == str(key.parent)]
@@ -89,6 +91,33 @@ def test_service_is_confined_and_looked_after(name: str) -> None:
     address = "${GATEWAY_ADDRESS:-127.0.0.1}:" if name == "gateway" else "127.0.0.1:"
     assert all(port.startswith(address) for port in service.get("ports", ()))
     assert not service.keys() & {"privileged", "cap_add", "container_name", "network_mode", "pid"}
+
+
+def test_prometheus_finds_every_service_that_shows_metrics_and_no_port_of_the_host_leads_to_them() -> None:
+    config = yaml.safe_load((ROOT / "grafana" / "prometheus" / "prometheus.yml").read_text(encoding="utf-8"))
+    asked = [sd for job in config["scrape_configs"] for sd in job.get("dns_sd_configs", ())]
+    found = {name: sd["port"] for sd in asked for name in sd["names"]}
+    shown = {
+        name: int(service["environment"]["EDGEJOULE_METRICS"].rpartition(":")[2])
+        for name, service in SERVICES.items()
+        if "EDGEJOULE_METRICS" in service.get("environment", {})
+    }
+    (devices,) = [sd["url"] for job in config["scrape_configs"] for sd in job.get("http_sd_configs", ())]
+    assert devices == f"http://gateway:{shown['gateway']}/devices"
+    assert shown.pop("host-agent") == 9464  # a device, which the gateway tells of
+    assert found == shown
+    assert not [port for service in SERVICES.values() for port in service.get("ports", ()) if port.endswith(":9464")]
+    networks = set(SERVICES["prometheus"]["networks"])
+    assert all(set(SERVICES[name]["networks"]) & networks for name in (*shown, "host-agent"))
+
+
+def test_who_looks_at_grafana_without_a_password_is_on_this_host_and_changes_nothing() -> None:
+    settings = SERVICES["grafana"]["environment"]
+    assert (settings["GF_AUTH_ANONYMOUS_ENABLED"], settings["GF_AUTH_ANONYMOUS_ORG_ROLE"]) == ("true", "Viewer")
+    assert [port.partition(":")[0] for port in SERVICES["grafana"]["ports"]] == ["127.0.0.1"]
+    assert settings["GF_SECURITY_ADMIN_PASSWORD"].startswith("${GRAFANA_ADMIN_PASSWORD:?")
+    provisioned = yaml.safe_load((ROOT / "grafana/provisioning/datasources/prometheus.yml").read_text(encoding="utf-8"))
+    assert [source["editable"] for source in provisioned["datasources"]] == [False]
 
 
 def test_every_account_has_a_redis_user() -> None:

@@ -145,10 +145,10 @@ class BoardStack(Stack):
         self._environment["TOY_LIMITS"] = json.dumps({**LIMITS, **(limits or {})})
         self._environment["TOY_TIMING"] = json.dumps(asdict(replace(timing, lease_s=3.0)))
 
-    def gateway(self) -> subprocess.Popen[bytes]:
+    def gateway(self, **environment: str) -> subprocess.Popen[bytes]:
         script = str(TOYS / "run_toy_gateway.py")
         arguments = [self.where, self.redis.url, str(self.port), str(self.certificate), str(self.key)]
-        process = self._run("gateway", [sys.executable, script, *arguments])
+        process = self._run("gateway", [sys.executable, script, *arguments], **environment)
         self.wait_until(self._listens)
         return process
 

@@ -58,8 +58,8 @@ class Stack:
     def worker(self, *queues: str, **environment: str) -> subprocess.Popen[bytes]:
         return self._start("worker", *(queues or ("evaluate",)), environment=environment)
 
-    def conductor(self) -> subprocess.Popen[bytes]:
-        return self._start("conductor", environment={})
+    def conductor(self, **environment: str) -> subprocess.Popen[bytes]:
+        return self._start("conductor", environment=environment)
 
     def _start(self, role: str, *queues: str, environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
         number = len(self._processes)

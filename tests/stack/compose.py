@@ -53,10 +53,10 @@ class Stack:
     """
 
     def __init__(self, folder: Path) -> None:
-        ports = dict(zip(("REDIS_PORT", "S3_PORT", "GATEWAY_PORT"), free_ports(3), strict=True))
-        (folder / ".env").write_text(
-            "".join(f"{name}={value}\n" for name, value in {"EDGEJOULE_TAG": TAG, **ports}.items())
-        )
+        names = ("REDIS_PORT", "S3_PORT", "GATEWAY_PORT", "PROMETHEUS_PORT")
+        given = dict(zip(names, map(str, free_ports(len(names))), strict=True))
+        given.update(EDGEJOULE_TAG=TAG, COMPOSE_PROFILES="cpu")  # no image of Grafana is to be had everywhere
+        (folder / ".env").write_text("".join(f"{name}={value}\n" for name, value in given.items()))
         subprocess.run([sys.executable, str(ROOT / "docker" / "environment.py"), str(folder)], check=True)
         self.settings = variables(folder / ".env")
         self.operator = {**variables(folder / ".env.operator"), "EDGEJOULE_WORKSPACE": str(folder / "workspace")}

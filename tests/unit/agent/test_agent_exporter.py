@@ -286,6 +286,7 @@ def state(tmp_path, monkeypatch):
     (folder / "job").mkdir(parents=True)
     job = {"step": "benchmark/nanodet_m/int8-ptq/nano/0", "kind": "benchmark"}
     (folder / "job" / "job.json").write_text(json.dumps(job))
+    (folder / "job" / "log").touch()
     monkeypatch.setenv(live.VARIABLE, str(folder))
     return folder
 

@@ -30,6 +30,7 @@ _QUEUE = {"queue": "`train`, `evaluate`, `analyze`, `device.NAME`"}
 _KIND = {"kind": "the step kinds"}
 _OUTCOME = "`ok`, `unsupported`, `failed`, `oom`, `throttled`, `unreachable`"
 _DEVICE = {"device": "the registered devices"}
+_DONE_CELL: Mapping[str, str] = {**_DEVICE, **_CELL, "simulated": "`true`, `false`"}
 
 
 @dataclass(frozen=True)
@@ -288,6 +289,131 @@ METRICS: tuple[Metric, ...] = (
         "W",
         _AGENT,
         "Idle power of the board before the last trial that measured one: the base line under the power.",
+    ),
+    # --- the conductor: how far runs are ---
+    Metric(
+        "edgejoule_conductor_leads",
+        "gauge",
+        "",
+        _CONDUCTOR,
+        "1 for the conductor that acts; what another tells is old.",
+    ),
+    Metric("edgejoule_runs_active", "gauge", "", _CONDUCTOR, "Runs that go on."),
+    Metric("edgejoule_steps_planned", "gauge", "", _CONDUCTOR, "Steps of the runs that go on."),
+    Metric("edgejoule_steps_done", "gauge", "", _CONDUCTOR, "Those of them that have ended, however that came."),
+    Metric("edgejoule_queue_length", "gauge", "", _CONDUCTOR, "Messages that wait in a queue.", _QUEUE),
+    Metric(
+        "edgejoule_steps_claimed", "gauge", "", _CONDUCTOR, "Steps that were sent and that nobody has taken.", _QUEUE
+    ),
+    Metric("edgejoule_steps_leased", "gauge", "", _CONDUCTOR, "Steps that somebody carries out.", _QUEUE),
+    Metric("edgejoule_messages_sent_total", "counter", "", _CONDUCTOR, "Messages put into a queue.", _QUEUE),
+    Metric(
+        "edgejoule_steps_ended_total",
+        "counter",
+        "",
+        _CONDUCTOR,
+        "Steps that have ended.",
+        {**_KIND, "outcome": _OUTCOME},
+    ),
+    Metric(
+        "edgejoule_step_failures_total",
+        "counter",
+        "",
+        _CONDUCTOR,
+        "Attempts that failed, those too after which a step is tried again.",
+        _KIND,
+    ),
+    Metric("edgejoule_workers_lost_total", "counter", "", _CONDUCTOR, "Workers that vanished with a step.", _QUEUE),
+    Metric(
+        "edgejoule_cell_state",
+        "gauge",
+        "",
+        _CONDUCTOR,
+        "1 for the state that a cell is in.",
+        {**_DEVICE, **_CELL, "state": "`waiting`, `running`, `ok`, or how it went wrong"},
+    ),
+    Metric(
+        "edgejoule_cell_ap_ratio", "gauge", "0-1", _CONDUCTOR, "Average precision of a cell that is done.", _DONE_CELL
+    ),
+    Metric("edgejoule_cell_ap50_ratio", "gauge", "0-1", _CONDUCTOR, "The same at an IoU of one half.", _DONE_CELL),
+    Metric(
+        "edgejoule_cell_latency_seconds", "gauge", "s", _CONDUCTOR, "Its mean latency, of all its trials.", _DONE_CELL
+    ),
+    Metric(
+        "edgejoule_cell_energy_joules",
+        "gauge",
+        "J",
+        _CONDUCTOR,
+        "Its energy per inference; absent where one of its trials has none.",
+        _DONE_CELL,
+    ),
+    Metric("edgejoule_store_up", "gauge", "", _CONDUCTOR, "1 where the store answers."),
+    Metric("edgejoule_store_answer_seconds", "gauge", "s", _CONDUCTOR, "How long it took to list the devices there."),
+    Metric("edgejoule_redis_up", "gauge", "", _CONDUCTOR, "1 where Redis answers."),
+    Metric("edgejoule_redis_answer_seconds", "gauge", "s", _CONDUCTOR, "How long it took to ask for its memory."),
+    Metric("edgejoule_redis_memory_used_bytes", "gauge", "bytes", _CONDUCTOR, "Memory that Redis uses."),
+    Metric("edgejoule_redis_memory_limit_bytes", "gauge", "bytes", _CONDUCTOR, "Memory that it may use; 0: any."),
+    # --- workers ---
+    Metric("edgejoule_worker_info", "info", "", _WORKER, "A worker of a queue: their number is its workers.", _QUEUE),
+    Metric(
+        "edgejoule_worker_busy",
+        "gauge",
+        "",
+        _WORKER,
+        "1 while the worker carries out a step, 0 while it could.",
+        _QUEUE,
+    ),
+    Metric(
+        "edgejoule_messages_dropped_total",
+        "counter",
+        "",
+        _WORKER,
+        "Messages that stood for nothing.",
+        {"reason": "`refused`: none of ours; `taken`: another has the step, or it was sent anew"},
+    ),
+    Metric("edgejoule_lease_errors_total", "counter", "", _WORKER, "Leases that could not be renewed in time."),
+    Metric(
+        "edgejoule_step_duration_seconds",
+        "histogram",
+        "s",
+        ("worker", "gateway"),
+        "How long an attempt at a step took; on a device, by its own clock.",
+        {**_KIND, "outcome": _OUTCOME},
+        DURATION_S,
+    ),
+    # --- the gateway: devices from outside ---
+    Metric(
+        "edgejoule_device_connected",
+        "gauge",
+        "",
+        _GATEWAY,
+        "1 for a device that was heard of within a minute.",
+        _DEVICE,
+    ),
+    Metric(
+        "edgejoule_device_heard_timestamp_seconds",
+        "gauge",
+        "s",
+        _GATEWAY,
+        "When a device was last heard of, in seconds since 1970; absent before it ever was.",
+        _DEVICE,
+    ),
+    Metric("edgejoule_device_busy", "gauge", "", _GATEWAY, "1 while a device has a job.", _DEVICE),
+    Metric(
+        "edgejoule_device_steps_total",
+        "counter",
+        "",
+        _GATEWAY,
+        "Results that a device delivered.",
+        {**_DEVICE, **_KIND, "outcome": _OUTCOME},
+    ),
+    Metric(
+        "edgejoule_gateway_refusals_total",
+        "counter",
+        "",
+        _GATEWAY,
+        "Requests that were refused.",
+        {"status": "`401`: no token of ours, `503`: no store or Redis, and other HTTP codes"},
     ),
     # --- disks, of whoever has one to fill ---
     Metric(

@@ -11,6 +11,7 @@ PUT  /v1/jobs/JOB/files/NAME            a file of the result, from the byte on t
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import os
 import re
@@ -34,6 +35,7 @@ from edgejoule.errors import EdgejouleError
 from edgejoule.execution import now
 from edgejoule.stack.alive import touch
 from edgejoule.stack.coordination import Coordination
+from edgejoule.stack.metrics import Metrics
 from edgejoule_gateway.assignments import Assignments, Board
 from edgejoule_gateway.limits import Limits
 from edgejoule_gateway.refusal import Refusal
@@ -56,6 +58,7 @@ class Gateway:
 
     Args:
         alive: file that is touched while all is well.
+        metrics: where it tells who is there, and what it refuses.
     """
 
     def __init__(
@@ -65,12 +68,14 @@ class Gateway:
         coordination: Coordination,
         limits: Limits,
         alive: Path | None = None,
+        metrics: Metrics | None = None,
     ) -> None:
         self._assignments = assignments
         self._registry = registry
         self._coordination = coordination
         self._limits = limits
         self._alive = alive
+        self._metrics = metrics or Metrics("gateway")
         self._stopping = False
         job = "/v1/jobs/{job}"
         self.app = Starlette(
@@ -90,6 +95,16 @@ class Gateway:
         """Have boards that wait for a job be answered, so that the server can end."""
         self._stopping = True
 
+    def targets(self) -> tuple[str, bytes]:
+        """The page for Prometheus' HTTP service discovery (prometheus.io, "HTTP SD")."""
+        found = self._assignments.scrapes(self._registry.served())
+        return "application/json", json.dumps(found).encode()
+
+    def metrics_page(self) -> tuple[str, bytes]:
+        """What a scrape gets."""
+        self._assignments.show(sorted(self._registry.names()))
+        return self._metrics.page()
+
     # --- requests ---
 
     def _guarded(self, handler: Handler) -> Callable[[Request], Awaitable[Response]]:
@@ -99,33 +114,38 @@ class Gateway:
             scheme, _, token = request.headers.get("authorization", "").partition(" ")
             device = await to_thread.run_sync(self._registry.holder_of, token) if scheme == "Bearer" else None
             if device is None:
-                return _refused(401, "no board is let in with this token", {"WWW-Authenticate": "Bearer"})
+                return self._refuse(401, "no board is let in with this token", {"WWW-Authenticate": "Bearer"})
             board = self._assignments.board(device)
             if board.requests >= self._limits.requests:
-                return _refused(429, "this board has too many requests under way")
+                return self._refuse(429, "this board has too many requests under way")
             board.requests += 1
             self._assignments.heard(board)
             try:
                 return await handler(request, board)
             except Refusal as refusal:
                 _log.warning("%s: %s %s: %s", device, request.method, request.url.path, refusal.sentence)
-                return _refused(refusal.status, refusal.sentence)
+                return self._refuse(refusal.status, refusal.sentence)
             except ClientDisconnect:
                 return Response(status_code=499)  # which nobody reads
             except (EdgejouleError, redis.RedisError) as error:
                 _log.error("%s: %s %s: %s", device, request.method, request.url.path, error)
-                return _refused(503, "the gateway cannot reach its store or its queues now; try again later")
+                return self._refuse(503, "the gateway cannot reach its store or its queues now; try again later")
             finally:
                 board.requests -= 1
 
         return guarded
+
+    def _refuse(self, status: int, sentence: str, headers: dict[str, str] | None = None) -> Response:
+        self._metrics.add("edgejoule_gateway_refusals_total", status=str(status))
+        return JSONResponse({"error": sentence}, status, headers)
 
     async def _health(self, _: Request) -> Response:
         return JSONResponse({"well": True})
 
     async def _hello(self, request: Request, board: Board) -> Response:
         hello = await self._message(request, DeviceHello)
-        await to_thread.run_sync(self._assignments.hello, board, hello)
+        host = request.client.host if request.client else None
+        await to_thread.run_sync(self._assignments.hello, board, hello, host)
         return JSONResponse({"device": board.device})
 
     async def _job(self, request: Request, board: Board) -> Response:
@@ -268,10 +288,6 @@ class Gateway:
 
 def _answer(model: BaseModel) -> Response:
     return Response(model.model_dump_json(), media_type="application/json")
-
-
-def _refused(status: int, sentence: str, headers: dict[str, str] | None = None) -> Response:
-    return JSONResponse({"error": sentence}, status, headers)
 
 
 def _whole_number(text: str) -> int:

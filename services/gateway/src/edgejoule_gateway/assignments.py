@@ -12,7 +12,9 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 from edgejoule.boards import (
@@ -31,6 +33,7 @@ from edgejoule.kinds import Kinds, StepKind
 from edgejoule.records import Status
 from edgejoule.stack.coordination import Coordination, Damaged, Ended, Progress
 from edgejoule.stack.messages import Refused, StepMessage, check_message, open_envelope
+from edgejoule.stack.metrics import Metrics
 from edgejoule.store import Attempt, Manifest, Store
 from edgejoule.worker import Report
 from edgejoule_gateway.check import fault_in_announcement, fault_in_files, fault_in_record, link_into
@@ -64,6 +67,7 @@ class Board:
     """What this gateway knows of a board.
 
     Attributes:
+        heard_s: when that was, in seconds since 1970; None before this gateway ever heard of it.
         waits_since: when a step was first seen to wait for it, after it was last heard of.
         requests: under way.
         poll: which of its requests for a job counts, the latest.
@@ -73,6 +77,7 @@ class Board:
         self.device = device
         self.lock = threading.Lock()
         self.heard_at = time.monotonic()
+        self.heard_s: float | None = None
         self.waits_since: float | None = None
         self.kinds: dict[str, int] | None = None
         self.assignment: Assignment | None = None
@@ -83,11 +88,14 @@ class Board:
 class Assignments:
     """See the module. Methods may take seconds; they raise StoreError or redis.RedisError when they cannot."""
 
-    def __init__(self, store: Store, coordination: Coordination, kinds: Kinds, limits: Limits) -> None:
+    def __init__(
+        self, store: Store, coordination: Coordination, kinds: Kinds, limits: Limits, metrics: Metrics | None = None
+    ) -> None:
         self._store = store
         self._coordination = coordination
         self._kinds = kinds
         self._limits = limits
+        self._metrics = metrics or Metrics("gateway")
         self._boards: dict[str, Board] = {}
         self._lock = threading.Lock()
         self.inbox = Inbox(store.inbox())
@@ -98,8 +106,9 @@ class Assignments:
 
     # --- what a board asks ---
 
-    def hello(self, board: Board, hello: DeviceHello) -> None:
-        """Keep what a board says of itself."""
+    def hello(self, board: Board, hello: DeviceHello, host: str | None = None) -> None:
+        """Keep what a board says of itself, and where its metrics can be scraped: at the host that it speaks from."""
+        self._coordination.tell_scrape(board.device, scrape_address(host, hello.metrics_port))
         kept = probe_of(board.device, self._store)
         if kept is None or kept.hello != hello:
             keep_probe(board.device, hello, self._store)
@@ -194,13 +203,32 @@ class Assignments:
             else:
                 transient = False
             report = _report(result) if fault is None else Report("failed", fault, transient)
+            kind_name, outcome = message.kind, report.outcome
+            self._metrics.add("edgejoule_device_steps_total", device=board.device, kind=kind_name, outcome=outcome)
+            self._metrics.observe("edgejoule_step_duration_seconds", result.duration_s, kind=kind_name, outcome=outcome)
             return self._over(board, entry, self._conclude(board, entry, kind, result, report))
 
     # --- by themselves ---
 
     def heard(self, board: Board) -> None:
         """A board was heard of."""
-        board.heard_at = time.monotonic()
+        board.heard_at, board.heard_s = time.monotonic(), time.time()
+
+    def show(self, devices: Sequence[str]) -> None:
+        """Tell of these devices who is there and at work."""
+        boards = {device: self.board(device) for device in devices}
+        heard = {device: board.heard_s for device, board in boards.items() if board.heard_s is not None}
+        since = time.time() - self._limits.silence_s
+        connected = {(device,): float(heard.get(device, 0.0) >= since) for device in boards}
+        busy = {(device,): float(board.assignment is not None) for device, board in boards.items()}
+        self._metrics.replace("edgejoule_device_connected", connected)
+        self._metrics.replace("edgejoule_device_busy", busy)
+        self._metrics.replace("edgejoule_device_heard_timestamp_seconds", {(name,): at for name, at in heard.items()})
+
+    def scrapes(self, devices: Sequence[str]) -> list[dict[str, Any]]:
+        """These devices as Prometheus' HTTP service discovery has it, those that show metrics."""
+        places = self._coordination.scrapes(devices)
+        return [{"targets": [place], "labels": {"device": device}} for device, place in sorted(places.items())]
 
     def beat(self) -> None:
         """Renew the lease of every board that is heard of; to be called every few seconds."""
@@ -428,6 +456,17 @@ class Assignments:
                 duration_s=0.0,
             ),
         )
+
+
+def scrape_address(host: str | None, port: int | None) -> str | None:
+    """Where metrics can be scraped; None: nowhere.
+
+    >>> scrape_address("10.0.0.7", 9464), scrape_address("fd00::7", 9464), scrape_address("10.0.0.7", None)
+    ('10.0.0.7:9464', '[fd00::7]:9464', None)
+    """
+    if host is None or port is None:
+        return None
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 _AGAINST = {"lost": "another has taken the step over", "cancelled": "the step is not wanted any more"}

@@ -59,6 +59,7 @@ def serve(
 
     from edgejoule.kinds import Kinds
     from edgejoule.stack.commands import alive_file, stack, store_of_stack
+    from edgejoule.stack.metrics import Metrics, showing, workspace_of
     from edgejoule_gateway.app import Gateway
     from edgejoule_gateway.assignments import Assignments
     from edgejoule_gateway.certificate import have_certificate
@@ -76,9 +77,11 @@ def serve(
     limits = replace(Limits(), unreachable_s=unreachable_h * 3600)
     with stack() as (coordination, _):
         kept = store_of_stack(store)
-        assignments = Assignments(kept, coordination, Kinds(), limits)
-        app = Gateway(assignments, Registry(kept, limits.registry_s), coordination, limits, alive_file())
-        serve_there(app, host, port, certificate, key, limits)
+        metrics = Metrics("gateway", workspace_of())
+        assignments = Assignments(kept, coordination, Kinds(), limits, metrics)
+        app = Gateway(assignments, Registry(kept, limits.registry_s), coordination, limits, alive_file(), metrics)
+        with showing(metrics, pages={"/metrics": app.metrics_page, "/devices": app.targets}):
+            serve_there(app, host, port, certificate, key, limits)
 
 
 @gateway.command("certificate")

@@ -51,6 +51,11 @@ class Registry:
         same = kept is not None and hmac.compare_digest(kept.sha256, hash_of(token))
         return device if same and kept is not None and kept.revoked_at is None else None
 
+    def served(self) -> list[str]:
+        """The boards whose token is valid."""
+        tokens = {device: self._token(device) for device in sorted(self.names())}
+        return [device for device, kept in tokens.items() if kept is not None and kept.revoked_at is None]
+
     def _token(self, device: str) -> DeviceToken | None:
         with self._lock:
             at, kept = self._tokens.get(device, (float("-inf"), None))

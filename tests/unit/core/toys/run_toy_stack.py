@@ -16,6 +16,8 @@ from edgejoule.kinds import Kinds
 from edgejoule.stack.app import Sender
 from edgejoule.stack.conductor import Conductor
 from edgejoule.stack.coordination import Coordination, Timing
+from edgejoule.stack.health import watched
+from edgejoule.stack.metrics import Metrics, showing
 from edgejoule.stack.worker import serve
 from edgejoule.store import open_store
 
@@ -45,7 +47,9 @@ def main() -> int:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     stopping = threading.Event()
     signal.signal(signal.SIGTERM, lambda number, frame: stopping.set())
-    Conductor(store, coordination, Sender(broker), kinds, stopping).serve()
+    metrics = Metrics("conductor")
+    with showing(metrics), watched(metrics, store, coordination):
+        Conductor(store, coordination, Sender(broker), kinds, stopping, metrics).serve()
     return 0
 
 

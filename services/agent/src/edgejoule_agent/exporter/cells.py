@@ -16,7 +16,8 @@ def readings(state: str) -> Readings:
     """What the folder of an agent says now."""
     job = _json(os.path.join(state, "job", "job.json"))
     waiting = os.path.exists(os.path.join(state, "job", "result.json"))
-    running = job["kind"] if job is not None and not waiting else None
+    began = os.path.exists(os.path.join(state, "job", "log"))  # and does not wait for others on this host any more
+    running = job["kind"] if job is not None and began and not waiting else None
     found: Readings = {
         "edgejoule_job_running": [({"kind": kind}, float(kind == running)) for kind in KINDS],
         "edgejoule_result_waiting": [({}, float(waiting))],

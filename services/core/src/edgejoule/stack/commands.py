@@ -65,12 +65,16 @@ def conductor(store: StorePlace = None) -> None:
         from edgejoule.kinds import Kinds
         from edgejoule.stack.app import Sender
         from edgejoule.stack.conductor import Conductor
+        from edgejoule.stack.health import watched
+        from edgejoule.stack.metrics import Metrics, showing, workspace_of
 
         logging.basicConfig(level=logging.INFO, format="[%(asctime)s: %(levelname)s] %(message)s")
         stopping = threading.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda number, frame: stopping.set())
-        Conductor(store_of_stack(store), coordination, Sender(broker), Kinds(), stopping).serve(alive_file())
+        kept, metrics = store_of_stack(store), Metrics("conductor", workspace_of())
+        with showing(metrics), watched(metrics, kept, coordination):
+            Conductor(kept, coordination, Sender(broker), Kinds(), stopping, metrics).serve(alive_file())
 
 
 def alive() -> None:

@@ -13,7 +13,7 @@ import random
 import socket
 import threading
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -31,9 +31,11 @@ from edgejoule.plan import Step
 from edgejoule.reconcile import Ready, StepOutcome, check, makers, put_outcome_files
 from edgejoule.stack.alive import touch
 from edgejoule.stack.app import Sender
+from edgejoule.stack.cells import Cells
 from edgejoule.stack.coordination import Changed, Coordination, Damaged, Ended, Standing, Wake
 from edgejoule.stack.frontier import Frontier, devices_of, found
 from edgejoule.stack.messages import make_message, queue_of
+from edgejoule.stack.metrics import Metrics
 from edgejoule.stack.run_files import End, mark_ended, state_of_run
 from edgejoule.store import PLAN_FILE, Attempt, Store
 
@@ -41,6 +43,7 @@ _log = logging.getLogger(__name__)
 
 _TURN_S = 1.0  # the longest that the main loop waits for news
 _PAUSE_S = 2.0  # before beginning anew, when store or Redis failed
+QUEUES = ("train", "evaluate", "analyze")  # of workers; each device has one besides
 _LOOK_SHARE = 0.02  # of the time may be spent on looking at flights
 
 
@@ -96,10 +99,17 @@ class Conductor:
 
     Args:
         stopping: set from outside to end :meth:`serve`.
+        metrics: where it tells how far everything is.
     """
 
     def __init__(
-        self, store: Store, coordination: Coordination, sender: Sender, kinds: Kinds, stopping: threading.Event
+        self,
+        store: Store,
+        coordination: Coordination,
+        sender: Sender,
+        kinds: Kinds,
+        stopping: threading.Event,
+        metrics: Metrics | None = None,
     ) -> None:
         self._store = store
         self._coordination = coordination
@@ -107,6 +117,8 @@ class Conductor:
         self._sender = sender
         self._kinds = kinds
         self._stopping = stopping
+        self._metrics = metrics or Metrics("conductor")
+        self._cells = Cells(self._metrics, store)
         self._name = f"{socket.gethostname()}#{uuid4().hex[:8]}"
         self._leads = False
         self._led_at = 0.0
@@ -142,6 +154,7 @@ class Conductor:
         self._next_look = 0.0
         self._next_renewal = 0.0
         self._next_sweep = 0.0
+        self._metrics.set("edgejoule_conductor_leads", 0)
 
     def _lead(self) -> None:
         """Be the one that acts, or raise; called often enough that nobody else takes over meanwhile."""
@@ -153,6 +166,7 @@ class Conductor:
         self._led_at = asked_at
         if not self._leads:
             self._leads = True
+            self._metrics.set("edgejoule_conductor_leads", 1)
             if self._coordination.was_flushed():  # who is at work says so again within a beat
                 self._stopping.wait(2 * self._timing.beat_s)
             self._sweep()
@@ -169,6 +183,7 @@ class Conductor:
         if time.monotonic() >= self._next_look:
             began = time.monotonic()
             self._look()
+            self._show()
             self._next_look = time.monotonic() + max(self._timing.look_s, (time.monotonic() - began) / _LOOK_SHARE)
         if time.monotonic() >= self._next_sweep:
             self._sweep()
@@ -259,6 +274,7 @@ class Conductor:
                 heapq.heappush(self._due, (time.monotonic(), ready.key))
             self._flights[ready.key].wanted_by.add((name, step.id))
         if run.frontier.done:
+            self._cells.look(run.frontier.plan, run.frontier.outcomes, ())
             del self._runs[name]
             self._end_run(name, "done")
 
@@ -300,11 +316,14 @@ class Conductor:
             version = self._kinds[flight.step.kind].version
             message = make_message(flight.step, version, flight.ready, flight.claim or "")
             self._sender.send(message, flight.queue, first=flight.again)
+            self._metrics.add("edgejoule_messages_sent_total", queue=flight.queue)
 
     def _judge(self, flight: _Flight, *, lost: bool = False) -> None:
         """Nobody seems to be at a step any more: it has ended, or is tried again."""
         key = flight.ready.key
         if outcome := self._found(flight.step, flight.ready):
+            if not outcome.ok:
+                self._metrics.add("edgejoule_step_failures_total", kind=flight.step.kind)
             return self._finish(flight, outcome)
         if not flight.sent or self._coordination.standings([key])[key].known:
             return None
@@ -317,6 +336,8 @@ class Conductor:
             pause_s = 0.0
         else:
             pause_s = self._back_off_s(attempts) if attempts > flight.attempts else 0.0
+        if attempts > flight.attempts:
+            self._metrics.add("edgejoule_step_failures_total", attempts - flight.attempts, kind=flight.step.kind)
         flight.again = flight.again or flight.holder is not None
         flight.claim = flight.holder = flight.missing_since = None
         flight.forgiven = False
@@ -331,6 +352,7 @@ class Conductor:
     def _record_loss(self, flight: _Flight) -> None:
         worker = (flight.holder or "unknown").partition("#")[0]
         _log.warning("the worker of %s was lost (%s)", flight.step.id, worker)
+        self._metrics.add("edgejoule_workers_lost_total", queue=flight.queue)
         self._store.add_attempt(
             flight.ready.key,
             Attempt(
@@ -348,6 +370,7 @@ class Conductor:
     def _finish(self, flight: _Flight, outcome: StepOutcome) -> None:
         """Let a step's outcome count in every run that wants it."""
         del self._flights[flight.ready.key]
+        self._metrics.add("edgejoule_steps_ended_total", kind=flight.step.kind, outcome=outcome.outcome)
         for name, step in sorted(flight.wanted_by):
             if name in self._runs:
                 own = replace(outcome, step=step, origin=step, cached=False)
@@ -383,6 +406,27 @@ class Conductor:
             self._runs[name].repaired.add(damaged.blob)
             self._read_run(name)
         return None
+
+    def _show(self) -> None:
+        """Tell how far everything is."""
+        frontiers = [run.frontier for run in self._runs.values()]
+        self._metrics.set("edgejoule_runs_active", len(frontiers))
+        self._metrics.set("edgejoule_steps_planned", sum(len(frontier.plan.steps) for frontier in frontiers))
+        self._metrics.set("edgejoule_steps_done", sum(len(frontier.outcomes) for frontier in frontiers))
+        flights = list(self._flights.values())
+        queues = {*QUEUES, *(flight.queue for flight in flights if flight.queue)}
+        leased = Counter(flight.queue for flight in flights if flight.holder is not None)
+        claimed = Counter(flight.queue for flight in flights if flight.claim is not None and flight.holder is None)
+        waiting = {queue: self._coordination.waiting_messages(queue) for queue in queues}
+        for name, counts in (("queue_length", waiting), ("steps_claimed", claimed), ("steps_leased", leased)):
+            self._metrics.replace(f"edgejoule_{name}", {(queue,): counts.get(queue, 0) for queue in sorted(queues)})
+        at_work: defaultdict[str, list[str]] = defaultdict(list)
+        for flight in flights:
+            if flight.holder is not None:
+                for name, step in flight.wanted_by:
+                    at_work[name].append(step)
+        for name, run in self._runs.items():
+            self._cells.look(run.frontier.plan, run.frontier.outcomes, at_work[name])
 
     # --- looking after flights ---
 

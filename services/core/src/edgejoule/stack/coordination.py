@@ -7,6 +7,7 @@
     wake                  list of what the conductor should look at
     conductor             the one conductor that acts
     seen:<device>         when a board was last heard of, for people
+    scrape:<device>       where its metrics are shown, HOST:PORT
     flushed-if-absent     set by the conductor; gone when Redis lost everything
 
 The keys begin with ``edgejoule:``. Claim and lease change hands by small scripts, each of which is one step to Redis.
@@ -283,7 +284,24 @@ class Coordination:
         times = self._redis.mget([_seen(device) for device in devices]) if devices else []
         return {device: at for device, at in zip(devices, times, strict=True) if at}
 
+    def tell_scrape(self, device: str, address: str | None) -> None:
+        """Say where a board's metrics are shown; None: nowhere."""
+        if address is None:
+            self._redis.delete(_scrape(device))
+        else:
+            self._redis.set(_scrape(device), address)
+
+    def scrapes(self, devices: Sequence[str]) -> dict[str, str]:
+        """Where the metrics of these boards are shown, of those that show any."""
+        places = self._redis.mget([_scrape(device) for device in devices]) if devices else []
+        return {device: place for device, place in zip(devices, places, strict=True) if place}
+
     # --- anybody's ---
+
+    def memory_bytes(self) -> dict[str, int]:
+        """Memory that Redis uses (``used``), and may use (``limit``; 0: any)."""
+        found = self._redis.info("memory")
+        return {"used": int(found["used_memory"]), "limit": int(found.get("maxmemory", 0))}
 
     def wake(self, news: Wake) -> None:
         """Have the conductor look at something."""
@@ -327,6 +345,10 @@ def _cancel(key: str) -> str:
 
 def _seen(device: str) -> str:
     return f"{_PREFIX}seen:{device}"
+
+
+def _scrape(device: str) -> str:
+    return f"{_PREFIX}scrape:{device}"
 
 
 def _progress(key: str) -> str:

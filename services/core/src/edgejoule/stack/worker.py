@@ -30,6 +30,7 @@ from edgejoule.stack.alive import touch
 from edgejoule.stack.app import make_app
 from edgejoule.stack.coordination import Coordination, Damaged, Ended, Progress, Wake
 from edgejoule.stack.messages import SIZE_LIMIT_BYTES, TASK, Refused, StepMessage, check_message
+from edgejoule.stack.metrics import Metrics, showing, workspace_of
 from edgejoule.store import Attempt, Store
 from edgejoule.worker import Stopped
 
@@ -42,16 +43,24 @@ class StepWorker:
     Args:
         name: of the worker, for people.
         stopping: set from outside to stop the step under way; it then starts elsewhere at once.
+        metrics: where it tells what it does.
     """
 
     def __init__(
-        self, store: Store, coordination: Coordination, kinds: Kinds, name: str, stopping: threading.Event
+        self,
+        store: Store,
+        coordination: Coordination,
+        kinds: Kinds,
+        name: str,
+        stopping: threading.Event,
+        metrics: Metrics | None = None,
     ) -> None:
         self._store = store
         self._coordination = coordination
         self._kinds = kinds
         self._name = name
         self._stopping = stopping
+        self._metrics = metrics or Metrics("worker")
         self._idle_since: float | None = time.monotonic()
 
     def idle_s(self) -> float:
@@ -65,16 +74,19 @@ class StepWorker:
             message, kind = check_message(value, self._kinds)
         except Refused as error:
             _log.error("refused a message: %s", error)
+            self._metrics.add("edgejoule_messages_dropped_total", reason="refused")
             return
         holder = f"{self._name}#{uuid4().hex[:8]}"
         if not self._coordination.take(message.key, message.claim, holder):
             _log.info("dropped a message for %s: it is taken, or was sent anew", message.step)
+            self._metrics.add("edgejoule_messages_dropped_total", reason="taken")
             return
         self._idle_since = None
         news: Wake = Ended(key=message.key)
         trouble = False
         began = time.monotonic()
-        with _Beat(self._coordination, message.key, holder, self._name, self._stopping) as beat:
+        self._metrics.set("edgejoule_worker_busy", 1, queue=kind.queue)
+        with _Beat(self._coordination, message.key, holder, self._name, self._stopping, self._metrics) as beat:
             try:
                 self._execute(message, kind, beat)
             except Stopped:
@@ -91,6 +103,7 @@ class StepWorker:
         self._release(message.key, holder, news)
         if trouble:
             self._stopping.wait(self._coordination.timing.trouble_s)
+        self._metrics.set("edgejoule_worker_busy", 0, queue=kind.queue)
         self._idle_since = time.monotonic()
 
     def _execute(self, message: StepMessage, kind: StepKind, beat: _Beat) -> None:
@@ -107,6 +120,7 @@ class StepWorker:
             busy = beat.pause("for others on this host to end" if kind.exclusive else "for a measurement on this host")
             with host_lock(exclusive=kind.exclusive, pause=busy) as host:
                 beat.at_work()
+                began = time.monotonic()
                 result = attempt(
                     message.as_step(),
                     ready,
@@ -117,6 +131,8 @@ class StepWorker:
                     stopping=beat.stopping,
                     inherit=(lease, host),
                 )
+        took_s = time.monotonic() - began
+        self._metrics.observe("edgejoule_step_duration_seconds", took_s, kind=kind.name, outcome=result.outcome)
         outcome, reason = result.outcome, f": {result.reason}" if result.reason else ""
         _log.info("%s: %s%s", message.step, outcome, reason)
 
@@ -176,9 +192,16 @@ class _Beat:
     """
 
     def __init__(
-        self, coordination: Coordination, key: str, holder: str, worker: str, stopping: threading.Event
+        self,
+        coordination: Coordination,
+        key: str,
+        holder: str,
+        worker: str,
+        stopping: threading.Event,
+        metrics: Metrics,
     ) -> None:
         self.verdict: Literal["lost", "cancelled"] | None = None
+        self._metrics = metrics
         self._coordination = coordination
         self._key = key
         self._holder = holder
@@ -228,6 +251,7 @@ class _Beat:
                 answer = self._coordination.renew(self._key, self._holder)
             except redis.RedisError as error:  # nothing is known, so the step goes on; whoever has it, one commits
                 _log.warning("the lease of %s could not be renewed: %s", self._key, error)
+                self._metrics.add("edgejoule_lease_errors_total")
             else:
                 if answer != "held":
                     self.verdict = answer
@@ -273,7 +297,11 @@ def serve(
     """
     stopping = threading.Event()
     name = f"{socket.gethostname()}:{os.getpid()}"
-    steps = StepWorker(store, coordination, kinds, name, stopping)
+    metrics = Metrics("worker", workspace_of())
+    for queue in queues:
+        metrics.set("edgejoule_worker_info", 1, queue=queue)
+        metrics.set("edgejoule_worker_busy", 0, queue=queue)
+    steps = StepWorker(store, coordination, kinds, name, stopping, metrics)
     app = make_app(broker, queues)
 
     @app.task(name=TASK, Strategy=staticmethod(bounded_strategy))  # type: ignore[untyped-decorator]
@@ -308,7 +336,8 @@ def serve(
         quiet=True,
     )
     _stop_steps_on_signals(stopping)
-    worker.start()
+    with showing(metrics):
+        worker.start()
     return int(worker.exitcode or 0)
 
 

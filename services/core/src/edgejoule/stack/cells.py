@@ -1,0 +1,90 @@
+"""The cells of the runs under way as metrics: how far each is, and what it came to as soon as its own steps ended."""
+
+from __future__ import annotations
+
+import json
+import logging
+import statistics
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from edgejoule.errors import StoreError
+from edgejoule.plan import Cell, Plan
+from edgejoule.reconcile import StepOutcome
+from edgejoule.stack.metrics import Metrics
+from edgejoule.store import Store
+
+_log = logging.getLogger(__name__)
+
+_VALUES = (
+    "edgejoule_cell_ap_ratio",
+    "edgejoule_cell_ap50_ratio",
+    "edgejoule_cell_latency_seconds",
+    "edgejoule_cell_energy_joules",
+)
+
+
+class Cells:
+    """The latest run of each cell counts, also when it has ended; what a restart forgets comes with the next run."""
+
+    def __init__(self, metrics: Metrics, store: Store) -> None:
+        self._metrics = metrics
+        self._store = store
+        self._states: dict[tuple[str, str, str], str] = {}
+        self._keys: dict[tuple[str, str, str], frozenset[str]] = {}
+
+    def look(self, plan: Plan, outcomes: Mapping[str, StepOutcome], at_work: Collection[str]) -> None:
+        """Take note of how far a run is.
+
+        Args:
+            at_work: ids of its steps that somebody carries out now.
+        """
+        for cell in plan.cells:
+            name = (cell.device, cell.model, cell.variant)
+            ended = {step: outcomes[step] for step in cell.steps if step in outcomes}
+            state = state_of_cell(cell, ended, at_work)
+            keys = frozenset(outcome.key or "" for outcome in ended.values())
+            if state == "ok" and (self._states.get(name), self._keys.get(name)) != (state, keys):
+                self._show(cell, ended)
+            self._states[name], self._keys[name] = state, keys
+        self._metrics.replace("edgejoule_cell_state", {(*name, state): 1 for name, state in self._states.items()})
+
+    def _show(self, cell: Cell, ended: Mapping[str, StepOutcome]) -> None:
+        labels = {"device": cell.device, "detector": cell.model, "precision": cell.variant}
+        try:
+            accuracy, trials = self._records(ended, "score"), self._records(ended, "benchmark")
+        except (StoreError, ValueError) as error:
+            _log.warning("what %s came to is not shown: %s", cell.name, error)
+            return
+        values: dict[str, float | None] = dict.fromkeys(_VALUES)
+        simulated = str(any(trial["simulated"] for trial in trials)).lower()
+        if accuracy:
+            values["edgejoule_cell_ap_ratio"] = accuracy[0]["accuracy"]["ap"]
+            values["edgejoule_cell_ap50_ratio"] = accuracy[0]["accuracy"]["ap50"]
+        if trials:
+            values["edgejoule_cell_latency_seconds"] = statistics.fmean(t["latency_ms"]["mean"] for t in trials) / 1e3
+            energies_mj = [trial["energy_mj"] for trial in trials]
+            if None not in energies_mj:
+                values["edgejoule_cell_energy_joules"] = statistics.fmean(energies_mj) / 1e3
+        for metric, value in values.items():
+            if value is not None:
+                self._metrics.set(metric, value, **labels, simulated=simulated)
+
+    def _records(self, ended: Mapping[str, StepOutcome], kind: str) -> list[Any]:
+        made = [outcome.manifest for step, outcome in ended.items() if step.startswith(f"{kind}/")]
+        return [json.loads(self._store.fetch(each.outputs["record"].sha256).read_bytes()) for each in made if each]
+
+
+def state_of_cell(cell: Cell, ended: Mapping[str, StepOutcome], at_work: Collection[str]) -> str:
+    """``waiting``, ``running``, ``ok``, or how it went wrong.
+
+    >>> cell = Cell("m", "nanodet_m", "base", "fp32", "host", ("build/a", "score/a"))
+    >>> state_of_cell(cell, {}, ()), state_of_cell(cell, {}, ("build/a",))
+    ('waiting', 'running')
+    """
+    wrong = next((outcome.outcome for outcome in ended.values() if not outcome.ok), None)
+    if wrong is not None:
+        return wrong
+    if len(ended) == len(cell.steps):
+        return "ok"
+    return "running" if any(step in at_work for step in cell.steps) else "waiting"
