@@ -20,12 +20,14 @@ import warnings
 import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import onnx
 import torch
 import yaml
+from started_once import TIMEOUT_S, StartedOnce
 
 from edgejoule.records import Label
 from edgejoule_trainer.data.generate import CATEGORIES, generate
@@ -116,13 +118,27 @@ def make_template(folder: Path) -> None:
     write_weights(folder / "weights.safetensors", create("nanodet_m", labels, (64, 64)))
 
 
-def run(workspace: Workspace, arguments: list[str]) -> subprocess.CompletedProcess[str]:
-    """Run ``edgejoule`` in the workspace as a person without a terminal would."""
-    environment = {**os.environ, "COLUMNS": "400", "OMP_NUM_THREADS": "1"}
-    environment.pop("EDGEJOULE_STORE", None)
-    command = [*workspace.before, str(Path(sys.executable).with_name("edgejoule")), *arguments]
+def environment() -> dict[str, str]:
+    """What a person without a terminal has."""
+    return {
+        **{name: value for name, value in os.environ.items() if name != "EDGEJOULE_STORE"},
+        "COLUMNS": "400",
+        "OMP_NUM_THREADS": "1",
+    }
+
+
+def run(program: StartedOnce, workspace: Workspace, arguments: list[str]) -> subprocess.CompletedProcess[str]:
+    """Run ``edgejoule`` in the workspace; where a command goes before it, as a program of its own."""
+    if not workspace.before:
+        return program.run(arguments, workspace.folder)
     return subprocess.run(
-        command, cwd=workspace.folder, env=environment, capture_output=True, text=True, timeout=100, check=False
+        [*workspace.before, str(Path(sys.executable).with_name("edgejoule")), *arguments],
+        cwd=workspace.folder,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT_S,
+        check=False,
     )
 
 
@@ -315,10 +331,15 @@ def _(w: Workspace) -> list[str]:
 # --- weights -------------------------------------------------------------------------------------
 
 
+@cache
+def _official_state() -> dict[str, torch.Tensor]:
+    detector = create("nanodet_m", [Label(id=i, name=str(i)) for i in range(1, 81)])
+    return {name.removeprefix("network."): tensor for name, tensor in detector.state_dict().items()}
+
+
 def _official(change: Callable[[dict[str, torch.Tensor]], object]) -> Callable[[Workspace], list[str]]:
     def arrange(w: Workspace) -> list[str]:
-        detector = create("nanodet_m", [Label(id=i, name=str(i)) for i in range(1, 81)])
-        state = {name.removeprefix("network."): tensor for name, tensor in detector.state_dict().items()}
+        state = dict(_official_state())
         change(state)
         torch.save({"state_dict": state}, w.path("w.pth"))
         return ["weights", "import", "nanodet_m", "w.pth"]
@@ -467,11 +488,18 @@ def _(w: Workspace) -> list[str]:
 # --- ONNX ----------------------------------------------------------------------------------------
 
 
+@cache
+def _exported(weights: bytes) -> bytes:
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        (folder / "weights.safetensors").write_bytes(weights)
+        detector = read_weights(folder / "weights.safetensors")
+        return export_onnx(detector, folder / "m.onnx", detector.manifest()).SerializeToString()
+
+
 def _onnx(change: Callable[[onnx.ModelProto], object]) -> Callable[[Workspace], list[str]]:
     def arrange(w: Workspace) -> list[str]:
-        detector = read_weights(w.path("weights.safetensors"))
-        export_onnx(detector, w.path("m.onnx"), detector.manifest())
-        model = onnx.load(w.path("m.onnx"))
+        model = onnx.load_from_string(_exported(w.path("weights.safetensors").read_bytes()))
         change(model)
         w.path("m.onnx").write_bytes(model.SerializeToString())
         return ["model", "check", "m.onnx"]
@@ -599,12 +627,14 @@ def _cell(text: str) -> str:
     return text.replace("|", "\\|").replace("<", "&lt;")
 
 
-def outcome(case: Case, template: Path, folder: Path) -> tuple[subprocess.CompletedProcess[str], str]:
+def outcome(
+    case: Case, program: StartedOnce, template: Path, folder: Path
+) -> tuple[subprocess.CompletedProcess[str], str]:
     """Make the mistake in a fresh workspace; what came of it, and the sentence."""
     shutil.copytree(template, folder, dirs_exist_ok=True)
     workspace = Workspace(folder)
     arguments = case.arrange(workspace)
-    result = run(workspace, arguments)
+    result = run(program, workspace, arguments)
     return result, sentence(workspace, result, case.says)
 
 
@@ -612,11 +642,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Write docs/reference/errors.md from the sentences the program gives.")
     parser.parse_args()
     told = {}
-    with tempfile.TemporaryDirectory() as name:
+    with tempfile.TemporaryDirectory() as name, StartedOnce(environment()) as program:
         template = Path(name) / "template"
         make_template(template)
         for index, each in enumerate(CASES):
-            _, told[f"{each.group}: {each.title}"] = outcome(each, template, Path(name) / str(index))
+            _, told[f"{each.group}: {each.title}"] = outcome(each, program, template, Path(name) / str(index))
     PAGE.write_text(page(told), encoding="utf-8")
 
 

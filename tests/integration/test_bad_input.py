@@ -7,6 +7,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 import bad_input
+from started_once import StartedOnce
 
 
 @pytest.fixture(scope="module")
@@ -16,9 +17,15 @@ def template(tmp_path_factory):
     return folder
 
 
+@pytest.fixture(scope="module")
+def program():
+    with StartedOnce(bad_input.environment()) as program:
+        yield program
+
+
 @pytest.mark.parametrize("case", bad_input.CASES, ids=lambda case: f"{case.group}: {case.title}")
-def test_mistake_ends_in_one_sentence(case, template, tmp_path):
-    result, sentence = bad_input.outcome(case, template, tmp_path)
+def test_mistake_ends_in_one_sentence(case, program, template, tmp_path):
+    result, sentence = bad_input.outcome(case, program, template, tmp_path)
     output = result.stdout + result.stderr
     assert result.returncode not in (0, -9), output
     assert sentence, output
