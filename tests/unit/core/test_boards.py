@@ -34,9 +34,10 @@ from edgejoule.boards import (
     token_of,
 )
 from edgejoule.devices import probe
-from edgejoule.errors import EdgejouleError
+from edgejoule.errors import EdgejouleError, SpecError
 from edgejoule.folder_store import FolderStore
 from edgejoule.options import prepare
+from edgejoule.stack.frontier import devices_of
 from edgejoule.stack.messages import SIZE_LIMIT_BYTES, Refused, open_envelope
 from edgejoule_gateway.certificate import have_certificate
 
@@ -134,6 +135,46 @@ def test_plan_for_the_stack_takes_devices_as_they_said_and_others_as_this_host_i
     keep_probe("host", HELLO, store)
     assert environment(on_stack=True) == HELLO.environment
     assert environment(on_stack=False) == here
+
+    register("nano", new_token("nano"), store)
+    hello = {**HELLO.environment, "power_mode": "MAXN", "power_mode_id": 0, "gpu_hz": {"gpu": [1, 2]}}
+    keep_probe("nano", HELLO.model_copy(update={"environment": hello}), store)
+    with (tmp_path / "spec.yaml").open("a") as file:
+        file.write("devices: [nano, {name: nano, power_mode: 5W}]\n")
+    with pytest.raises(SpecError, match=r"no device 'nano'; .* are there for edgejoule run --on stack"):
+        environment(on_stack=False)
+    made, _, _ = prepare(tmp_path / "spec.yaml", None, store.where, [], "1", Console(), writing=False, on_stack=True)
+    as_it_is, in_mode = (
+        made.plan.steps[f"benchmark/nanodet_m/fp32/{label}/0"].parameters for label in ("nano", "nano@5W")
+    )
+    assert as_it_is["environment"] == hello
+    assert "power_mode" not in as_it_is
+    assert in_mode["environment"] == {**HELLO.environment, "power_mode": "5W"}
+    assert (in_mode["power_mode"], in_mode["device"]) == ("5W", "nano")
+    assert set(devices_of(made.plan).values()) == {"nano"}  # whose queue they wait in
+    # an engine is the board's, whatever the mode
+    builds = [step.parameters for step in made.plan.steps.values() if step.kind == "build"]
+    assert len(builds) == 2
+    assert builds[0] == builds[1]
+
+
+@pytest.mark.parametrize(
+    ("device", "said"),
+    [("host", "host has no power modes"), ("simulated-nano", "simulated-nano is simulated and stays in one")],
+)
+def test_power_mode_of_what_has_none_is_refused_with_its_line(
+    store: FolderStore, tmp_path: Path, device: str, said: str
+) -> None:
+    (tmp_path / "images").mkdir()
+    (tmp_path / "val.json").write_text("{}")
+    (tmp_path / "spec.yaml").write_text(
+        "name: small\nmodels: [{detector: nanodet_m, train: {iterations: 1}}]\nprecisions: [fp32]\n"
+        "data:\n  sources: {val: {images: images, annotations: val.json}}\n"
+        "  sets: {train: {source: val, count: 1}, evaluation: {source: val}}\n"
+        f"devices:\n  - name: {device}\n    power_mode: 5W\n"
+    )
+    with pytest.raises(SpecError, match=rf"spec.yaml:9: {said}"):
+        prepare(tmp_path / "spec.yaml", None, store.where, [], "1", Console(), writing=False)
 
 
 def valid(name: str, message: object) -> bool:

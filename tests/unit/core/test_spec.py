@@ -58,7 +58,7 @@ def test_spec_has_defaults_and_absolute_paths(folder):
     spec = load_spec(write(folder, GOOD), environment={})
     assert spec.models[0].name == "nanodet_m"
     assert spec.models[0].weights == folder / "nanodet.pth"
-    assert spec.devices == ["host"]
+    assert [device.label for device in spec.devices] == ["host"]
     assert spec.random_seed == 42
     assert (spec.set_size("calibration"), spec.set_size("tuning"), spec.set_size("evaluation")) == (64, 64, None)
 
@@ -110,6 +110,16 @@ def test_unset_variable_is_named(folder):
         ("protocol: quick", "threads: .nan", "spec.yaml:14: threads: must be a whole number, not nan"),
         ("protocol: quick", "devices: [nano]", "spec.yaml:14: there is no device 'nano'; there are host"),
         ("protocol: quick", "devices: [host, host]", "'host' is there 2 times; name it once"),
+        (
+            "protocol: quick",
+            "devices: [{name: host, power_mod: 5W}]",
+            "unknown key 'power_mod'; did you mean 'power_mode'",
+        ),
+        ("protocol: quick", "devices: [{power_mode: 5W}]", "the key 'name' is missing"),
+        ("protocol: quick", "devices: [{name: host, power_mode: 5 W}]", "power_mode: '5 W' must be letters, digits"),
+        ("protocol: quick", "devices: [7]", "0: must be a mapping (key: value), not 7"),
+        ("protocol: quick", "protocol: {start_temp_c: [60, 5]}", "must be two temperatures, the lower first"),
+        ("protocol: quick", "protocol: {power_window_s: 0}", "power_window_s: must be greater than 0, not 0"),
         (
             "tuning: {source: train}",
             "tuning: {source: trian}",

@@ -17,6 +17,7 @@ from edgejoule_agent.connection import Connection
 from edgejoule_agent.errors import AgentError, SettingsError
 from edgejoule_agent.exporter.board import Board
 from edgejoule_agent.exporter.server import serving
+from edgejoule_agent.power_mode import state_folder
 from edgejoule_agent.service import Service
 from edgejoule_agent.simulation import device as simulated
 from edgejoule_agent.simulation.declared import BOARDS
@@ -35,6 +36,7 @@ def main(arguments: Optional[List[str]] = None) -> int:
         signal.signal(number, lambda number, frame: stopping.set())
     try:
         token, heard = _token(options.token_file, os.environ), os.path.join(options.state, "heard")
+        os.environ["EDGEJOULE_AGENT_STATE"] = options.state  # for the steps, each in a process of its own
         connection = Connection(options.gateway, token, options.ca, options.plain, heard)
         with contextlib.ExitStack() as stack:
             stack.enter_context(_alone(options.state))
@@ -74,7 +76,7 @@ def _options(arguments: Optional[List[str]]) -> Any:
     parser.add_argument(
         "--state",
         metavar="FOLDER",
-        default=given("EDGEJOULE_AGENT_STATE") or os.path.expanduser("~/.edgejoule-agent"),
+        default=state_folder(),
         help="folder for inputs, and results that wait (EDGEJOULE_AGENT_STATE; ~/.edgejoule-agent)",
     )
     parser.add_argument(

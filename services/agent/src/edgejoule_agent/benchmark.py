@@ -4,8 +4,8 @@ import contextlib
 import functools
 from typing import Any, Callable, Dict, Iterator, Mapping, Tuple
 
-from edgejoule_agent import host
-from edgejoule_agent.errors import ConditionsChangedError
+from edgejoule_agent import host, power_mode
+from edgejoule_agent.errors import ConditionsChangedError, UnsupportedError
 from edgejoule_agent.isolate import Progress, run
 from edgejoule_agent.limits import check_memory, memory_limit_bytes
 from edgejoule_agent.simulation import device as simulated
@@ -27,7 +27,8 @@ def benchmark(
 
     Args:
         parameters: those of a ``benchmark`` step: device, trial, threads, protocol (core's ``Protocol.measuring``), and
-            the environment that the plan was made for, if any.
+            the environment that the plan was made for, if any. With power_mode, that mode is on meanwhile, and the
+            environment is without what follows it.
 
     Raises:
         ConditionsChangedError: the host is not what the plan probed, or changed during the trial.
@@ -37,7 +38,10 @@ def benchmark(
     with _device(parameters) as (probe, task, more):
         before = probe()
         if "environment" in parameters:
-            check_same(parameters["environment"], before["environment"], "since the plan was made")
+            planned, found = parameters["environment"], before["environment"]
+            if "power_mode" in parameters:
+                found = {name: value for name, value in found.items() if name in planned}
+            check_same(planned, found, "since the plan was made")
         check_memory(engine)
         request = {
             "engine": str(engine),
@@ -71,9 +75,15 @@ def benchmark(
 def _device(parameters: Mapping[str, Any]) -> Iterator[Tuple[Callable[[], Dict[str, Any]], str, Dict[str, Any]]]:
     """How to probe the device that the plan means, the trial that runs there, and what its request needs more."""
     board = simulated.board_of(parameters.get("environment"))
+    asked = parameters.get("power_mode")
     if board is None:
-        yield host.probe, "edgejoule_agent.measure:trial", {}
+        with contextlib.ExitStack() as stack:
+            if asked:
+                stack.enter_context(power_mode.held(asked, power_mode.state_folder()))
+            yield host.probe, "edgejoule_agent.measure:trial", {}
         return
+    if asked:
+        raise UnsupportedError(f"power mode {asked} was asked for, and a simulated board has but the one it is in")
     with simulated.alive(board) as folder:
         probe = functools.partial(simulated.probe, board, root_of(folder))
         yield probe, "edgejoule_agent.simulation.trial:trial", {"folder": folder, "board": board}

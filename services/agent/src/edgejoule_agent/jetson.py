@@ -78,7 +78,7 @@ def probe(root: str = "/", module_version: Optional[str] = None) -> Optional[Dic
     learn(("tensorrt",), lambda: (module_version or _library_version(root, "libnvinfer"),))
     learn(("cuda",), lambda: (_cuda(root),))
     learn(("cudnn",), lambda: (_library_version(root, "libcudnn"),))
-    learn(("power_mode", "power_mode_id"), lambda: _power_mode(root))
+    learn(("power_mode", "power_mode_id"), lambda: power_mode(root))
     learn(("cpus_online",), lambda: (_text(root, "sys/devices/system/cpu/online"),))
     learn(("cpu_khz",), lambda: (_cpu_khz(root),))
     learn(("gpu_hz",), lambda: (_gpu_hz(root),))
@@ -88,12 +88,31 @@ def probe(root: str = "/", module_version: Optional[str] = None) -> Optional[Dic
     return dict(facts, absent=absent)
 
 
-def power_mode(root: str = "/") -> Optional[str]:
-    """The power mode that is on, or None where it cannot be told; see ``probe`` for the reason."""
-    try:
-        return _power_mode(root)[0]
-    except Unknown:
-        return None
+def power_modes(root: str = "/") -> PowerModes:
+    """What this board's nvpmodel.conf declares. Raises Unknown."""
+    return parse_power_modes(_text(root, "etc/nvpmodel.conf"))
+
+
+def power_mode(root: str = "/") -> Tuple[str, int]:
+    """The mode that is on. Ids shift between releases and vendors; only the name can be compared.
+
+    Without a status file the default is on: that is what nvpmodel then sets at boot (its --help). Raises Unknown.
+    """
+    modes = power_modes(root)
+    status = "var/lib/nvpmodel/status"
+    if os.path.exists(os.path.join(root, status)):
+        text = _text(root, status)
+        number = parse_power_status(text)
+        if number is None:
+            raise Unknown(f"/{status} says {text[:60]!r}, which names no mode")
+    elif modes.default is not None:
+        number = modes.default
+    else:
+        raise Unknown(f"there is no /{status}, and /etc/nvpmodel.conf declares no default")
+    if number not in modes.names:
+        known = ", ".join(f"{each}: {name}" for each, name in sorted(modes.names.items())) or "none"
+        raise Unknown(f"mode {number} is on, which /etc/nvpmodel.conf does not declare ({known})")
+    return modes.names[number], number
 
 
 # --- what the hardware can ---------------------------------------------------------------------------
@@ -262,28 +281,6 @@ def _cuda(root: str) -> str:
     if found is None:
         raise Unknown(f"/usr/local/cuda/version.txt says {text[:60]!r}, which names no version")
     return found.group(1)
-
-
-def _power_mode(root: str) -> Tuple[str, int]:
-    """The mode that is on. Ids shift between releases and vendors; only the name can be compared.
-
-    Without a status file the default is on: that is what nvpmodel then sets at boot (its --help).
-    """
-    modes = parse_power_modes(_text(root, "etc/nvpmodel.conf"))
-    status = "var/lib/nvpmodel/status"
-    if os.path.exists(os.path.join(root, status)):
-        text = _text(root, status)
-        number = parse_power_status(text)
-        if number is None:
-            raise Unknown(f"/{status} says {text[:60]!r}, which names no mode")
-    elif modes.default is not None:
-        number = modes.default
-    else:
-        raise Unknown(f"there is no /{status}, and /etc/nvpmodel.conf declares no default")
-    if number not in modes.names:
-        known = ", ".join(f"{each}: {name}" for each, name in sorted(modes.names.items())) or "none"
-        raise Unknown(f"mode {number} is on, which /etc/nvpmodel.conf does not declare ({known})")
-    return modes.names[number], number
 
 
 def _cpu_khz(root: str) -> Dict[str, List[int]]:

@@ -19,7 +19,7 @@ import threading
 import time
 from typing import Any, Callable, Dict, Iterator, Optional
 
-from edgejoule_agent import host
+from edgejoule_agent import host, power_mode
 from edgejoule_agent.blobs import Blobs, hash_of
 from edgejoule_agent.connection import POLL_TIMEOUT_S, Connection
 from edgejoule_agent.errors import HostError, JobGoneError, OutOfReachError
@@ -62,12 +62,13 @@ class Service:
         self._probe = probe
         self._metrics_port = metrics_port
         self._blobs = Blobs(os.path.join(state, "blobs"), cache_bytes)
-        self._folder = os.path.join(state, "job")
+        self._state, self._folder = state, os.path.join(state, "job")
         self._greeted = False
         self._failures = 0
 
     def serve(self) -> None:
         """Work until told to stop."""
+        self._put_back()
         if self._result() is None:
             self._drop()  # what was under way when the agent ended is lost; the gateway will hear of it
         while not self._stopping.is_set():
@@ -83,6 +84,13 @@ class Service:
                 _log.error("this host cannot carry on: %s", error)
                 self._stopping.wait(TROUBLE_S)
         self._connection.close()
+
+    def _put_back(self) -> None:
+        """Undo what a step left that was killed while it had changed the board."""
+        try:
+            power_mode.put_back(self._state)
+        except HostError as error:
+            _log.error("%s", error)
 
     def _turn(self) -> None:
         """One thing that is to do."""
@@ -142,6 +150,8 @@ class Service:
             if not isinstance(error, Stopped):
                 self._stopping.wait(TROUBLE_S)
             return
+        finally:
+            self._put_back()
         self._keep(job, report, time.monotonic() - began)
 
     def _attempt(self, job: Dict[str, Any], reports: "_Reports") -> Report:

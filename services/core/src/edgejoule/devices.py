@@ -9,7 +9,7 @@ which of them its GPU computes fast, and how that was learnt.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import entry_points
 from typing import Any
 
@@ -17,6 +17,14 @@ from edgejoule.errors import UnsupportedError
 
 GROUP = "edgejoule.devices"
 HOST = "host"
+IN_MODE = "@"
+"""Stands between a device and the power mode it is measured in, as in ``nano@5W``."""
+
+FOLLOWS_POWER_MODE = (
+    *("power_mode_id", "clocks_locked", "cpus_online", "cpus", "cpu_khz", "gpu_hz"),
+    *("min_frequency_khz", "max_frequency_khz", "absent"),
+)
+"""Facts of an environment that change with the power mode, beside ``power_mode`` itself."""
 
 
 @dataclass(frozen=True)
@@ -28,6 +36,19 @@ class Device:
     hardware: Mapping[str, Any]
     environment: Mapping[str, Any]
     precisions: Mapping[str, Any] | None = None
+
+    def in_mode(self, power_mode: str) -> Device:
+        """The device as it is measured in a power mode that is put on for it.
+
+        Raises:
+            UnsupportedError: it has no power modes.
+        """
+        if self.environment.get("power_mode") is None:
+            raise UnsupportedError(f"{self.name} has no power modes, only a Jetson has; leave power_mode out")
+        if self.environment.get("simulated"):
+            raise UnsupportedError(f"{self.name} is simulated and stays in one power mode; leave power_mode out")
+        kept = {name: value for name, value in self.environment.items() if name not in FOLLOWS_POWER_MODE}
+        return replace(self, environment={**kept, "power_mode": power_mode})
 
 
 def known() -> list[str]:

@@ -37,7 +37,7 @@ def make_plan(
     """The plan that answers ``spec``.
 
     Args:
-        devices: each device of the spec, as probed.
+        devices: each device of the spec, by its label, as probed.
         source_of: names a file or folder by the hash of its content.
         written: the spec as the results shall quote it.
         session: measuring session; another one measures everything measured anew.
@@ -61,7 +61,7 @@ class _Builder:
         for model in self.spec.models:
             self.prepare(model)
         cells = [
-            self.cell(model, variant, device)
+            self.cell(model, variant, device.label)
             for model in self.spec.models
             for variant in sorted(self.spec.precisions, key=lambda variant: variant != "fp32")  # the others' reference
             for device in self.spec.devices
@@ -200,7 +200,7 @@ class _Builder:
         parameters = {
             "precision": VARIANTS[cell.variant][1],
             "threads": self.spec.threads,
-            "device": cell.device,
+            "device": cell.board,
             "hardware": dict(self.devices[cell.device].hardware),
         }
         samples = self.images("calibration") if "calibration" in self.spec.data.sets else {}
@@ -216,6 +216,7 @@ class _Builder:
             "session": self.session,
             "threads": self.spec.threads,
             "trial": trial,
+            **({"power_mode": cell.power_mode} if cell.power_mode else {}),
         }
         inputs = {**self.engine_of(cell), "images-000": Ref("import-data", "evaluation-images-000")}
         self.add(f"benchmark/{cell.name}/{trial}", "benchmark", parameters, inputs)

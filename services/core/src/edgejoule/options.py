@@ -55,7 +55,8 @@ def prepare(
         on_stack: take each device that the gateway serves as it last said of itself; this host's own probe else.
     """
     from edgejoule.boards import as_reported
-    from edgejoule.devices import probe
+    from edgejoule.devices import Device, probe
+    from edgejoule.errors import SpecError, UnsupportedError
     from edgejoule.matrix import make_plan
     from edgejoule.progress import bar
     from edgejoule.runs import Run, find_store
@@ -63,12 +64,22 @@ def prepare(
     from edgejoule.store import open_store
 
     tree = read_tree(spec_file, settings)
-    spec = check_spec(tree, spec_file.absolute().parent)
+    place = find_store(out, store, os.environ)
+    # the stack's store is there already; another is made only for a spec without faults
+    boards = open_store(place, os.environ, writing=writing).device_names() if on_stack else []
+    spec = check_spec(tree, spec_file.absolute().parent, served=boards)
     folder = out if out is not None else Path("runs") / spec.name
-    kept = open_store(find_store(folder, store, os.environ), os.environ, writing=writing)
+    kept = open_store(place, os.environ, writing=writing)
     written = as_written(spec, tree)
-    served = {name: as_reported(name, kept) if on_stack else None for name in spec.devices}
-    devices = {name: device or probe(name) for name, device in served.items()}
+    names = dict.fromkeys(choice.name for choice in spec.devices)
+    found = {name: (as_reported(name, kept) if on_stack else None) or probe(name) for name in names}
+    devices: dict[str, Device] = {}
+    for index, choice in enumerate(spec.devices):
+        device = found[choice.name]
+        try:
+            devices[choice.label] = device if choice.power_mode is None else device.in_mode(choice.power_mode)
+        except UnsupportedError as error:
+            raise SpecError(f"{tree.where(('devices', index, 'power_mode'))}: {error}") from None
     with bar(console, "hashing the data") as progress:
         made = make_plan(spec, devices, lambda path: kept.hashes.source(path, progress), written, session)
     return Run(spec.name, written, made), kept, folder

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from edgejoule.canonical import hash_json
+from edgejoule.devices import IN_MODE
 
 
 @dataclass(frozen=True)
@@ -73,6 +74,21 @@ class Cell:
     @property
     def name(self) -> str:
         return f"{self.model}/{self.variant}/{self.device}"
+
+    @property
+    def board(self) -> str:
+        """The device itself.
+
+        >>> cell = Cell("m", "m", "base", "fp32", "nano@5W", ())
+        >>> cell.board, cell.power_mode
+        ('nano', '5W')
+        """
+        return self.device.partition(IN_MODE)[0]
+
+    @property
+    def power_mode(self) -> str | None:
+        """The power mode that it is put into; None: measured as it is."""
+        return self.device.partition(IN_MODE)[2] or None
 
 
 @dataclass(frozen=True)

@@ -160,6 +160,8 @@ def _code(value: Any) -> str:
         return f"`{value.name}`"
     if isinstance(value, BaseModel):
         return "see below"
+    if isinstance(value, list):
+        value = [each.model_dump() if isinstance(each, BaseModel) else each for each in value]
     return f"`{value}`".lower() if isinstance(value, bool) else f"`{value}`".replace("'", "")
 
 

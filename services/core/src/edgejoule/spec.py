@@ -25,10 +25,11 @@ from pydantic import (
     ValidationInfo,
     WithJsonSchema,
     field_validator,
+    model_serializer,
 )
 from pydantic_core import ErrorDetails
 
-from edgejoule.devices import known
+from edgejoule.devices import IN_MODE, known
 from edgejoule.errors import SpecError
 from edgejoule.protocols import DERIVED, PRESETS, Protocol
 from edgejoule.yamltree import Location, Tree, parse_yaml, read_yaml, shown
@@ -245,6 +246,33 @@ class Model(Section):
     train: Train | None = Field(None, description="train here, from weights or from scratch")
 
 
+class DeviceChoice(Section):
+    """A device, and the power mode to measure it in. A name alone measures it as it is."""
+
+    name: str = Field(description="host, another device that is known here, or one that the stack's gateway serves")
+    power_mode: Name | None = Field(
+        default=None, description="of a Jetson, as nvpmodel calls it; put on for each measurement, and back after it"
+    )
+
+    @property
+    def label(self) -> str:
+        """What its rows call it."""
+        return self.name if self.power_mode is None else f"{self.name}{IN_MODE}{self.power_mode}"
+
+    @model_serializer
+    def _as_written(self) -> Any:
+        return self.name if self.power_mode is None else {"name": self.name, "power_mode": self.power_mode}
+
+
+def _by_name(value: Any) -> Any:
+    return {"name": value} if isinstance(value, str) else value
+
+
+def _choice_schema() -> dict[str, Any]:
+    """What a spec's author may write for a device: its name, or a mapping."""
+    return {"anyOf": [{"type": "string"}, DeviceChoice.model_json_schema()]}
+
+
 class DataSource(Section):
     """A folder of images and the COCO-format JSON file that describes them."""
 
@@ -292,7 +320,11 @@ class Spec(Section):
     name: Name = Field(description="what the run is called")
     models: list[Model] = Field(min_length=1, description="the detectors to compare")
     precisions: list[Precision] = Field(min_length=1, description="each model in each of these")
-    devices: list[str] = Field(default=["host"], min_length=1, description="where to measure; host is this machine")
+    devices: list[Annotated[DeviceChoice, BeforeValidator(_by_name), WithJsonSchema(_choice_schema())]] = Field(
+        default=[DeviceChoice(name="host")],
+        min_length=1,
+        description="where to measure: a name, or a mapping where it has more to say; host is this machine",
+    )
     data: Data = Field(description="images to calibrate, tune, train and evaluate with")
     protocol: Annotated[Protocol, WithJsonSchema(_protocol_schema())] = Field(
         PRESETS["standard"], description="how to measure: a preset's name, or see Protocol"
@@ -369,8 +401,13 @@ def read_tree(path: Path, settings: Sequence[str] = ()) -> Tree:
     return tree
 
 
-def check_spec(tree: Tree, folder: Path, environment: Mapping[str, str] = os.environ) -> Spec:
+def check_spec(
+    tree: Tree, folder: Path, environment: Mapping[str, str] = os.environ, served: Sequence[str] = ()
+) -> Spec:
     """``tree`` as a spec whose relative paths start at ``folder``.
+
+    Args:
+        served: devices that can be had beside those known here: the boards of a stack.
 
     Raises:
         SpecError: with one line for each problem.
@@ -385,7 +422,7 @@ def check_spec(tree: Tree, folder: Path, environment: Mapping[str, str] = os.env
         spec = spec.model_copy(
             update={"models": [m if m.name else m.model_copy(update={"name": m.detector}) for m in spec.models]}
         )
-        problems = list(_contradictions(spec))
+        problems = list(_contradictions(spec, [*known(), *served]))
     if problems:
         raise SpecError("\n".join(f"{tree.where(location)}: {sentence}" for location, sentence in problems))
     return spec
@@ -439,16 +476,19 @@ def _apply(tree: Tree, setting: str) -> None:
 # --- what is wrong, in words ---------------------------------------------------------------------
 
 
-def _contradictions(spec: Spec) -> Iterator[tuple[Location, str]]:
+def _contradictions(spec: Spec, devices: Sequence[str]) -> Iterator[tuple[Location, str]]:
     """What no single value shows."""
     yield from _repeated(("models",), [model.name for model in spec.models], "give each model a name of its own")
     yield from _repeated(("precisions",), spec.precisions, "name it once")
-    yield from _repeated(("devices",), spec.devices, "name it once")
-    devices = known()
+    yield from _repeated(("devices",), [device.label for device in spec.devices], "name it once")
     for index, device in enumerate(spec.devices):
-        if device not in devices:
-            there_are = ", ".join(devices)
-            yield ("devices", index), f"there is no device {device!r}; there are {there_are}; host is this machine"
+        if device.name not in devices:
+            there_are = ", ".join(sorted(set(devices)))
+            yield (
+                ("devices", index),
+                f"there is no device {device.name!r}; there are {there_are}; host is this machine, "
+                "and a stack's boards are there for edgejoule run --on stack",
+            )
     sets, sources = spec.data.sets, spec.data.sources
     for role, chosen in sets.items():
         if chosen.source not in sources:

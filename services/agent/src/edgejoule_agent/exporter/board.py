@@ -211,9 +211,9 @@ class Board:
             if value is not None:
                 metric, labels = _metric_of(each)
                 found.setdefault(metric, []).append((labels, value))
-        mode = jetson.power_mode(self._root) if self._facts is not None else None
-        if mode is not None:
-            found["edgejoule_power_mode_info"] = [({"mode": mode}, 1)]
+        if self._facts is not None:
+            with contextlib.suppress(jetson.Unknown):
+                found["edgejoule_power_mode_info"] = [({"mode": jetson.power_mode(self._root)[0]}, 1)]
         if self._passes % LOOK_PASSES == 0:
             self._throttling = self._look_for_throttling()
         self._passes += 1

@@ -26,6 +26,7 @@ SOURCES = (
     "edgejoule_agent.metrics",
     "edgejoule_agent.optional",
     "edgejoule_agent.postprocess",
+    "edgejoule_agent.power_mode",
     "edgejoule_agent.preprocess",
     "edgejoule_agent.sampler",
     "edgejoule_agent.sensors",

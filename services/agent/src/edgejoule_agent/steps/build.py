@@ -23,6 +23,7 @@ SOURCES = (
     "edgejoule_agent.limits",
     "edgejoule_agent.macs",
     "edgejoule_agent.optional",
+    "edgejoule_agent.power_mode",
     "edgejoule_agent.preprocess",
     "edgejoule_agent.rewrites",
     "edgejoule_agent.sensors",

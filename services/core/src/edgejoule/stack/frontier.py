@@ -104,5 +104,5 @@ def survey_frontier(plan: Plan, kinds: Kinds, store: Store) -> Frontier:
 
 
 def devices_of(plan: Plan) -> Mapping[str, str]:
-    """Step id to the device of its row, as the spec names it; steps outside of rows have none."""
-    return {step: cell.device for cell in plan.cells for step in cell.steps}
+    """Step id to the device of its row; steps outside of rows have none."""
+    return {step: cell.board for cell in plan.cells for step in cell.steps}

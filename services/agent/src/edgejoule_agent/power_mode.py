@@ -1,0 +1,160 @@
+"""A Jetson's power mode: put on for a measurement that asks for it, and back afterwards, also after a crash.
+
+NVIDIA's program ``nvpmodel`` changes it (``-m ID``, for root), and keeps it over restarts of the board in
+/var/lib/nvpmodel/status (L4T's guide, "Platform Power and Performance"). So what to put back is written to a file in
+the agent's folder before anything is changed, and goes only once it is back: :func:`put_back` at the agent's start,
+after each of its jobs and before each measurement finds what a killed process left.
+"""
+
+import contextlib
+import json
+import logging
+import os
+import shutil
+import subprocess
+import time
+from typing import Any, Dict, Iterator, Optional
+
+from edgejoule_agent import jetson
+from edgejoule_agent.errors import HostError, UnsupportedError
+
+PROGRAM_S = 60.0  # it takes a second or two
+SETTLE_S = 10.0  # for its status file to say so
+PROGRAMS = "/usr/sbin:/usr/bin:/sbin:/bin"  # where L4T has it; a service's PATH may lack sbin
+FILE = "power-mode.json"
+
+_log = logging.getLogger("edgejoule-agent")
+
+
+def state_folder() -> str:
+    """The agent's folder: what it must not forget."""
+    return os.environ.get("EDGEJOULE_AGENT_STATE") or os.path.expanduser("~/.edgejoule-agent")
+
+
+@contextlib.contextmanager
+def held(name: str, folder: str, root: str = "/") -> Iterator[None]:
+    """Have power mode ``name`` on within the block; nothing is changed where it is on already.
+
+    Args:
+        folder: of the agent's own, for what to put back.
+
+    Raises:
+        UnsupportedError: there is no such mode, or this process may not or cannot put it on.
+        HostError: nvpmodel did not do it.
+    """
+    put_back(folder, root)
+    try:
+        modes = {mode: number for number, mode in jetson.power_modes(root).names.items()}
+        before, _ = jetson.power_mode(root)
+    except jetson.Unknown as reason:
+        raise UnsupportedError(f"power mode {name} was asked for, and this device has none ({reason})") from None
+    if name not in modes:
+        raise UnsupportedError(f"power mode {name} was asked for, and this board has {', '.join(sorted(modes))}")
+    if before == name:
+        yield
+        return
+    asked = f"power mode {name} was asked for, and {before} is on"
+    by_hand = f"put it on by hand (sudo nvpmodel -m {modes[name]}), then measure again"
+    if os.geteuid() != 0:
+        raise UnsupportedError(f"{asked}: only root may change it, and the agent is not root; {by_hand}")
+    if shutil.which("nvpmodel", path=PROGRAMS) is None:
+        raise UnsupportedError(f"{asked}: the program nvpmodel is not here, as in a container; {by_hand}")
+    if (jetson.probe(root) or {}).get("clocks_locked"):
+        raise UnsupportedError(f"{asked}: jetson_clocks has locked the clocks, and a change would undo that; {by_hand}")
+    _write(folder, {"put_back": before, "put_on": name})
+    try:
+        _put_on(name, root)
+        yield
+    finally:
+        put_back(folder, root)
+
+
+def put_back(folder: str, root: str = "/") -> None:
+    """Put back the mode that a measurement found, if it has not been; a mode that others put on since stays.
+
+    Raises:
+        HostError: nvpmodel does not do it.
+    """
+    path = os.path.join(folder, FILE)
+    kept = _read(path)
+    if kept is None:
+        return
+    try:
+        now: Optional[str] = jetson.power_mode(root)[0]
+    except jetson.Unknown:
+        now = None
+    if now in (kept["put_on"], None):
+        _put_on(kept["put_back"], root)
+        _log.info("power mode %s is on again", kept["put_back"])
+    os.unlink(path)
+
+
+def _put_on(name: str, root: str) -> None:
+    """Raises HostError."""
+    wanted = [number for number, mode in jetson.power_modes(root).names.items() if mode == name]
+    program = shutil.which("nvpmodel", path=PROGRAMS)
+    if not wanted or program is None:
+        raise HostError(f"power mode {name} cannot be put on: nvpmodel or that mode is not here any more")
+    try:
+        # standard input is empty: some modes ask whether to restart the board, and it must not
+        told = subprocess.run(
+            [program, "-m", str(wanted[0])],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            timeout=PROGRAM_S,
+            check=False,
+        ).stdout.decode("utf-8", "replace")
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise HostError(f"power mode {name} cannot be put on: {error}") from error
+    until_s = time.monotonic() + SETTLE_S
+    while not _is_on(name, root):
+        if time.monotonic() > until_s:
+            last = told.strip().split("\n")[-1][:200] or "nothing"
+            raise HostError(
+                f"power mode {name} did not come on within {SETTLE_S:.0f} s; nvpmodel last said: {last}; "
+                f"put it on by hand (sudo nvpmodel -m {wanted[0]}; some modes take a restart of the board)"
+            )
+        time.sleep(0.1)
+
+
+def _is_on(name: str, root: str) -> bool:
+    with contextlib.suppress(jetson.Unknown):
+        return jetson.power_mode(root)[0] == name
+    return False
+
+
+def _read(path: str) -> Optional[Dict[str, Any]]:
+    """What to put back, or None; a file that is none is left by nobody of ours, and goes."""
+    try:
+        with open(path, encoding="utf-8") as file:
+            kept = json.load(file)
+        if isinstance(kept, dict) and {"put_back", "put_on"} <= set(kept):
+            return kept
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError):
+        pass
+    _log.warning("%s cannot be read, so no power mode is put back: see sudo nvpmodel -q", path)
+    with contextlib.suppress(OSError):
+        os.unlink(path)
+    return None
+
+
+def _write(folder: str, kept: Dict[str, str]) -> None:
+    """Write it whole or not at all, safe from a loss of power. Raises HostError."""
+    path = os.path.join(folder, FILE)
+    try:
+        os.makedirs(folder, mode=0o700, exist_ok=True)
+        with open(path + ".new", "w", encoding="utf-8") as file:
+            json.dump(kept, file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(path + ".new", path)
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        raise HostError(f"the folder {folder} cannot be used ({error.strerror}): no power mode is changed") from error
