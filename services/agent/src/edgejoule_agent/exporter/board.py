@@ -4,6 +4,7 @@ The total's rail is apart from the others, and nothing is added up but rails tha
 value that is missing, wrong or stuck is left out, and ``edgejoule_sensor_up`` is 0.
 """
 
+import contextlib
 import logging
 import time
 from typing import Any, Callable, Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple
