@@ -1,0 +1,547 @@
+"""The dashboards, made by this program: ``python grafana/dashboards.py`` writes them, ``--check`` compares.
+
+Overview, Device, Pipeline, Compare. Energy and power are of a board's total alone; a value that is not known is a gap
+or a dash, never 0.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from grafana_foundation_sdk.builders import dashboard
+from grafana_foundation_sdk.cog.encoder import JSONEncoder
+from grafana_foundation_sdk.models import dashboard as models
+from panels import (
+    BLUE,
+    GREEN,
+    GREY,
+    ORANGE,
+    PINK,
+    RED,
+    SKY,
+    SOURCE,
+    STATES,
+    bars,
+    choice,
+    figure,
+    graph,
+    heat,
+    named,
+    rows,
+    scatter,
+    states,
+)
+
+from edgejoule.generated import bring_up_to_date
+
+FOLDER = Path("grafana/dashboards")
+TITLES = {"overview": "Overview", "device": "Device", "pipeline": "Pipeline", "compare": "Compare"}
+
+VERDICTS = {"0": ("no", BLUE), "1": ("unknown", GREY), "2": ("throttled", RED)}
+VERDICT = (
+    'max by (device) (2 * edgejoule_throttle_verdict{{verdict="yes"{0}}} '
+    'or on (device) edgejoule_throttle_verdict{{verdict="unknown"{0}}})'
+)
+THERE = {"0": ("away", RED), "1": ("there", BLUE)}
+WELL = {"0": ("down", RED), "1": ("up", BLUE)}
+CELL_TEXTS = {state: (state, colour) for state, colour in STATES.items()}
+
+
+def page(name: str, about: str) -> dashboard.Dashboard:
+    """An empty page with links to the others."""
+    board = dashboard.Dashboard(TITLES[name]).uid(f"edgejoule-{name}").description(about).tags(["edgejoule"])
+    board.readonly().timezone("browser").refresh("5s").time("now-30m", "now")
+    board.tooltip(models.DashboardCursorSync.CROSSHAIR)
+    link = dashboard.DashboardLink("Edgejoule").type(models.DashboardLinkType.DASHBOARDS).tags(["edgejoule"])
+    return board.link(link.keep_time(True).include_vars(True))
+
+
+def cells_as_annotations(selector: str) -> dashboard.AnnotationQuery:
+    """A region for each stage of each cell that is measured, from metrics alone."""
+    found = dashboard.AnnotationQuery().name("cells").datasource(SOURCE).enable(True).icon_color(SKY)
+    return found.expr(f"edgejoule_cell_info{{{selector}}}")
+
+
+def overview() -> dashboard.Dashboard:
+    board = page("overview", "The run under way: cells, progress, the best so far, and who is at work.")
+    wrong = 'state!~"waiting|running|ok"'
+    board.with_panel(figure("Cells done", "none", "", 'count(edgejoule_cell_state{state="ok"}) or vector(0)', span=4))
+    board.with_panel(
+        figure("Cells running", "none", "", 'count(edgejoule_cell_state{state="running"}) or vector(0)', span=4)
+    )
+    board.with_panel(
+        figure(
+            "Cells without result",
+            "none",
+            "",
+            f"count(edgejoule_cell_state{{{wrong}}}) or vector(0)",
+            "Unsupported, failed, out of memory, throttled or unreachable: each row says why.",
+            span=4,
+            steps={None: BLUE, 1: ORANGE},
+        )
+    )
+    done = "max(edgejoule_steps_done) / (max(edgejoule_steps_planned) > 0)"
+    board.with_panel(
+        figure("Steps done", "percentunit", "", done, "Of the runs that go on.", span=4, decimals=0, absent="no run")
+    )
+    board.with_panel(
+        figure(
+            "Alerts",
+            "none",
+            "",
+            'count(ALERTS{alertstate="firing"}) or vector(0)',
+            span=4,
+            steps={None: BLUE, 1: RED},
+        )
+    )
+    board.with_panel(
+        figure("Devices there", "none", "", "sum(edgejoule_device_connected) or vector(0)", span=4, spark=False)
+    )
+    matrix = 'max by (cell, precision, state) (label_join(edgejoule_cell_state, "cell", " on ", "detector", "device"))'
+    board.with_panel(
+        rows(
+            "Cells",
+            ("", matrix),
+            about="The latest run of each. A yellow or red cell's row says why.",
+            span=14,
+            height=10,
+            matrix=("cell", "precision", "state"),
+            texts=CELL_TEXTS,
+        )
+    )
+    board.with_panel(
+        scatter(
+            "AP50 against latency, as cells finish",
+            ("latency", 'label_join(edgejoule_cell_latency_seconds, "cell", " ", "detector", "precision", "device")'),
+            ("AP50", 'label_join(edgejoule_cell_ap50_ratio, "cell", " ", "detector", "precision", "device")'),
+            ("s", "percentunit"),
+            "Up and to the left is better. The report tests whether differences are more than chance.",
+            span=10,
+        )
+    )
+    board.with_panel(
+        rows(
+            "What cells came to",
+            ("", "edgejoule_cell_ap50_ratio"),
+            ("", "edgejoule_cell_latency_seconds"),
+            ("", "edgejoule_cell_energy_joules"),
+            about="Of this conductor's runs. Exact rows with intervals stand in the report.",
+            span=14,
+            hidden=("__name__", "instance", "job"),
+            names={"Value #A": "AP50", "Value #B": "latency", "Value #C": "energy per inference"},
+            units={"AP50": "percentunit", "latency": "s", "energy per inference": "joule"},
+        )
+    )
+    board.with_panel(
+        rows(
+            "Alerts that fire",
+            (
+                "",
+                'label_replace(ALERTS{alertstate="firing"}, "runbook", "docs/runbooks/$1.md", "alertname", "(.+)")',
+            ),
+            about="What to do stands in the runbook.",
+            span=10,
+            hidden=("__name__", "alertstate", "job", "instance"),
+        )
+    )
+    board.with_panel(
+        figure(
+            "Power of the boards",
+            "watt",
+            "{{shown}}",
+            named("device:power_watts:rate1m"),
+            "Of the whole board, over the last minute.",
+            span=12,
+            height=7,
+            decimals=2,
+        )
+    )
+    progress = "{} or vector(0)"
+    board.with_panel(
+        graph(
+            "Steps",
+            "none",
+            ("done", progress.format("max(edgejoule_steps_done)")),
+            ("planned", progress.format("max(edgejoule_steps_planned)")),
+            span=12,
+            height=7,
+            least=0,
+            dashed="planned",
+        )
+    )
+    return board
+
+
+def device() -> dashboard.Dashboard:
+    board = page("device", "One device: power, heat, clocks, load, throttling, and the latency of what it measures.")
+    board.with_variable(choice("device", "Device", "label_values(edgejoule_device_info, device)"))
+    board.annotation(cells_as_annotations('device="$device"'))
+    here = 'device="$device"'
+    info = f'label_join(edgejoule_device_info{{{here}}}, "name", ", JetPack ", "board", "jetpack")'
+    board.with_panel(
+        figure("Board", "none", "{{name}}", info, span=6, names=True, spark=False, about="What it says that it is.")
+    )
+    simulated = f'edgejoule_device_info{{{here},simulated="true"}} or on (device) 0 * edgejoule_device_info{{{here}}}'
+    texts = {"0": ("a real device", BLUE), "1": ("SIMULATED", PINK)}
+    board.with_panel(figure("Is it there?", "none", "", simulated, span=3, texts=texts, spark=False, absent="away"))
+    board.with_panel(figure("Power", "watt", "", f"device:power_watts:rate1m{{{here}}}", span=3, decimals=2))
+    per_inference = f"device:energy_per_inference_joules:rate1m{{{here}}}"
+    board.with_panel(figure("Energy per inference", "joule", "", per_inference, span=3, decimals=3))
+    margin = f"min(device_zone:temperature_margin_celsius:min{{{here}}})"
+    board.with_panel(
+        figure(
+            "Below throttling",
+            "celsius",
+            "",
+            margin,
+            "How far the hottest zone is below the board's own trip point.",
+            span=3,
+            decimals=1,
+            steps={None: RED, 5: ORANGE, 15: BLUE},
+        )
+    )
+    board.with_panel(
+        figure(
+            "Throttled?",
+            "none",
+            "",
+            VERDICT.format(f",{here}"),
+            "On the last half minute. Unknown is not no.",
+            span=3,
+            texts=VERDICTS,
+            spark=False,
+        )
+    )
+    board.with_panel(
+        figure(
+            "Measures",
+            "none",
+            "{{detector}} {{precision}}",
+            f"edgejoule_cell_info{{{here}}}",
+            span=3,
+            names=True,
+            spark=False,
+            absent="nothing",
+        )
+    )
+    board.with_panel(
+        graph(
+            "Power of the whole board",
+            "watt",
+            ("board", f"device:power_watts:rate1m{{{here}}}"),
+            ("idle", f"edgejoule_trial_idle_power_watts{{{here}}}"),
+            about="Of the total rail; idle as measured before the last trial. A gap: it could not be read.",
+            least=0,
+            dashed="idle",
+        )
+    )
+    board.with_panel(
+        graph(
+            "Energy per inference",
+            "joule",
+            ("board", per_inference),
+            about="Power of the whole board over inferences per second, idle power included.",
+            least=0,
+        )
+    )
+    percentiles = [
+        (name, f"max(device_cell:latency_seconds:{name}_rate1m{{{here}}} >= 0)") for name in ("p50", "p90", "p99")
+    ]
+    board.with_panel(
+        graph(
+            "Latency",
+            "s",
+            *percentiles,
+            about="Of measured inferences, by histogram. Exact percentiles are in the records.",
+            least=0,
+        )
+    )
+    buckets = f'increase(edgejoule_inference_latency_seconds_bucket{{{here},stage="measure"}}[$__rate_interval])'
+    board.with_panel(heat("Latency, each inference", f"sum by (le) ({buckets})", height=8))
+    zones = {".*[cC][pP][uU].*": BLUE, ".*[gG][pP][uU].*": ORANGE, ".*soc.*|.*SOC.*": GREEN, "tj.*|AO.*|PLL.*": GREY}
+    trips = f'min by (kind) (edgejoule_trip_temperature_celsius{{{here},kind=~"passive|hot|critical"}})'
+    board.with_panel(
+        graph(
+            "Temperature, and the board's own trip points",
+            "celsius",
+            ("{{zone}}", f"edgejoule_temperature_celsius{{{here}}}"),
+            ("{{kind}} trip", trips),
+            colours={**zones, "critical trip": RED, "passive trip|hot trip": PINK},
+            dashed=".* trip",
+        )
+    )
+    clocks = {"gpu.*": ORANGE, "cpu.*": BLUE, "emc": GREEN}
+    by_kind = f'max by (clock) (label_replace(edgejoule_clock_hertz{{{here}}}, "clock", "cpu", "clock", "cpu.*"))'
+    board.with_panel(
+        graph("Clocks", "hertz", ("{{clock}}", by_kind), colours=clocks, least=0, about="Of the fastest CPU core.")
+    )
+    board.with_panel(
+        graph(
+            "GPU load",
+            "percentunit",
+            ("{{gpu}}", f"edgejoule_gpu_load_ratio{{{here}}}"),
+            colours=clocks,
+            top=1,
+            least=0,
+        )
+    )
+    used = f"edgejoule_memory_total_bytes{{{here}}} - edgejoule_memory_available_bytes{{{here}}}"
+    board.with_panel(
+        graph(
+            "Memory",
+            "bytes",
+            ("used", used),
+            ("there is", f"edgejoule_memory_total_bytes{{{here}}}"),
+            colours={"used": BLUE, "there is": GREY},
+            dashed="there is",
+            least=0,
+        )
+    )
+    rails = {".*GPU.*": ORANGE, ".*CPU(?!.*GPU).*": BLUE, ".*SOC(?!.*GPU).*": GREEN, "VIN.*|VDDQ.*": GREY}
+    board.with_panel(
+        graph(
+            "Power of parts",
+            "watt",
+            ("{{rail}}", f"device_rail:power_watts:rate1m{{{here}}}"),
+            about="Rails beside the total. They may overlap, so they are never added up.",
+            colours=rails,
+            least=0,
+        )
+    )
+    board.with_panel(
+        graph(
+            "Fan",
+            "percentunit",
+            ("{{fan}} drive", f"edgejoule_fan_duty_ratio{{{here}}}"),
+            colours={".*": BLUE},
+            top=1,
+            least=0,
+        )
+    )
+    board.with_panel(states("Throttling", "verdict", VERDICT.format(f",{here}"), VERDICTS, span=12))
+    board.with_panel(
+        rows(
+            "Sensors without a value",
+            ("", f"edgejoule_sensor_up{{{here}}} == 0"),
+            about="Missing, wrong or stuck; the agent's log says why. Some sleep with their part of the chip.",
+            span=12,
+            height=5,
+            hidden=("__name__", "device", "instance", "job"),
+        )
+    )
+    return board
+
+
+def pipeline() -> dashboard.Dashboard:
+    board = page("pipeline", "Queues, workers, step durations, retries, store and Redis.")
+    queues = {"train": BLUE, "evaluate": ORANGE, "analyze": GREEN, "device.*": PINK}
+    board.with_panel(
+        figure("Conductor acts", "none", "", "max(edgejoule_conductor_leads)", span=4, texts=WELL, spark=False)
+    )
+    board.with_panel(figure("Store", "none", "", "max(edgejoule_store_up)", span=4, texts=WELL, spark=False))
+    board.with_panel(figure("Redis", "none", "", "max(edgejoule_redis_up)", span=4, texts=WELL, spark=False))
+    board.with_panel(
+        figure(
+            "Failed attempts, last hour",
+            "none",
+            "",
+            "sum(increase(edgejoule_step_failures_total[1h])) or vector(0)",
+            span=4,
+            decimals=0,
+            steps={None: BLUE, 1: ORANGE},
+        )
+    )
+    board.with_panel(
+        figure(
+            "Workers lost, last hour",
+            "none",
+            "",
+            "sum(increase(edgejoule_workers_lost_total[1h])) or vector(0)",
+            span=4,
+            decimals=0,
+            steps={None: BLUE, 1: ORANGE},
+        )
+    )
+    board.with_panel(figure("Runs", "none", "", "max(edgejoule_runs_active)", span=4))
+    board.with_panel(graph("Messages that wait", "none", ("{{queue}}", "queue:length:max"), colours=queues, least=0))
+    board.with_panel(
+        graph(
+            "Steps at work",
+            "none",
+            ("{{queue}}", "max by (queue) (edgejoule_steps_leased)"),
+            colours=queues,
+            least=0,
+        )
+    )
+    board.with_panel(
+        bars("Workers", "none", "{{queue}}", "queue:workers:count", "As many as are scraped now.", span=6, height=6)
+    )
+    board.with_panel(bars("Idle workers", "none", "{{queue}}", "queue:workers_idle:count", span=6, height=6))
+    board.with_panel(
+        states(
+            "Devices",
+            "{{device}}",
+            "max by (device) (edgejoule_device_connected)",
+            THERE,
+            "Whether the gateway heard of them within a minute.",
+            span=12,
+            height=6,
+        )
+    )
+    board.with_panel(
+        bars(
+            "Nine of ten steps take at most",
+            "s",
+            "{{kind}}",
+            "histogram_quantile(0.9, sum by (kind, le) (edgejoule_step_duration_seconds_bucket))",
+            "Of all that these processes carried out, by histogram.",
+        )
+    )
+    board.with_panel(
+        bars(
+            "Steps ended",
+            "none",
+            "{{kind}} {{outcome}}",
+            "sum by (kind, outcome) (edgejoule_steps_ended_total)",
+            "Since the conductor started.",
+        )
+    )
+    board.with_panel(
+        graph(
+            "Answer times",
+            "s",
+            ("store", "max(edgejoule_store_answer_seconds)"),
+            ("Redis", "max(edgejoule_redis_answer_seconds)"),
+            colours={"store": BLUE, "Redis": ORANGE},
+            least=0,
+        )
+    )
+    board.with_panel(
+        graph(
+            "Memory of Redis",
+            "bytes",
+            ("used", "max(edgejoule_redis_memory_used_bytes)"),
+            ("limit", "max(edgejoule_redis_memory_limit_bytes)"),
+            colours={"used": BLUE, "limit": GREY},
+            dashed="limit",
+            least=0,
+        )
+    )
+    free = "min by (job, instance, volume) (edgejoule_disk_free_bytes / edgejoule_disk_size_bytes)"
+    board.with_panel(
+        bars(
+            "Disk that is free",
+            "percentunit",
+            "{{job}} {{instance}}",
+            free,
+            span=12,
+            top=1,
+            steps={None: RED, 0.1: ORANGE, 0.25: BLUE},
+        )
+    )
+    board.with_panel(
+        bars(
+            "Attempts",
+            "none",
+            "{{kind}} {{outcome}}",
+            "sum by (kind, outcome) (edgejoule_step_duration_seconds_count)",
+            "Those too that were tried again; since each process started.",
+            span=12,
+        )
+    )
+    return board
+
+
+def compare() -> dashboard.Dashboard:
+    board = page("compare", "Device against device, precision against precision: each cell's last trial.")
+    board.with_variable(choice("detector", "Detector", "label_values(edgejoule_trial_latency_seconds, detector)"))
+    precisions = 'label_values(edgejoule_trial_latency_seconds{detector="$detector"}, precision)'
+    board.with_variable(choice("precision", "Precision", precisions, several=True))
+    devices = 'label_values(edgejoule_trial_latency_seconds{detector="$detector"}, device)'
+    board.with_variable(choice("device", "Device", devices, several=True))
+    cell = 'detector="$detector",precision=~"$precision",device=~"$device"'
+    legend = "{{precision}} on {{shown}}"
+    median = f'edgejoule_trial_latency_seconds{{{cell},quantile="0.5"}}'
+    board.with_panel(
+        bars("Median latency", "s", legend, f"sort({named(median)})", "Exact, from the records.", height=10)
+    )
+    board.with_panel(
+        bars(
+            "Energy per inference",
+            "joule",
+            legend,
+            f"sort({named(f'edgejoule_trial_energy_joules{{{cell}}}')})",
+            "From the records. A cell that is missing has no energy; its row says why.",
+            height=10,
+        )
+    )
+    worst = f'edgejoule_trial_latency_seconds{{{cell},quantile="0.99"}} / ignoring (quantile) {median}'
+    board.with_panel(
+        bars(
+            "How even it is: p99 over p50",
+            "none",
+            legend,
+            f"sort({named(worst)})",
+            "1 is perfectly even.",
+            height=8,
+            steps={None: BLUE, 2: ORANGE},
+        )
+    )
+    board.with_panel(
+        bars(
+            "Inferences per joule",
+            "none",
+            legend,
+            f"sort_desc({named(f'1 / edgejoule_trial_energy_joules{{{cell}}}')})",
+            height=8,
+        )
+    )
+    board.with_panel(
+        scatter(
+            "Energy against latency",
+            ("latency", f"max by (device, precision) ({median})"),
+            ("energy", f"max by (device, precision) (edgejoule_trial_energy_joules{{{cell}}})"),
+            ("s", "joule"),
+            "Down and to the left is better.",
+        )
+    )
+    board.with_panel(
+        scatter(
+            "AP50 against energy",
+            ("energy", f"max by (device, precision) (edgejoule_cell_energy_joules{{{cell}}})"),
+            ("AP50", f"max by (device, precision) (edgejoule_cell_ap50_ratio{{{cell}}})"),
+            ("joule", "percentunit"),
+            "Up and to the left is better.",
+        )
+    )
+    board.with_panel(
+        graph(
+            "Median latency, live",
+            "s",
+            (
+                "{{precision}} on {{shown}}",
+                named(f"device_cell:latency_seconds:p50_rate1m{{{cell}}} >= 0"),
+            ),
+            least=0,
+        )
+    )
+    board.with_panel(
+        figure(
+            "Power", "watt", "{{shown}}", named('device:power_watts:rate1m{device=~"$device"}'), height=8, decimals=2
+        )
+    )
+    return board
+
+
+def files() -> Iterator[tuple[Path, str]]:
+    """Every dashboard, relative to the repository, with its JSON."""
+    for name, make in (("overview", overview), ("device", device), ("pipeline", pipeline), ("compare", compare)):
+        text = json.dumps(make().build(), cls=JSONEncoder, indent=1, sort_keys=True, ensure_ascii=False)
+        yield FOLDER / f"{name}.json", text + "\n"
+
+
+if __name__ == "__main__":
+    sys.exit(bring_up_to_date(files(), sys.argv[1:]))

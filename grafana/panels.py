@@ -1,0 +1,245 @@
+"""How panels look here: one data source, colours that the colour-blind tell apart, large figures, units everywhere.
+
+Colours are those of Okabe and Ito ("Color Universal Design"). A colour stands for one thing on all pages; what has
+no colour of its own (devices above all) is told apart by its name beside it, never by colour.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeVar
+
+from grafana_foundation_sdk.builders import (
+    bargauge,
+    common,
+    dashboard,
+    heatmap,
+    prometheus,
+    stat,
+    statetimeline,
+    table,
+    timeseries,
+    xychart,
+)
+from grafana_foundation_sdk.models import common as common_models
+from grafana_foundation_sdk.models import dashboard as models
+from grafana_foundation_sdk.models import heatmap as heatmap_models
+from grafana_foundation_sdk.models import prometheus as prometheus_models
+from grafana_foundation_sdk.models import xychart as xychart_models
+
+BLUE, ORANGE, GREEN, PINK = "#0072B2", "#E69F00", "#009E73", "#CC79A7"
+SKY, RED, YELLOW, GREY = "#56B4E9", "#D55E00", "#F0E442", "#8E8E8E"
+
+SOURCE = models.DataSourceRef(type_val="prometheus", uid="edgejoule-prometheus")
+
+COLOURS: Mapping[str, str] = {  # a pattern of a series' name -> its colour, on every page
+    "fp32.*": BLUE,
+    "fp16.*": SKY,
+    "int8-ptq.*": ORANGE,
+    "int8-qat.*": GREEN,
+    "p50|board|done": BLUE,
+    "p90|waiting": ORANGE,
+    "p99|lost|failed": RED,
+    "idle|planned": GREY,
+}
+STATES: Mapping[str, str] = {  # of a cell
+    "waiting": "#5A5A5A",
+    "running": SKY,
+    "ok": BLUE,
+    "unsupported": YELLOW,
+    "failed": RED,
+    "oom": RED,
+    "throttled": ORANGE,
+    "unreachable": PINK,
+}
+
+_Panel = TypeVar("_Panel", bound=Any)
+Query = tuple[str, str]
+"""A legend and an expression."""
+
+
+def named(expr: str) -> str:
+    """An expression of devices with the label ``shown``, which says of a simulated one that it is."""
+    return f"({expr}) * on (device) group_left (shown) device:shown:info"
+
+
+def graph(title: str, unit: str, *queries: Query, about: str = "", **look: Any) -> timeseries.Panel:
+    """Values over time.
+
+    Args:
+        look: ``span``, ``height``, ``colours`` (pattern to colour, before those of all pages), ``dashed`` (pattern),
+            ``top`` and ``least`` of the axis, ``stacked``.
+    """
+    panel = _placed(timeseries.Panel(), title, about, look, height=8).unit(unit)
+    for query in _queries(queries):
+        panel.with_target(query)
+    panel.line_width(2).fill_opacity(8).show_points(common_models.VisibilityMode.NEVER).span_nulls(15000)
+    panel.legend(common.VizLegendOptions().show_legend(True).placement("bottom").calcs(["lastNotNull"]))  # type: ignore[arg-type]
+    panel.tooltip(common.VizTooltipOptions().mode(common_models.TooltipDisplayMode.MULTI))
+    if "least" in look:
+        panel.axis_soft_min(look["least"])
+    if "top" in look:
+        panel.max(look["top"])
+    if look.get("stacked"):
+        panel.stacking(common.StackingConfig().mode(common_models.StackingMode.NORMAL)).fill_opacity(60)
+    for pattern, colour in {**COLOURS, **look.get("colours", {})}.items():
+        panel.override_by_regexp(f"/^(?:{pattern})$/", [_value("color", {"mode": "fixed", "fixedColor": colour})])
+    if "dashed" in look:
+        dash = [_value("custom.lineStyle", {"fill": "dash", "dash": [8, 8]}), _value("custom.fillOpacity", 0)]
+        panel.override_by_regexp(f"/^(?:{look['dashed']})$/", dash)
+    return panel
+
+
+def figure(title: str, unit: str, legend: str, expr: str, about: str = "", **look: Any) -> stat.Panel:
+    """One figure, or one tile for each series with its name and what it was lately; to be read from two metres.
+
+    Args:
+        look: ``span``, ``height``, ``steps`` (from which value on which colour), ``spark`` (False: none), ``decimals``,
+            ``texts`` (value to text and colour), ``names`` (True: show the series' name alone), ``absent`` (text).
+    """
+    panel = _placed(stat.Panel(), title, about, look, height=4).unit(unit)
+    panel.with_target(*_queries([(legend, expr)]))
+    spark = common_models.BigValueGraphMode.AREA if look.get("spark", True) else common_models.BigValueGraphMode.NONE
+    panel.graph_mode(spark).color_mode(common_models.BigValueColorMode.VALUE)
+    panel.reduce_options(common.ReduceDataOptions().calcs(["lastNotNull"]))
+    panel.thresholds(steps_of(look.get("steps", {None: BLUE}))).no_value(look.get("absent", "–"))
+    if "decimals" in look:
+        panel.decimals(look["decimals"])
+    if look.get("names"):
+        panel.text_mode(common_models.BigValueTextMode.NAME)
+    elif legend:
+        panel.text_mode(common_models.BigValueTextMode.VALUE_AND_NAME)
+    if "texts" in look:
+        panel.mappings([values_as(look["texts"])])
+    return panel
+
+
+def bars(title: str, unit: str, legend: str, expr: str, about: str = "", **look: Any) -> bargauge.Panel:
+    """One bar for each series, with its name: for what has no colour of its own."""
+    panel = _placed(bargauge.Panel(), title, about, look, height=8).unit(unit)
+    panel.with_target(*_queries([(legend, expr)], instant=True))
+    panel.display_mode(common_models.BarGaugeDisplayMode.BASIC).orientation(common_models.VizOrientation.HORIZONTAL)
+    panel.reduce_options(common.ReduceDataOptions().calcs(["lastNotNull"]))
+    panel.thresholds(steps_of(look.get("steps", {None: BLUE}))).min(0).no_value("–")
+    if "top" in look:
+        panel.max(look["top"])
+    return panel
+
+
+def states(
+    title: str, legend: str, expr: str, texts: Mapping[str, tuple[str, str]], about: str = "", **look: Any
+) -> Any:
+    """States over time.
+
+    Args:
+        texts: value to text and colour.
+    """
+    panel = _placed(statetimeline.Panel(), title, about, look, height=5)
+    panel.with_target(*_queries([(legend, expr)]))
+    panel.mappings([values_as(texts)]).row_height(0.8).fill_opacity(90).line_width(0)
+    return panel.legend(common.VizLegendOptions().show_legend(False).placement("bottom"))  # type: ignore[arg-type]
+
+
+def heat(title: str, expr: str, about: str = "", **look: Any) -> heatmap.Panel:
+    """A histogram over time; the buckets are Prometheus' own."""
+    panel = _placed(heatmap.Panel(), title, about, look, height=9)
+    query = prometheus.Dataquery().expr(expr).legend_format("{{le}}").ref_id("A").datasource(SOURCE)
+    panel.with_target(query.format(prometheus_models.PromQueryFormat.HEATMAP)).calculate(False)
+    colours = heatmap.HeatmapColorOptions().mode(heatmap_models.HeatmapColorMode.SCHEME).scheme("Cividis").steps(64)
+    return panel.color(colours).y_axis(heatmap.YAxisConfig().unit("s")).cell_gap(1)
+
+
+def rows(title: str, *queries: Query, about: str = "", **look: Any) -> table.Panel:
+    """A table of labels and values, one row for each set of labels.
+
+    Args:
+        look: ``span``, ``height``, ``names`` (column to heading), ``hidden`` (columns), ``units`` (heading to unit),
+            ``matrix`` (row's label, column's label, label that fills the cells), ``texts`` (value to text and colour).
+    """
+    panel = _placed(table.Panel(), title, about, look, height=8)
+    for query in _queries(queries, instant=True, as_table=True):
+        panel.with_target(query)
+    if len(queries) > 1:
+        panel.with_transformation(models.DataTransformerConfig(id_val="merge", options={}))
+    if "matrix" in look:
+        row, column, value = look["matrix"]
+        options = {"rowField": row, "columnField": column, "valueField": value}
+        panel.with_transformation(models.DataTransformerConfig(id_val="groupingToMatrix", options=options))
+    else:
+        hidden = {"Time": True, **({"Value": True} if len(queries) == 1 and not look.get("value") else {})}
+        hidden.update(dict.fromkeys(look.get("hidden", ()), True))
+        options = {"excludeByName": hidden, "renameByName": dict(look.get("names", {}))}
+        panel.with_transformation(models.DataTransformerConfig(id_val="organize", options=options))
+    for heading, unit in look.get("units", {}).items():
+        panel.override_by_name(heading, [_value("unit", unit)])
+    if "texts" in look:
+        panel.mappings([values_as(look["texts"])])
+        panel.cell_options(common_models.TableColoredBackgroundCellOptions())
+    return panel.show_header(True).no_value("–")
+
+
+def scatter(title: str, x: Query, y: Query, units: tuple[str, str], about: str = "", **look: Any) -> xychart.Panel:
+    """A point for each set of labels that both expressions have."""
+    panel = _placed(xychart.Panel(), title, about, look, height=10)
+    for query in _queries([x, y], instant=True, as_table=True):
+        panel.with_target(query)
+    panel.with_transformation(models.DataTransformerConfig(id_val="merge", options={}))
+    names = {"Value #A": x[0], "Value #B": y[0]}
+    options = {"excludeByName": {"Time": True}, "renameByName": names}
+    panel.with_transformation(models.DataTransformerConfig(id_val="organize", options=options))
+    panel.mapping(xychart_models.SeriesMapping.MANUAL).show(xychart_models.XYShowMode.POINTS)
+    by_x = xychart.MatcherConfig().id("byName").options(x[0])
+    by_y = xychart.MatcherConfig().id("byName").options(y[0])
+    series = xychart.XYSeriesConfig().x(xychart.XychartXYSeriesConfigX().matcher(by_x))
+    panel.series([series.y(xychart.XychartXYSeriesConfigY().matcher(by_y))])
+    panel.point_size(xychart.XychartFieldConfigPointSize().fixed(12))
+    for heading, unit in zip((x[0], y[0]), units, strict=True):
+        panel.override_by_name(heading, [_value("unit", unit), _value("custom.axisLabel", heading)])
+    return panel.color_scheme(dashboard.FieldColor().mode(models.FieldColorModeId.FIXED).fixed_color(BLUE))
+
+
+# --- pieces -------------------------------------------------------------------------------------------
+
+
+def steps_of(steps: Mapping[float | None, str]) -> dashboard.ThresholdsConfig:
+    """From which value on which colour; None: from the least on."""
+    found = [models.Threshold(value=value, color=colour) for value, colour in steps.items()]
+    return dashboard.ThresholdsConfig().mode(models.ThresholdsMode.ABSOLUTE).steps(found)
+
+
+def values_as(texts: Mapping[str, tuple[str, str]]) -> models.ValueMap:
+    """Text and colour of values."""
+    return models.ValueMap(
+        {
+            value: models.ValueMappingResult(text=text, color=colour, index=index)
+            for index, (value, (text, colour)) in enumerate(texts.items())
+        }
+    )
+
+
+def choice(name: str, label: str, query: str, *, several: bool = False) -> dashboard.QueryVariable:
+    """A variable: what there is of a label."""
+    variable = dashboard.QueryVariable(name).label(label).query(query).datasource(SOURCE)
+    variable.refresh(models.VariableRefresh.ON_TIME_RANGE_CHANGED).sort(models.VariableSort.ALPHABETICAL_ASC)
+    if several:
+        variable.multi(True).include_all(True).all_value(".+")
+        variable.current(models.VariableOption(selected=True, text="All", value="$__all"))
+    return variable
+
+
+def _queries(queries: Sequence[Query], *, instant: bool = False, as_table: bool = False) -> list[prometheus.Dataquery]:
+    found = []
+    for letter, (legend, expr) in zip("ABCDEFGH", queries, strict=False):
+        query = prometheus.Dataquery().expr(expr).legend_format(legend or "__auto").ref_id(letter).datasource(SOURCE)
+        query = query.instant() if instant else query.range()
+        found.append(query.format(prometheus_models.PromQueryFormat.TABLE) if as_table else query)
+    return found
+
+
+def _placed(panel: _Panel, title: str, about: str, look: Mapping[str, Any], height: int) -> _Panel:
+    panel.title(title).datasource(SOURCE).span(look.get("span", 12)).height(look.get("height", height))
+    return panel.description(about) if about else panel
+
+
+def _value(name: str, value: object) -> models.DynamicConfigValue:
+    return models.DynamicConfigValue(id_val=name, value=value)
