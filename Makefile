@@ -128,6 +128,10 @@ docs: schemas ## Write the generated pages: cli, spec, detectors, schemas, and e
 	@$(BIN)/python -m edgejoule_trainer.detector_table
 	@$(BIN)/python tests/integration/bad_input.py
 
+.PHONY: dashboards
+dashboards: setup ## Write Grafana's dashboards (grafana/dashboards.py makes them; needs Python 3.11)
+	@$(BIN)/python grafana/dashboards.py
+
 .PHONY: schemas
 schemas: setup ## Write the JSON Schema files of the records
 	@$(BIN)/python -m edgejoule.schemas

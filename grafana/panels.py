@@ -74,7 +74,7 @@ def graph(title: str, unit: str, *queries: Query, about: str = "", **look: Any) 
     for query in _queries(queries):
         panel.with_target(query)
     panel.line_width(2).fill_opacity(8).show_points(common_models.VisibilityMode.NEVER).span_nulls(15000)
-    panel.legend(common.VizLegendOptions().show_legend(True).placement("bottom").calcs(["lastNotNull"]))  # type: ignore[arg-type]
+    panel.legend(common.VizLegendOptions().show_legend(True).placement("bottom").calcs(["lastNotNull"]))
     panel.tooltip(common.VizTooltipOptions().mode(common_models.TooltipDisplayMode.MULTI))
     if "least" in look:
         panel.axis_soft_min(look["least"])
@@ -137,7 +137,7 @@ def states(
     panel = _placed(statetimeline.Panel(), title, about, look, height=5)
     panel.with_target(*_queries([(legend, expr)]))
     panel.mappings([values_as(texts)]).row_height(0.8).fill_opacity(90).line_width(0)
-    return panel.legend(common.VizLegendOptions().show_legend(False).placement("bottom"))  # type: ignore[arg-type]
+    return panel.legend(common.VizLegendOptions().show_legend(False).placement("bottom"))
 
 
 def heat(title: str, expr: str, about: str = "", **look: Any) -> heatmap.Panel:
@@ -175,6 +175,7 @@ def rows(title: str, *queries: Query, about: str = "", **look: Any) -> table.Pan
     if "texts" in look:
         panel.mappings([values_as(look["texts"])])
         panel.cell_options(common_models.TableColoredBackgroundCellOptions())
+    panel.align(common_models.FieldTextAlignment.AUTO).inspect(False)
     return panel.show_header(True).no_value("–")
 
 

@@ -1,0 +1,121 @@
+"""The dashboards are what their program makes, ask only for what there is, and keep to one look."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from edgejoule.metrics import METRICS
+
+ROOT = Path(__file__).resolve().parents[2]
+FILES = sorted((ROOT / "grafana" / "dashboards").glob("*.json"))
+PAGES: dict[str, dict[str, Any]] = {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in FILES}
+NAME = re.compile(r"\b(?:edgejoule_\w+|[a-z_]+:[a-z_]+:\w+)\b")
+PALETTE = {"#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#8E8E8E", "#5A5A5A"}
+"""Okabe and Ito's, and greys."""
+
+
+def panels(page: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    for panel in page["panels"]:
+        yield panel
+        yield from panel.get("panels", ())
+
+
+ALL = [(name, panel) for name, page in PAGES.items() for panel in panels(page)]
+IDS = [f"{name}: {panel['title']}" for name, panel in ALL]
+
+
+def queries(page: dict[str, Any]) -> Iterator[str]:
+    for panel in panels(page):
+        yield from (target["expr"] for target in panel["targets"])
+    yield from (variable["query"] for variable in page["templating"].get("list", ()))
+    yield from (each["expr"] for each in page["annotations"].get("list", ()) if "expr" in each)
+
+
+def recorded() -> set[str]:
+    rules = yaml.safe_load((ROOT / "grafana/prometheus/rules/recording.yml").read_text(encoding="utf-8"))
+    return {rule["record"] for group in rules["groups"] for rule in group["rules"]}
+
+
+def test_dashboards_are_what_their_program_makes() -> None:
+    pytest.importorskip("grafana_foundation_sdk")
+    program = [sys.executable, str(ROOT / "grafana" / "dashboards.py"), "--check"]
+    answer = subprocess.run(program, capture_output=True, text=True, timeout=60)
+    assert answer.returncode == 0, f"{answer.stderr}run make dashboards"
+
+
+@pytest.mark.parametrize("name", sorted(PAGES))
+def test_dashboard_survives_the_sdks_own_types(name: str) -> None:
+    models = pytest.importorskip("grafana_foundation_sdk.models.dashboard")
+    plugins = pytest.importorskip("grafana_foundation_sdk.cog.plugins")
+    encoder = pytest.importorskip("grafana_foundation_sdk.cog.encoder")
+    plugins.register_default_plugins()
+    read = models.Dashboard.from_json(PAGES[name])
+    assert json.loads(json.dumps(read, cls=encoder.JSONEncoder)) == PAGES[name]
+
+
+def test_the_four_pages_are_there_each_with_a_name_that_stays() -> None:
+    assert {page["uid"] for page in PAGES.values()} == {f"edgejoule-{name}" for name in PAGES}
+    assert set(PAGES) == {"overview", "device", "pipeline", "compare"}
+    assert not any(page["editable"] for page in PAGES.values())
+
+
+@pytest.mark.parametrize("name", sorted(PAGES))
+def test_queries_name_only_what_there_is(name: str) -> None:
+    series = {metric.name for metric in METRICS if metric.kind != "histogram"} | recorded()
+    for metric in METRICS:
+        if metric.kind == "histogram":
+            series |= {f"{metric.name}_{part}" for part in ("bucket", "sum", "count")}
+    asked = {found for query in queries(PAGES[name]) for found in NAME.findall(query)}
+    assert asked - series == set()
+
+
+@pytest.mark.parametrize(("name", "panel"), ALL, ids=IDS)
+def test_panel_is_labelled_with_unit_and_source(name: str, panel: dict[str, Any]) -> None:
+    assert panel["title"]
+    assert panel["datasource"]["uid"] == "edgejoule-prometheus"
+    assert panel["targets"]
+    if panel["type"] not in ("table", "xychart", "state-timeline", "heatmap"):
+        assert panel["fieldConfig"]["defaults"]["unit"]
+
+
+@pytest.mark.parametrize(("name", "panel"), ALL, ids=IDS)
+def test_colours_are_told_apart_by_the_colour_blind(name: str, panel: dict[str, Any]) -> None:
+    assert set(re.findall(r"#[0-9A-Fa-f]{6}\b", json.dumps(panel))) <= PALETTE
+    assert not re.search(r'"(?:dark-|light-|semi-dark-)?(?:red|green)"', json.dumps(panel.get("fieldConfig")))
+
+
+@pytest.mark.parametrize(("name", "panel"), ALL, ids=IDS)
+def test_power_and_energy_are_of_the_whole_board(name: str, panel: dict[str, Any]) -> None:
+    text = " ".join(target["expr"] for target in panel["targets"])
+    if "rail" in text:
+        assert panel["title"] == "Power of parts"
+        assert "never added up" in panel["description"]
+        assert "sum" not in text
+
+
+def test_panels_of_devices_say_which_is_simulated() -> None:
+    """The name that they show comes from the rule that adds it; one page is of one device and says it large."""
+    for name, panel in ALL:
+        if name in ("overview", "compare"):
+            for target in panel["targets"]:
+                if "{{device}}" in target["legendFormat"]:
+                    raise AssertionError(f"{panel['title']} names devices without {{{{shown}}}}")
+    assert any("SIMULATED" in json.dumps(panel) for name, panel in ALL if name == "device")
+
+
+def test_grafana_loads_them_from_the_place_where_the_image_has_them() -> None:
+    provider = yaml.safe_load((ROOT / "grafana/provisioning/dashboards/edgejoule.yml").read_text(encoding="utf-8"))
+    (folder,) = [each["options"]["path"] for each in provider["providers"]]
+    dockerfile = (ROOT / "docker" / "grafana" / "Dockerfile").read_text(encoding="utf-8")
+    assert f"COPY grafana/dashboards {folder}\n" in dockerfile
+    sources = yaml.safe_load((ROOT / "grafana/provisioning/datasources/prometheus.yml").read_text(encoding="utf-8"))
+    assert [each["uid"] for each in sources["datasources"]] == ["edgejoule-prometheus"]
