@@ -123,9 +123,10 @@ lint: setup ## Style, format and types
 check: lint test test-py36 ## All that CI checks, but the demo
 
 .PHONY: docs
-docs: schemas ## Write the generated pages: cli, spec, detectors, schemas, and errors by making each one (minutes)
+docs: schemas ## Write the generated pages: cli, spec, detectors, paper-audit, schemas, and errors by making each one (minutes)
 	@$(BIN)/python -m edgejoule.reference
 	@$(BIN)/python -m edgejoule_trainer.detector_table
+	@$(BIN)/python -m edgejoule_analyst.audit_page
 	@$(BIN)/python tests/integration/bad_input.py
 
 .PHONY: dashboards

@@ -13,6 +13,7 @@ import typer.main
 from edgejoule import reference, schemas
 from edgejoule.cli import make_app
 from edgejoule.generated import stale
+from edgejoule_analyst import audit_page
 from edgejoule_trainer import detector_table
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -39,7 +40,7 @@ COMMANDS = dict(commands())
 
 
 def test_generated_pages_are_current() -> None:
-    old = stale([*reference.files(), *schemas.files(), *detector_table.files()])
+    old = stale([*reference.files(), *schemas.files(), *detector_table.files(), *audit_page.files()])
     assert not old, "run make docs"
 
 

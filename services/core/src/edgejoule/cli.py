@@ -51,6 +51,7 @@ COMMANDS = {
     "gateway": ("edgejoule-gateway", "Serve boards: the one door between them and the stack."),
     "model": ("edgejoule-trainer", "Check ONNX files."),
     "weights": ("edgejoule-trainer", "Import and check weights files."),
+    "audit": ("edgejoule-analyst", "Check published figures against themselves and against what can be."),
     "report": ("edgejoule-analyst", "Make a report from results."),
 }
 """Commands of our other packages: who brings them, and what they do. Loaded only when called."""

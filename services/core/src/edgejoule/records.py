@@ -377,6 +377,14 @@ class Interval(Record):
     level: float
 
 
+class Check(Record):
+    """One plausibility check of one row, with its arithmetic."""
+
+    name: str
+    verdict: Literal["plausible", "implausible", "not checked"]
+    said: str = Field(description="the figures that were compared, or why nothing could be")
+
+
 class Evidence(Record):
     """What lies behind one row: enough to draw its plots and to repeat it; empty or null where nothing was measured."""
 
@@ -402,6 +410,7 @@ class Evidence(Record):
     options: dict[str, str] = Field(default_factory=dict, description="runtime options that were set")
     candidates: list[Candidate] = Field(default_factory=list)
     chosen_because: str | None = None
+    checks: list[Check] = Field(default_factory=list, description="whether the row can be; what cannot is a flag of it")
 
 
 class Results(Record):
