@@ -58,7 +58,7 @@ def test_run_killed_ten_times_ends_as_one_left_alone(tmp_path):
     moments = random.Random(seed)
     for _ in range(KILLS):
         process = start(tmp_path, "killed")
-        time.sleep(moments.uniform(0.0, duration_s * 0.4))
+        time.sleep(moments.uniform(0.0, duration_s * 0.2))
         process.send_signal(signal.SIGKILL)
         process.communicate()
     rows, _ = finish(tmp_path, "killed")
