@@ -8,20 +8,13 @@ import statistics
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from edgejoule.errors import StoreError
+from edgejoule.errors import EdgejouleError
 from edgejoule.plan import Cell, Plan
 from edgejoule.reconcile import StepOutcome
 from edgejoule.stack.metrics import Metrics
 from edgejoule.store import Store
 
 _log = logging.getLogger(__name__)
-
-_VALUES = (
-    "edgejoule_cell_ap_ratio",
-    "edgejoule_cell_ap50_ratio",
-    "edgejoule_cell_latency_seconds",
-    "edgejoule_cell_energy_joules",
-)
 
 
 class Cells:
@@ -52,23 +45,26 @@ class Cells:
     def _show(self, cell: Cell, ended: Mapping[str, StepOutcome]) -> None:
         labels = {"device": cell.device, "detector": cell.model, "precision": cell.variant}
         try:
-            accuracy, trials = self._records(ended, "score"), self._records(ended, "benchmark")
-        except (StoreError, ValueError) as error:
+            values, simulated = self._values(ended)
+        except (EdgejouleError, LookupError, TypeError, ValueError) as error:  # a view must not stop what it looks at
             _log.warning("what %s came to is not shown: %s", cell.name, error)
             return
-        values: dict[str, float | None] = dict.fromkeys(_VALUES)
-        simulated = str(any(trial["simulated"] for trial in trials)).lower()
-        if accuracy:
-            values["edgejoule_cell_ap_ratio"] = accuracy[0]["accuracy"]["ap"]
-            values["edgejoule_cell_ap50_ratio"] = accuracy[0]["accuracy"]["ap50"]
+        for metric, value in values.items():
+            self._metrics.set(metric, value, **labels, simulated=str(simulated).lower())
+
+    def _values(self, ended: Mapping[str, StepOutcome]) -> tuple[dict[str, float], bool]:
+        """What a cell that is done came to, without what is null; and whether its device is simulated."""
+        values: dict[str, float] = {}
+        for record in self._records(ended, "score"):
+            values["edgejoule_cell_ap_ratio"] = record["accuracy"]["ap"]
+            values["edgejoule_cell_ap50_ratio"] = record["accuracy"]["ap50"]
+        trials = self._records(ended, "benchmark")
         if trials:
             values["edgejoule_cell_latency_seconds"] = statistics.fmean(t["latency_ms"]["mean"] for t in trials) / 1e3
-            energies_mj = [trial["energy_mj"] for trial in trials]
-            if None not in energies_mj:
-                values["edgejoule_cell_energy_joules"] = statistics.fmean(energies_mj) / 1e3
-        for metric, value in values.items():
-            if value is not None:
-                self._metrics.set(metric, value, **labels, simulated=simulated)
+        energies_mj = [trial["energy_mj"] for trial in trials]
+        if energies_mj and None not in energies_mj:
+            values["edgejoule_cell_energy_joules"] = statistics.fmean(energies_mj) / 1e3
+        return values, any(trial["simulated"] for trial in trials)
 
     def _records(self, ended: Mapping[str, StepOutcome], kind: str) -> list[Any]:
         made = [outcome.manifest for step, outcome in ended.items() if step.startswith(f"{kind}/")]

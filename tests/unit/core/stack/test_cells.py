@@ -1,0 +1,109 @@
+"""Cells as metrics: their state, what they came to, and what must not stop the conductor."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from edgejoule.folder_store import FolderStore
+from edgejoule.plan import Cell, Plan
+from edgejoule.reconcile import StepOutcome
+from edgejoule.stack.cells import Cells
+from edgejoule.stack.metrics import Metrics
+from edgejoule.store import Made, Manifest
+
+CELL = Cell("m", "nanodet_m", "base", "fp32", "nano", ("build/m", "benchmark/m/0", "benchmark/m/1", "score/m"))
+PLAN = Plan({}, (CELL,))
+
+
+def shown(metrics: Metrics) -> dict[tuple[str, str], float]:
+    """Metric, and the label that tells most, to value."""
+    families = text_string_to_metric_families(metrics.page()[1].decode())
+    return {
+        (sample.name, sample.labels.get("state") or sample.labels.get("simulated", "")): sample.value
+        for family in families
+        for sample in family.samples
+        if sample.name.startswith("edgejoule_cell")
+    }
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> FolderStore:
+    return FolderStore(tmp_path / "store")
+
+
+def outcome(store: FolderStore, step: str, record: Any = None) -> StepOutcome:
+    if record is None:
+        return StepOutcome(step, "ok", None, step, key="0" * 64)
+    blob = store.put(json.dumps(record).encode())
+    made = Made.model_construct()
+    manifest = Manifest.model_construct(outputs={"record": blob}, made=made)
+    return StepOutcome(step, "ok", None, step, key="1" * 64, manifest=manifest)
+
+
+def trial(latency_ms: float, energy_mj: float | None) -> dict[str, Any]:
+    return {"latency_ms": {"mean": latency_ms}, "energy_mj": energy_mj, "simulated": True}
+
+
+def test_cell_is_shown_from_waiting_to_what_it_came_to(store: FolderStore) -> None:
+    metrics = Metrics("conductor")
+    cells = Cells(metrics, store)
+    cells.look(PLAN, {}, ())
+    assert shown(metrics) == {("edgejoule_cell_state", "waiting"): 1}
+    cells.look(PLAN, {"build/m": outcome(store, "build/m")}, ["benchmark/m/0"])
+    assert shown(metrics) == {("edgejoule_cell_state", "running"): 1}
+    records = {
+        "build/m": None,
+        "benchmark/m/0": trial(20.0, 100.0),
+        "benchmark/m/1": trial(30.0, 140.0),
+        "score/m": {"accuracy": {"ap": 0.2, "ap50": 0.4}},
+    }
+    cells.look(PLAN, {step: outcome(store, step, record) for step, record in records.items()}, ())
+    assert shown(metrics) == {
+        ("edgejoule_cell_state", "ok"): 1,
+        ("edgejoule_cell_ap_ratio", "true"): 0.2,
+        ("edgejoule_cell_ap50_ratio", "true"): 0.4,
+        ("edgejoule_cell_latency_seconds", "true"): pytest.approx(0.025),
+        ("edgejoule_cell_energy_joules", "true"): pytest.approx(0.12),
+    }
+
+
+def test_energy_that_one_trial_lacks_is_not_shown(store: FolderStore) -> None:
+    metrics = Metrics("conductor")
+    records = {"build/m": None, "benchmark/m/0": trial(20.0, 100.0), "benchmark/m/1": trial(20.0, None)}
+    ended = {step: outcome(store, step, record) for step, record in records.items()}
+    ended["score/m"] = outcome(store, "score/m", {"accuracy": {"ap": 0.2, "ap50": 0.4}})
+    Cells(metrics, store).look(PLAN, ended, ())
+    assert ("edgejoule_cell_energy_joules", "true") not in shown(metrics)
+    assert shown(metrics)["edgejoule_cell_latency_seconds", "true"] == pytest.approx(0.02)
+
+
+def test_what_went_wrong_is_the_cells_state(store: FolderStore) -> None:
+    metrics = Metrics("conductor")
+    wrong = StepOutcome("build/m", "unsupported", "no INT8", "build/m")
+    Cells(metrics, store).look(PLAN, {"build/m": wrong}, ["score/m"])
+    assert shown(metrics) == {("edgejoule_cell_state", "unsupported"): 1}
+
+
+def test_a_record_that_is_none_stops_nobody(store: FolderStore) -> None:
+    metrics = Metrics("conductor")
+    ended = {step: outcome(store, step, {"odd": step}) for step in CELL.steps}
+    Cells(metrics, store).look(PLAN, ended, ())
+    assert shown(metrics) == {("edgejoule_cell_state", "ok"): 1}
+
+
+def test_gauges_that_are_replaced_leave_no_old_labels_and_unknown_names_are_faults() -> None:
+    metrics = Metrics("conductor")
+    metrics.replace("edgejoule_queue_length", {("train",): 1, ("evaluate",): 2})
+    metrics.replace("edgejoule_queue_length", {("train",): 3})
+    text = metrics.page()[1].decode()
+    assert 'edgejoule_queue_length{queue="train"} 3.0' in text
+    assert "evaluate" not in text
+    with pytest.raises(KeyError):
+        metrics.set("edgejoule_new", 1)
+    with pytest.raises(ValueError, match="label"):
+        metrics.set("edgejoule_queue_length", 1, run="x")
