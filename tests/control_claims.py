@@ -23,8 +23,16 @@ SPREAD = {"latency_std_ms": "0.2", "power_std_w": "0.1"}
 def _measured(variant: str) -> list[dict[str, Any]]:
     return [
         {
-            **{"model": model, "variant": variant, "ap50": v[0], "ap50_std": "0.0", **SPREAD},
-            **{"latency_ms": v[1], "power_w": v[2], "size_mb": v[3], "to_fp32_pp": v[4], "to_ptq_pp": v[5]},
+            "model": model,
+            "variant": variant,
+            "ap50": v[0],
+            "ap50_std": "0.0",
+            **SPREAD,
+            "latency_ms": v[1],
+            "power_w": v[2],
+            "size_mb": v[3],
+            "to_fp32_pp": v[4],
+            "to_ptq_pp": v[5],
         }
         for (model, of), v in ROWS.items()
         if of == variant
@@ -34,7 +42,14 @@ def _measured(variant: str) -> list[dict[str, Any]]:
 def _efficiency() -> list[dict[str, Any]]:
     names = ("fps", "dynamic_w", "energy_mj", "map_per_joule")
     return [
-        {"model": m, "variant": variant, "latency_ms": v[1], "power_w": v[2], **SPREAD, **dict(zip(names, v[6:]))}
+        {
+            "model": m,
+            "variant": variant,
+            "latency_ms": v[1],
+            "power_w": v[2],
+            **SPREAD,
+            **dict(zip(names, v[6:], strict=True)),
+        }
         for (m, variant), v in ROWS.items()
     ]
 
@@ -43,26 +58,63 @@ CLAIMS: dict[str, Any] = {
     "label": "claimed",
     "source": {"title": "A control", "journal": "none", "doi": "none"},
     "board": {
-        **{"name": "Board", "where": "Table 0", "idle_power_w": "5.0", "idle_where": "section 0"},
-        **{"tensorrt": "10.3", "python": "3.10", "software_where": "Table 0"},
-        **{"throttles_at_c": "99.0", "throttles_where": "section 0"},
+        "name": "Board",
+        "where": "Table 0",
+        "idle_power_w": "5.0",
+        "idle_where": "section 0",
+        "tensorrt": "10.3",
+        "python": "3.10",
+        "software_where": "Table 0",
+        "throttles_at_c": "99.0",
+        "throttles_where": "section 0",
     },
     "accuracy": {
-        **{"confidence": "0.001", "where": "Table 0", "trials": 5, "same_checkpoint": True, "seeded": True},
-        **{"trials_where": "section 0", "split": "val", "split_images": 5000, "evaluated_images": 5000},
-        **{"calibrated_on": "train", "calibration_images": 1024, "said_disjoint": True, "data_where": "Table 0"},
+        "confidence": "0.001",
+        "where": "Table 0",
+        "trials": 5,
+        "same_checkpoint": True,
+        "seeded": True,
+        "trials_where": "section 0",
+        "split": "val",
+        "split_images": 5000,
+        "evaluated_images": 5000,
+        "calibrated_on": "train",
+        "calibration_images": 1024,
+        "said_disjoint": True,
+        "data_where": "Table 0",
     },
     "surveyed": {
         "where": "Table 1",
         "rows": [
-            {"model": "A", "platform": "Board", "source": "this work", "fp32": "40.0", "int8": "38.0", "change_pp": "-2.0"}
+            {
+                "model": "A",
+                "platform": "Board",
+                "source": "this work",
+                "fp32": "40.0",
+                "int8": "38.0",
+                "change_pp": "-2.0",
+            }
         ],
     },
     "models": {
         "where": "Table 4",
         "rows": [
-            {"model": "A", "params_m": "4.0", "gflops": "2.0", "input_px": 320, "ptq_sensitivity": "Medium", "release": "1.0"},
-            {"model": "B", "params_m": "8.0", "gflops": "16.0", "input_px": 640, "ptq_sensitivity": "High", "release": "7.0"},
+            {
+                "model": "A",
+                "params_m": "4.0",
+                "gflops": "2.0",
+                "input_px": 320,
+                "ptq_sensitivity": "Medium",
+                "release": "1.0",
+            },
+            {
+                "model": "B",
+                "params_m": "8.0",
+                "gflops": "16.0",
+                "input_px": 640,
+                "ptq_sensitivity": "High",
+                "release": "7.0",
+            },
         ],
     },
     "measured": [{"where": f"Table of {v}", "rows": _measured(v)} for v in ("fp32", "fp16", "int8-ptq", "int8-qat")],
@@ -70,7 +122,14 @@ CLAIMS: dict[str, Any] = {
     "guidelines": {
         "where": "Table 11",
         "rows": [
-            {"priority": "Speed", "model": "A", "variant": "int8-qat", "max_loss_pp": "1", "min_ms": "0", "max_ms": "6"},
+            {
+                "priority": "Speed",
+                "model": "A",
+                "variant": "int8-qat",
+                "max_loss_pp": "1",
+                "min_ms": "0",
+                "max_ms": "6",
+            },
             {"priority": "AP", "model": "B", "variant": "int8-qat", "max_loss_pp": "1", "min_ms": "6", "max_ms": "10"},
         ],
     },
@@ -98,10 +157,19 @@ CLAIMS: dict[str, Any] = {
 KNOWN: dict[str, Any] = {
     "boards": {
         "Board": {
-            **{"sm": "8.7", "gpu_cores": 1024, "gpu_max_hz": 1020000000, "gpu_source": "made up"},
-            **{"tensorrt": "10.3", "python": "3.10", "software_source": "made up"},
-            **{"throttle_trip_c": "99.0", "throttle_source": "made up"},
-            **{"idle_w": ["4.9", "5.5"], "idle_source": "made up", "gpu_busy_w": "3.0", "gpu_busy_source": "made up"},
+            "sm": "8.7",
+            "gpu_cores": 1024,
+            "gpu_max_hz": 1020000000,
+            "gpu_source": "made up",
+            "tensorrt": "10.3",
+            "python": "3.10",
+            "software_source": "made up",
+            "throttle_trip_c": "99.0",
+            "throttle_source": "made up",
+            "idle_w": ["4.9", "5.5"],
+            "idle_source": "made up",
+            "gpu_busy_w": "3.0",
+            "gpu_busy_source": "made up",
         }
     },
     "detectors": {
@@ -112,7 +180,7 @@ KNOWN: dict[str, Any] = {
 
 
 def control(*changes: tuple[str, Any]) -> tuple[Claims, Known]:
-    """The control, with values changed by path, as in ``("measured.0.rows.1.ap50", "45.0")``; ``known.`` begins the other."""
+    """The control, with changes by path: ``("measured.0.rows.1.ap50", "45.0")``, ``("known.boards...", ...)``."""
     whole = copy.deepcopy({**CLAIMS, "known": KNOWN})
     for path, value in changes:
         *way, last = path.split(".")

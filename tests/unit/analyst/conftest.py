@@ -20,6 +20,7 @@ from edgejoule.records import (
     Candidate,
     Contention,
     EngineRecord,
+    Evidence,
     Fidelity,
     HardwareClass,
     InputSize,
@@ -29,10 +30,14 @@ from edgejoule.records import (
     OperatingPoint,
     Resize,
     Results,
+    Row,
     ScoreRecord,
 )
 from edgejoule_analyst.average_precision import ApCurves, Matches
 from edgejoule_analyst.latency import pool
+from edgejoule_analyst.measurements import Cell, Trial, read_cell
+from edgejoule_analyst.plausibility import Images, checked
+from edgejoule_analyst.rows import make_evidence, make_row
 from edgejoule_analyst.steps import analyze
 
 IMAGES, CATEGORIES, TRIALS = 80, 6, 3
@@ -64,6 +69,16 @@ class Synthetic:
     """Energy as measured over power times latency."""
     ap_shift: float = 0.0
     """How far the scorer's AP is from that of its matches."""
+    idle_w: float = 1.2
+    int8_share: float = 0.97
+    score_floor: float = 0.001
+    gmacs: float = 0.36
+    shared_images: int = 0
+    """How many calibration images are evaluated on too."""
+    runtime: str = "openvino"
+    environment: dict[str, Any] = field(default_factory=dict)
+    """Facts of the device beside the usual ones."""
+    fast_int8: bool | None = None
 
     @property
     def name(self) -> str:
@@ -128,7 +143,7 @@ def manifest(detector: str) -> ModelManifest:
 
 
 def engine_record(cell: Synthetic) -> EngineRecord:
-    share = 0.97 if cell.precision == "int8" else None
+    share = cell.int8_share if cell.precision == "int8" else None
     absent = {"reformat_layers": "OpenVINO does not tell"}
     if share is None:
         absent["int8_share"] = "the engine is not INT8"
@@ -139,7 +154,7 @@ def engine_record(cell: Synthetic) -> EngineRecord:
             machine="x86_64",
             processor="Example CPU (6/143/8)",
             features=["avx2", "avx512_vnni"],
-            runtime="openvino",
+            runtime=cell.runtime,
             runtime_version="2026.1",
         ),
         options={"INFERENCE_PRECISION_HINT": "f32"},
@@ -151,7 +166,7 @@ def engine_record(cell: Synthetic) -> EngineRecord:
             Candidate(runtime="onnxruntime", correct=True, reason="", latency_ms=cell.latency_ms * 1.2),
         ],
         chosen_because="openvino is correct and 1.20 times as fast as onnxruntime",
-        model=manifest(cell.model),
+        model=manifest(cell.model).model_copy(update={"gmacs": cell.gmacs}),
         simulated=cell.simulated,
         absent=absent,
     )
@@ -181,7 +196,7 @@ def score_record(cell: Synthetic, matches: Matches) -> ScoreRecord:
         images=IMAGES,
         detections=len(matches.det_score),
         scorer="hotcoco",
-        score_floor=0.001,
+        score_floor=cell.score_floor,
         ap_by_category={"circle": 0.5},
         absent={} if fidelity else {"fidelity": "no reference: this is the FP32 engine itself, or the plan has none"},
     )
@@ -232,7 +247,7 @@ def benchmark_record(cell: Synthetic, trial: int) -> BenchmarkRecord:
         throttled=cell.throttled,
         throttled_evidence="as made up",
         **dict.fromkeys(NOT_HERE[1:]),
-        **(dict.fromkeys(UNCERTAIN) if energy is None else UNCERTAIN),
+        **(dict.fromkeys(UNCERTAIN) if energy is None else {**UNCERTAIN, "idle_power_w": cell.idle_w}),
         protocol_values={},
         started_at=f"2026-11-26T12:00:{trial:02d}+00:00",
         contention=Contention(
@@ -245,11 +260,18 @@ def benchmark_record(cell: Synthetic, trial: int) -> BenchmarkRecord:
         environment={
             "id": "host",
             "hardware": {"machine": "x86_64", "processor": "Example CPU (6/143/8)"},
-            "environment": {"kernel": "6.1.0", "cpus": 2, "governor": None, "turbo": True},
+            "environment": {"kernel": "6.1.0", "cpus": 2, "governor": None, "turbo": True, **cell.environment},
+            "precisions": {"fast_int8": cell.fast_int8, "learnt": "the test says so"},
         },
         simulated=cell.simulated,
         absent=absent,
     )
+
+
+def _images(ids: range) -> bytes:
+    """A set as import-data writes it, as far as the analysis reads it."""
+    images = [{"id": id_, "sha256": hashlib.sha256(b"%d" % id_).hexdigest()} for id_ in ids]
+    return json.dumps({"images": images}).encode()
 
 
 def write_inputs(cells: list[Synthetic], folder: Path) -> tuple[dict[str, Any], dict[str, Path]]:
@@ -292,8 +314,9 @@ def write_inputs(cells: list[Synthetic], folder: Path) -> tuple[dict[str, Any], 
     left_out = [{"file": "000007.jpg", "id": 7, "problem": "truncated JPEG"}]
     data = {"seed": 42, "skip_bad": True, "sets": sets, "sources": {"shapes": {"images": 400, "left_out": left_out}}}
     put("data", json.dumps(data).encode())
-    put("evaluation", b'{"images":[]}')
-    put("calibration", b'{"images":[1]}')
+    shared = next((cell.shared_images for cell in cells if cell.shared_images), 0)
+    put("evaluation", _images(range(1, 1 + IMAGES)))
+    put("calibration", _images(range(1 + IMAGES - shared, 65 + IMAGES - shared)))
     described = [
         {
             "name": cell.name,
@@ -331,6 +354,25 @@ def cells() -> SimpleNamespace:
 def analyze_cells(tmp_path: Path) -> Callable[..., tuple[Results, Path]]:
     """``analyze_cells(FP32, INT8, ...)``: results, and the folder with ``results`` and ``report``."""
     return lambda *cells: analyzed(list(cells), tmp_path)
+
+
+def checked_cells(cells: list[Synthetic], folder: Path) -> tuple[list[Row], dict[str, Evidence]]:
+    """Rows and evidence of made-up cells with their checks, as the step makes them but for the intervals."""
+    parameters, inputs = write_inputs(cells, folder)
+    described = [Cell.model_validate(cell) for cell in parameters["cells"]]
+    measured = {cell.name: read_cell(i, inputs, cell.precision == "int8") for i, cell in enumerate(described)}
+    return checked(
+        [make_row(cell, measured[cell.name], None) for cell in described],
+        {name: make_evidence(found, None) for name, found in measured.items()},
+        {name: [trial for trial in found.trials if isinstance(trial, Trial)] for name, found in measured.items()},
+        *(Images.of(json.loads(inputs[role].read_bytes())) for role in ("evaluation", "calibration")),
+    )
+
+
+@pytest.fixture
+def check_cells(tmp_path: Path) -> Callable[..., tuple[list[Row], dict[str, Evidence]]]:
+    """``check_cells(INT8, ...)``: rows, and evidence by name, with their checks."""
+    return lambda *cells: checked_cells(list(cells), tmp_path)
 
 
 @pytest.fixture(scope="session")

@@ -8,12 +8,11 @@ from decimal import Decimal
 from fractions import Fraction
 
 import pytest
+from control_claims import control
 from typer.testing import CliRunner
 
 from edgejoule_analyst import audit, audit_commands, hardware
 from edgejoule_analyst.claims import load_known, load_paper
-
-from control_claims import control
 
 
 def found(*changes):

@@ -117,7 +117,9 @@ def number(value: Decimal, digits: int = 4) -> str:
     return f"{float(value):.0f}" if "e" in shown else shown
 
 
-def _derived(where: str, name: str, text: str, printed: Decimal, formula: Callable[..., Decimal], *inputs: Decimal) -> Line:
+def _derived(
+    where: str, name: str, text: str, printed: Decimal, formula: Callable[..., Decimal], *inputs: Decimal
+) -> Line:
     """A printed figure beside the formula over its printed inputs."""
     computed = formula(*inputs)
     holds = agrees(printed, computed)
@@ -174,9 +176,7 @@ def differences(claims: Claims, _known: Known) -> Finding:
                     other = claims.row(row.model, variant).ap50
                     name = f"{row.model} {row.variant} against {variant}"
                     text = f"{row.ap50} - {other}"
-                    lines.append(
-                        _derived(table.where, name, text, printed, lambda a, b: a - b, row.ap50, other)
-                    )
+                    lines.append(_derived(table.where, name, text, printed, lambda a, b: a - b, row.ap50, other))
     return Finding(
         "differences",
         "Differences of accuracy that are not the difference",
@@ -193,13 +193,17 @@ def repeated_figures(claims: Claims, _known: Known) -> Finding:
         for name in ("latency_ms", "latency_std_ms", "power_w", "power_std_w"):
             here, there = getattr(row, name), getattr(first, name)
             said = f"{row.model} {row.variant}, {name}: {here} and {there}"
-            lines.append(Line(f"{claims.efficiency.where}, {claims.table_of[row.model, row.variant]}", said, here == there))
+            lines.append(
+                Line(f"{claims.efficiency.where}, {claims.table_of[row.model, row.variant]}", said, here == there)
+            )
     for surveyed in claims.surveyed.rows:
         if (surveyed.model, "fp32") in claims.rows and surveyed.source == "this work":
             for here, variant in ((surveyed.fp32, "fp32"), (surveyed.int8, "int8-ptq")):
                 there = claims.row(surveyed.model, variant).ap50
                 said = f"{surveyed.model} {variant}, mAP: {here} and {there}"
-                lines.append(Line(f"{claims.surveyed.where}, {claims.table_of[surveyed.model, variant]}", said, here == there))
+                lines.append(
+                    Line(f"{claims.surveyed.where}, {claims.table_of[surveyed.model, variant]}", said, here == there)
+                )
     return Finding(
         "repeated figures",
         "One figure in two tables, with two values",
@@ -231,7 +235,12 @@ def quantity(claims: Claims, name: Quantity, model: str, variant: str) -> tuple[
         return lambda a, b: a / b, [base.latency_ms, ms]
     if name == "size_ratio":
         return lambda a, b: a / b, [_size(base.size_mb), _size(row.size_mb)]
-    values: Mapping[str, Decimal | None] = {"ap50": row.ap50, "latency_ms": ms, "power_w": watts, "size_mb": row.size_mb}
+    values: Mapping[str, Decimal | None] = {
+        "ap50": row.ap50,
+        "latency_ms": ms,
+        "power_w": watts,
+        "size_mb": row.size_mb,
+    }
     return lambda a: a, [_size(values[name])]
 
 
@@ -489,7 +498,8 @@ def overlap(claims: Claims, _known: Known) -> Finding:
 
 def score_floor(claims: Claims, _known: Known) -> Finding:
     confidence, most = claims.accuracy.confidence, Decimal(str(plausibility.MAX_SCORE_FLOOR))
-    said = f"detections below a confidence of {confidence} are dropped before AP; {confidence} {'<=' if confidence <= most else '>'} {most}"
+    sign = "<=" if confidence <= most else ">"
+    said = f"detections below a confidence of {confidence} are dropped before AP; {confidence} {sign} {most}"
     return Finding(
         "score floor",
         "AP scored above a confidence that cuts the curve off",
@@ -593,8 +603,9 @@ def releases(claims: Claims, known: Known) -> Finding:
     for model in claims.models.rows:
         theirs = known.detectors.get(model.model)
         if model.release is not None and theirs is not None and theirs.newest_release is not None:
-            said = f"{model.model} v{model.release}; the newest that was tagged is v{theirs.newest_release} ({theirs.source})"
-            lines.append(Line(claims.models.where, said, _version(model.release) <= _version(theirs.newest_release)))
+            newest = theirs.newest_release
+            said = f"{model.model} v{model.release}; the newest that was tagged is v{newest} ({theirs.source})"
+            lines.append(Line(claims.models.where, said, _version(model.release) <= _version(newest)))
     return Finding(
         "releases",
         "Checkpoints of releases that do not exist",
@@ -690,7 +701,7 @@ def bytes_per_parameter(claims: Claims, _known: Known) -> Finding:
             holds = most >= Decimal(str(plausibility.FOLDED)) * needs
             said = (
                 f"{row.model} {row.variant}: {row.size_mb} MB / {params_m} M = {number(printed, 3)} bytes a parameter"
-                f" (at most {number(most, 3)} with rounding and MiB), where {needs} {'is' if needs == 1 else 'are'} needed"
+                f" (at most {number(most, 3)} with rounding and MiB), where it takes {needs}"
             )
             lines.append(Line(f"{claims.models.where}, {claims.table_of[row.model, row.variant]}", said, holds))
     return Finding(
@@ -747,18 +758,20 @@ def idle_power(claims: Claims, known: Known) -> Finding:
         peak = hardware.gpu_peak(board.gpu_cores, board.gpu_max_hz, board.sm, ["fp32"])
         for row in claims.rows.values():
             more, does = row.power_w - least, 1000 * gflops[row.model] / row.latency_ms
-            said = f"{row.model} {row.variant}: {number(1000 / row.latency_ms)} FPS at {row.power_w} W, {more} W above {least} W"
+            fps = number(1000 / row.latency_ms)
+            said = f"{row.model} {row.variant}: {fps} FPS at {row.power_w} W, {more} W above {least} W"
             best = Decimal(str(peak.ops_s / 1e9)) / board.gpu_busy_w
             holds = more > 0 and does / more <= best
             if more > 0:
-                said += f": {number(does, 3)} GFLOPS / {more} W = {number(does / more, 3)} GFLOPS a watt, at most {number(best, 3)}"
+                per_watt = f"{number(does / more, 3)} GFLOPS a watt, at most {number(best, 3)}"
+                said += f": {number(does, 3)} GFLOPS / {more} W = {per_watt}"
             lines.append(Line(claims.table_of[row.model, row.variant], said, holds))
         return lines
 
     return Finding(
         "idle power",
         "Work at the power of an idle board",
-        "P_idle >= the least that owners read; GFLOPS / (P - that) <= peak of the GPU / what the GPU alone takes when busy",
+        "P_idle >= the least that owners read; GFLOPS / (P - that) <= peak of the GPU / what it alone takes when busy",
         "is implausible",
         *_of_board(claims, known, lines_of),
     )
@@ -771,7 +784,7 @@ def missing_precision(claims: Claims, known: Known) -> Finding:
         return [
             Line(
                 ", ".join(table.where for table in claims.measured),
-                f"{precision}: {rate} operations a core and clock, {number(Decimal(rate) / rates['fp32'], 2)} times fp32;"
+                f"{precision}: {rate} operations a core and clock, {rate / rates['fp32']:g} times fp32;"
                 f" {'has rows' if precision in has else 'no row has it'}",
                 precision in has or rate <= rates["fp32"],
             )
@@ -801,7 +814,11 @@ def identical_latencies(claims: Claims, _known: Known) -> Finding:
                 f" {qat.latency_ms} ± {qat.latency_std_ms} ms, {qat.power_w} ± {qat.power_std_w} W:"
                 f" {len(same)} of {len(names)} figures equal"
             )
-            lines.append(Line(", ".join(claims.table_of[model, v] for v in ("int8-ptq", "int8-qat")), said, len(same) < len(names)))
+            lines.append(
+                Line(
+                    ", ".join(claims.table_of[model, v] for v in ("int8-ptq", "int8-qat")), said, len(same) < len(names)
+                )
+            )
     return Finding(
         "identical latencies",
         "PTQ and QAT timed alike to the last digit",

@@ -22,7 +22,12 @@ app = typer.Typer(help="Check published figures against themselves and against w
 
 WIDTH = 100
 PLACE_WIDTH = 14
-STYLES = {"cannot be": "red", "is implausible": "red", "contradicts itself": "magenta", "differs from what is known": "yellow"}
+STYLES = {
+    "cannot be": "red",
+    "is implausible": "red",
+    "contradicts itself": "magenta",
+    "differs from what is known": "yellow",
+}
 
 
 @app.callback()

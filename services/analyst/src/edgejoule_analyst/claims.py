@@ -156,7 +156,7 @@ class Range(Record):
     statistic: Literal["mean", "max", "range"]
     variant: Variant
     values: list[Decimal]
-    models: list[str] = []
+    models: list[str] = Field(default_factory=list)
 
 
 class Saying(Record):

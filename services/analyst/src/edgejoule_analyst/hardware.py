@@ -90,7 +90,9 @@ def gpu_peak(cores: int, hz: float, sm: str, precisions: Iterable[str]) -> Peak:
     rates = rates_of(sm)
     fastest = max((p for p in {*precisions, "fp32"} if p in rates), key=lambda p: (rates[p], p))
     ops_s = cores * rates[fastest] * hz
-    said = f"{cores} cores x {rates[fastest]} {fastest} operations a clock x {hz / 1e9:.4g} GHz = {ops_s / 1e9:.1f} GOPS"
+    said = (
+        f"{cores} cores x {rates[fastest]} {fastest} operations a clock x {hz / 1e9:.4g} GHz = {ops_s / 1e9:.1f} GOPS"
+    )
     return Peak(ops_s, said)
 
 
@@ -117,7 +119,11 @@ def cpu_peak(threads: int, khz: float, features: Iterable[str], precisions: Iter
 
 
 def peak_of(
-    environment: Mapping[str, Any], runtime: str, threads: int | None, precisions: Iterable[str], features: Iterable[str]
+    environment: Mapping[str, Any],
+    runtime: str,
+    threads: int | None,
+    precisions: Iterable[str],
+    features: Iterable[str],
 ) -> Peak:
     """The bound of a probed device (``Evidence.environment``) for an engine of that runtime.
 

@@ -10,9 +10,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from edgejoule.records import Check, Evidence, Row
+import numpy as np
+
+from edgejoule.records import Check, Evidence, Results, Row
 from edgejoule_analyst.hardware import Peak, UnknownError, has_fast_int8, peak_of, precisions_in
 from edgejoule_analyst.measurements import Trial
+from edgejoule_analyst.words import row_name
 
 BYTES = {"fp32": 4, "fp16": 2, "int8": 1}
 
@@ -31,7 +34,7 @@ EQUATIONS: Mapping[str, str] = {
     "int8 hardware": "INT8 only where the hardware multiplies 8 bits (dp4a: compute capability 6.1 and from 7.0 on)",
     "int8 share": f"MACs in INT8 / all MACs >= {MIN_INT8_SHARE:g}",
     "idle power": "power under load > power at rest, in every trial",
-    "zero variance": "standard deviation of the latencies of a trial > 0",
+    "zero variance": "greatest - least latency of a trial > 0",
     "throttling": "the device says of every trial that it did not throttle",
     "score floor": f"confidence below which nothing is scored <= {MAX_SCORE_FLOOR:g}",
     "calibration overlap": "images to calibrate on and images to evaluate on have none in common, by id and by content",
@@ -89,20 +92,46 @@ def least_overlap(all_images: int, some: int, others: int) -> int:
 # --- rows ----------------------------------------------------------------------------------------
 
 
+def checked(
+    rows: Sequence[Row],
+    evidence: Mapping[str, Evidence],
+    trials: Mapping[str, Sequence[Trial]],
+    evaluation: Images | None,
+    calibration: Images | None,
+) -> tuple[list[Row], dict[str, Evidence]]:
+    """The rows with what is implausible among their flags, and their evidence with every check.
+
+    Args:
+        evidence, trials: by ``model/variant/device``.
+        evaluation, calibration: None where there is no such set.
+    """
+    checks = {
+        row_name(row): check_row(row, evidence[row_name(row)], trials[row_name(row)], evaluation, calibration)
+        for row in rows
+    }
+    for row, check in check_pairs(rows):
+        checks[row_name(row)].append(check)
+    flagged = [row.model_copy(update={"flags": [*row.flags, *flags_of(checks[row_name(row)])]}) for row in rows]
+    told = {name: found.model_copy(update={"checks": checks.get(name, [])}) for name, found in evidence.items()}
+    return flagged, told
+
+
 def check_row(
-    row: Row, evidence: Evidence, trials: Sequence[Trial], evaluation: Images, calibration: Images
+    row: Row, evidence: Evidence, trials: Sequence[Trial], evaluation: Images | None, calibration: Images | None
 ) -> list[Check]:
     """Every check of one row on its own; none where it has no figures."""
     if row.ap is None and row.latency_ms is None:
         return []
-    checks = [_roofline(row, evidence), _bytes(row), _idle(trials), _variance(trials), _throttling(row), _floor(evidence)]
+    checks = [_roofline(row, evidence), _bytes(row), _floor(evidence), _throttling(row)]
+    if trials:
+        checks += [_idle(trials), _variance(trials)]
     if row.precision == "int8":
         checks += [_int8_hardware(row, evidence), _int8_share(row), _overlap(evaluation, calibration)]
     return checks
 
 
 def check_pairs(rows: Sequence[Row]) -> list[tuple[Row, Check]]:
-    """Quantization-aware rows beside the post-training row of the same model and device: equal times to the last digit."""
+    """Quantization-aware rows beside the post-training row of the same model and device."""
     ptq = {(row.model, row.device): row for row in rows if row.variant == "int8-ptq"}
     return [
         (row, _identical(row, ptq[row.model, row.device]))
@@ -114,6 +143,16 @@ def check_pairs(rows: Sequence[Row]) -> list[tuple[Row, Check]]:
 def flags_of(checks: Sequence[Check]) -> Iterator[str]:
     """What is implausible, in words; a row that throttled says so by its status."""
     return (check.said for check in checks if check.verdict == "implausible" and check.name != "throttling")
+
+
+def unchecked(results: Results) -> list[tuple[str, str, list[Row]]]:
+    """What could not be checked: the check, why, and the rows, once for each check and reason."""
+    found: dict[tuple[str, str], list[Row]] = {}
+    for row in results.rows:
+        for check in results.evidence.get(row_name(row), Evidence()).checks:
+            if check.verdict == "not checked":
+                found.setdefault((check.name, check.said), []).append(row)
+    return [(name, why, rows) for (name, why), rows in found.items()]
 
 
 def _roofline(row: Row, evidence: Evidence) -> Check:
@@ -193,7 +232,8 @@ def _variance(trials: Sequence[Trial]) -> Check:
     several = [trial for trial in trials if trial.samples_ms.size > 1]
     if not several:
         return _unchecked(name, "no trial has two inferences")
-    if still := [trial.record.trial for trial in several if trial.samples_ms.std() == 0]:
+    # not by the standard deviation: rounding may leave equal samples a little of it
+    if still := [trial.record.trial for trial in several if np.ptp(trial.samples_ms) == 0]:
         which = ", ".join(map(str, still))
         return _implausible(name, f"latency does not vary at all in trial {which}: no real clock measures that")
     return _plausible(name, f"at least {min(trial.samples_ms.std() for trial in several):.2g} ms in every trial")
@@ -217,15 +257,16 @@ def _floor(evidence: Evidence) -> Check:
     said = f"detections from a confidence of {evidence.score_floor:g} on are scored"
     if evidence.score_floor > MAX_SCORE_FLOOR:
         return _implausible(
-            name, f"AP is not an AP: only {said}, and the precision-recall curve ends there (at most {MAX_SCORE_FLOOR:g})"
+            name,
+            f"AP is not an AP: only {said}, and the precision-recall curve ends there (at most {MAX_SCORE_FLOOR:g})",
         )
     return _plausible(name, said)
 
 
-def _overlap(evaluation: Images, calibration: Images) -> Check:
+def _overlap(evaluation: Images | None, calibration: Images | None) -> Check:
     name = "calibration overlap"
-    if not calibration.ids or not evaluation.ids:
-        return _unchecked(name, "a set names no image")
+    if not calibration or not evaluation:
+        return _unchecked(name, f"there is no {'evaluation' if calibration else 'calibration'} set")
     by_id, by_content = evaluation.ids & calibration.ids, evaluation.sha256 & calibration.sha256
     said = f"{len(calibration.ids)} calibration and {len(evaluation.ids)} evaluation images"
     if by_id or by_content:

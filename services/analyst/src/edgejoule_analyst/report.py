@@ -9,7 +9,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from edgejoule.records import Evidence, Results, Row
-from edgejoule_analyst import charts, headline, words
+from edgejoule_analyst import charts, headline, plausibility, words
 
 HASH_DIGITS = 12
 
@@ -59,6 +59,8 @@ def render_report(results: Results) -> str:
         environments=_environments(results),
         protocol=results.spec.get("protocol", {}),
         flags=headline.shared_flags(results.rows),
+        checks=_checks(results),
+        unchecked=plausibility.unchecked(results),
         digits=HASH_DIGITS,
     )
 
@@ -88,6 +90,16 @@ def _with_both(rows: list[Row]) -> list[str]:
 def _scored(rows: list[Row]) -> list[tuple[str, str]]:
     """(model, device) of every scored row, once each."""
     return list(dict.fromkeys((row.model, row.device) for row in rows if row.ap is not None))
+
+
+def _checks(results: Results) -> list[tuple[str, str, dict[str, int]]]:
+    """Every check that a row had: its name, what it asks, and how many rows got each verdict."""
+    counts: dict[str, dict[str, int]] = {}
+    for evidence in results.evidence.values():
+        for check in evidence.checks:
+            of_check = counts.setdefault(check.name, dict.fromkeys(("plausible", "implausible", "not checked"), 0))
+            of_check[check.verdict] += 1
+    return [(name, asked, counts[name]) for name, asked in plausibility.EQUATIONS.items() if name in counts]
 
 
 def facts(probe: Mapping[str, Any]) -> dict[str, Any]:

@@ -99,12 +99,10 @@ def judge(measured: Measurements) -> tuple[str, str | None]:
 
 
 def find_flags(trials: Sequence[Trial], simulated: bool) -> list[str]:
-    """What speaks against taking a row's figures at face value, in words."""
+    """What speaks against taking a row's figures at face value, in words; ``plausibility`` adds what it finds."""
     flags = []
     if simulated:
         flags.append("simulated: these figures come from no real device")
-    if still := [t.record.trial for t in trials if t.samples_ms.size > 1 and t.samples_ms.std() == 0]:
-        flags.append(f"latency does not vary at all in trial {', '.join(map(str, still))}: no real clock measures that")
     if crowded := [t.record.contention.other_cpu_share for t in trials if t.record.contention.contended]:
         of_how_many = f"{len(crowded)} of {len(trials)} trials"
         flags.append(f"contended: other processes ran in {of_how_many}, with up to {max(crowded):.0%} of all CPU time")

@@ -11,6 +11,7 @@ from rich.text import Text
 
 from edgejoule.records import Difference, Results, Row
 from edgejoule_analyst.headline import AS_CARDS, Comparison, comparisons, shared_endings, shared_flags
+from edgejoule_analyst.plausibility import unchecked
 from edgejoule_analyst.words import level, points, row_name, signed_points
 
 WIDTH = 100
@@ -85,6 +86,8 @@ def _caption(results: Results) -> Text:
         caption.append(f"\n• {_names(rows)}: {text}", style=STYLES.get(rows[0].status, "red"))
     for rows, text in shared_flags(results.rows):
         caption.append(f"\n! {_names(rows)}: {text}", style="yellow")
+    if names := list(dict.fromkeys(name for name, _, _ in unchecked(results))):
+        caption.append(f"\nNot checked in every row: {', '.join(names)}; the report says why", style="dim")
     return caption
 
 

@@ -1,9 +1,9 @@
 """Step ``analyze``: every cell's records and matches to ``results`` (results.json) and ``report`` (report.html).
 
 Parameters: ``cells`` (see ``measurements.Cell``), ``run``, ``spec``. Inputs: ``data`` (record of the import),
-``evaluation`` and ``calibration`` (the sets, for their hashes), and per cell index i ``weights-i``, ``onnx-i``,
-``engine-i``, ``build-i``, ``score-i``, ``matches-i``, ``benchmark-i-trial``, ``samples-i-trial``. Any may be an
-outcome file.
+``evaluation`` and ``calibration`` (the sets: for their hashes, and whether they overlap), and per cell index i
+``weights-i``, ``onnx-i``, ``engine-i``, ``build-i``, ``score-i``, ``matches-i``, ``benchmark-i-trial``,
+``samples-i-trial``. Any may be an outcome file.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from edgejoule.job import Job
 
 if TYPE_CHECKING:
     from edgejoule_analyst.measurements import Cell
+    from edgejoule_analyst.plausibility import Images
 
 VERSION = 2
 QUEUE = "analyze"
@@ -26,10 +27,12 @@ SOURCES = (
     "edgejoule_analyst.charts",
     "edgejoule_analyst.comparison",
     "edgejoule_analyst.efficiency",
+    "edgejoule_analyst.hardware",
     "edgejoule_analyst.headline",
     "edgejoule_analyst.latency",
     "edgejoule_analyst.measurements",
     "edgejoule_analyst.pareto",
+    "edgejoule_analyst.plausibility",
     "edgejoule_analyst.report",
     "edgejoule_analyst.rows",
     "edgejoule_analyst.sensitivity",
@@ -47,7 +50,8 @@ def run(job: Job) -> None:
     from edgejoule.records import Results
     from edgejoule_analyst.bootstrap import RESAMPLES
     from edgejoule_analyst.comparison import METRICS, differences, measure
-    from edgejoule_analyst.measurements import Cell, read_cell
+    from edgejoule_analyst.measurements import Cell, Trial, read_cell
+    from edgejoule_analyst.plausibility import checked
     from edgejoule_analyst.report import render_report
     from edgejoule_analyst.rows import make_evidence, make_row, with_pareto, with_unchanged_flagged
 
@@ -65,19 +69,34 @@ def run(job: Job) -> None:
     }
     intervals = {name: {metric: of_cell.interval(metric) for metric in METRICS} for name, of_cell in accuracy.items()}
     rows = [make_row(cell, measured[cell.name], intervals.get(cell.name)) for cell in cells]
+    rows, evidence = checked(
+        with_pareto(with_unchanged_flagged(rows)),
+        {name: make_evidence(found, intervals.get(name)) for name, found in measured.items()},
+        {name: [trial for trial in found.trials if isinstance(trial, Trial)] for name, found in measured.items()},
+        *(_images(job, role) for role in ("evaluation", "calibration")),
+    )
     results = Results(
         run=job.parameters["run"],
         edgejoule_version=__version__,
         spec=spec,
-        rows=with_pareto(with_unchanged_flagged(rows)),
+        rows=rows,
         differences=differences(cells, accuracy),
-        evidence={name: make_evidence(found, intervals.get(name)) for name, found in measured.items()},
+        evidence=evidence,
         data=job.read_json("data"),
         notes=_notes(cells),
     )
     job.write_json("results", results.model_dump(mode="json"))
     written = Results.model_validate_json(job.output("results").read_bytes())  # as a later reader will have it
     job.output("report").write_text(render_report(written), encoding="utf-8")
+
+
+def _images(job: Job, role: str) -> Images | None:
+    """The images of a set; None where the spec has none, or where importing it failed."""
+    from edgejoule_analyst.measurements import read_ending
+    from edgejoule_analyst.plausibility import Images
+
+    path = job.inputs.get(role)
+    return None if path is None or read_ending(path) else Images.of(job.read_json(role))
 
 
 def _teller(job: Job, number: int, total: int) -> Callable[[int], None]:
