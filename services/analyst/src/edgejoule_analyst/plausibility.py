@@ -149,7 +149,8 @@ def unchecked(results: Results) -> list[tuple[str, str, list[Row]]]:
     """What could not be checked: the check, why, and the rows, once for each check and reason."""
     found: dict[tuple[str, str], list[Row]] = {}
     for row in results.rows:
-        for check in results.evidence.get(row_name(row), Evidence()).checks:
+        evidence = results.evidence.get(row_name(row))
+        for check in evidence.checks if evidence else ():
             if check.verdict == "not checked":
                 found.setdefault((check.name, check.said), []).append(row)
     return [(name, why, rows) for (name, why), rows in found.items()]
