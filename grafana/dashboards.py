@@ -274,9 +274,16 @@ def device() -> dashboard.Dashboard:
         )
     )
     clocks = {"gpu.*": ORANGE, "cpu.*": BLUE, "emc": GREEN}
-    by_kind = f'max by (clock) (label_replace(edgejoule_clock_hertz{{{here}}}, "clock", "cpu", "clock", "cpu.*"))'
     board.with_panel(
-        graph("Clocks", "hertz", ("{{clock}}", by_kind), colours=clocks, least=0, about="Of the fastest CPU core.")
+        graph(
+            "Clocks",
+            "hertz",
+            ("{{clock}}", f'edgejoule_clock_hertz{{{here},clock!~"cpu.*"}}'),
+            ("cpu", f'max(edgejoule_clock_hertz{{{here},clock=~"cpu.*"}})'),
+            colours=clocks,
+            least=0,
+            about="Of GPU, memory and the fastest CPU core.",
+        )
     )
     board.with_panel(
         graph(

@@ -13,6 +13,7 @@ import json
 import re
 import sys
 import time
+import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import Iterator
@@ -38,6 +39,10 @@ BOARDS_ALONE = (
 """Panels that a host without such sensors leaves empty: absent is absent."""
 
 
+class Refused(Exception):
+    """What the server says of a query that it does not answer."""
+
+
 class Prometheus:
     """The HTTP API of one server (prometheus.io, "HTTP API")."""
 
@@ -46,8 +51,11 @@ class Prometheus:
 
     def get(self, path: str, **parameters: str | float) -> Any:
         address = f"{self._url}/api/v1/{path}?{urllib.parse.urlencode(parameters)}"
-        with urllib.request.urlopen(address, timeout=30) as answer:
-            return json.load(answer)["data"]
+        try:
+            with urllib.request.urlopen(address, timeout=30) as answer:
+                return json.load(answer)["data"]
+        except urllib.error.HTTPError as error:
+            raise Refused(json.load(error).get("error", str(error))) from error
 
     def values(self, query: str) -> list[str]:
         """What a variable's ``label_values(series, label)`` gives."""
@@ -98,9 +106,14 @@ def empty_queries(server: Prometheus, minutes: float) -> tuple[int, list[str]]:
                 for target in panel["targets"]:
                     asked += 1
                     expr = filled(target["expr"], chosen)
-                    if not server.has_data(expr, instant=bool(target.get("instant")), minutes=minutes):
-                        words = ", ".join(f"{name}={value}" for name, value in chosen.items())
-                        empty.append(f"{page['title']} / {panel['title']} ({words}): {expr}")
+                    words = ", ".join(f"{name}={value}" for name, value in chosen.items())
+                    about = f"{page['title']} / {panel['title']} ({words}): {expr}"
+                    try:
+                        there = server.has_data(expr, instant=bool(target.get("instant")), minutes=minutes)
+                    except Refused as error:
+                        there, about = False, f"{about} is refused: {error}"
+                    if not there:
+                        empty.append(about)
     return asked, empty
 
 

@@ -295,13 +295,21 @@ def samples_of(found, metric):
     return {tuple(labels.items()): value for labels, value in found.get(metric, [])}
 
 
+def measured(state):
+    """The histogram of the cell's measured inferences; that of its warm-up stands at 0 from the beginning."""
+    found = samples_of(cells.readings(str(state)), live.HISTOGRAM)
+    value = found.pop((*CELL.items(), ("stage", "measure")))
+    ((labels, other),) = found.items()
+    assert labels == (*CELL.items(), ("stage", "warm-up"))
+    assert sum(other.counts) == other.sum == 0
+    return value
+
+
 def test_latencies_are_counted_under_the_first_bound_that_holds_them(state):
     latencies_ms = np.random.RandomState(0).lognormal(3, 1, 1000)
     for part in np.split(latencies_ms, [10, 400]):
         live.begin("measure")(part)  # three trials of one cell: counters go on
-    (found,) = cells.readings(str(state))[live.HISTOGRAM]
-    labels, value = found
-    assert labels == dict(CELL, stage="measure")
+    value = measured(state)
     bounds_ms = [0.0, *(1e3 * bound for bound in TABLE[live.HISTOGRAM]["buckets"]), np.inf]
     expected = [
         int(((latencies_ms > low) & (latencies_ms <= high)).sum()) for low, high in zip(bounds_ms, bounds_ms[1:])
@@ -313,7 +321,7 @@ def test_latencies_are_counted_under_the_first_bound_that_holds_them(state):
 def test_percentiles_of_the_histogram_are_within_a_bucket_of_the_exact_ones(state):
     latencies_ms = np.random.RandomState(1).gamma(9, 4, 5000)
     live.begin("measure")(latencies_ms)
-    ((_, value),) = cells.readings(str(state))[live.HISTOGRAM]
+    value = measured(state)
     bounds_s = [0.0, *TABLE[live.HISTOGRAM]["buckets"], np.inf]
     for quantile in (0.5, 0.9, 0.99):
         rank = int(np.searchsorted(np.cumsum(value.counts), quantile * len(latencies_ms)))
@@ -379,7 +387,7 @@ def test_protocols_loop_shows_every_latency_that_it_records(state):
             time.sleep(0.001)
 
     recorded_ms, _ = measure._timed(Engine(), None, 700, lambda *words: None, "inferences")
-    ((_, value),) = cells.readings(str(state))[live.HISTOGRAM]
+    value = measured(state)
     assert sum(value.counts) == 700
     assert value.sum == pytest.approx(recorded_ms.sum() / 1e3)
 

@@ -18,6 +18,7 @@ import numpy as np
 from edgejoule_agent import metrics
 
 VARIABLE = "EDGEJOULE_LIVE"  # in the environment of steps: the state folder of the agent that shows them
+STAGES = ("warm-up", "measure")
 HISTOGRAM = "edgejoule_inference_latency_seconds"
 
 Show = Callable[[Any], None]
@@ -30,9 +31,11 @@ def begin(stage: str) -> Show:
         return lambda latencies_ms: None
     bounds_s = np.array(metrics.load()[HISTOGRAM]["buckets"])
     kept = _read(place)
-    told = kept["stages"].setdefault(stage, {"counts": [], "sum_s": 0.0})
-    if len(told["counts"]) != len(bounds_s) + 1:  # of another release
-        told.update(counts=[0] * (len(bounds_s) + 1), sum_s=0.0)
+    for name in STAGES:  # all of them, so that a counter is seen at 0 before it grows
+        told = kept["stages"].setdefault(name, {"counts": [], "sum_s": 0.0})
+        if len(told["counts"]) != len(bounds_s) + 1:  # of another release
+            told.update(counts=[0] * (len(bounds_s) + 1), sum_s=0.0)
+    told = kept["stages"][stage]
     kept["now"] = {"stage": stage, "pid": os.getpid()}
 
     def show(latencies_ms: Any) -> None:

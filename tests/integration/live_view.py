@@ -1,0 +1,200 @@
+"""The live view on one machine, without containers: a small matrix, a simulated board, a real Prometheus, every panel.
+
+    python tests/integration/live_view.py [--keep SECONDS]
+
+Needs ``prometheus`` (PROMETHEUS may name it). Conductor, workers, gateway and agents are processes of their own; a tiny
+model is built and measured on this host and on a simulated Orin Nano. Then every query of every dashboard is asked, and
+the energy that Prometheus saw is compared with the record.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "tests"))
+sys.path.insert(0, str(ROOT / "tests" / "stack"))
+sys.path.insert(0, str(Path(__file__).parent))
+from dashboards import BOARDS_ALONE, MAY_BE_EMPTY, Prometheus, empty_queries
+from servers import RedisServer, free_ports
+from test_gateway import commit_files
+from toy_gateway import BoardStack
+from toy_stack import toy
+
+from edgejoule.execution import now
+from edgejoule.plan import Cell, Plan, Ref, Step, step_key
+from edgejoule.store import Made, Manifest, Store
+
+DEVICES = {"host": {}, "orin": {"EDGEJOULE_SIMULATE": "orin-nano"}}
+PRECISIONS = ("fp32", "fp16")
+ITERATIONS = 150_000  # so that a trial lasts longer than a scrape interval
+
+
+def cell_steps(precision: str, device: str) -> list[Step]:
+    """A cell's own steps: built and measured by the device; its score lies in the store."""
+    name = f"toy/{precision}/{device}"
+    build = Step(
+        f"build/{name}",
+        "build",
+        {"precision": precision, "threads": 1, "device": device},
+        {"onnx": Ref("files", "onnx"), "images-000": Ref("files", "images-000")},
+    )
+    protocol = {"name": "quick", "warmup_iterations": 50, "iterations": ITERATIONS}
+    benchmark = Step(
+        f"benchmark/{name}/0",
+        "benchmark",
+        {"device": device, "trial": 0, "threads": 1, "seed": 0, "session": "s", "protocol": protocol},
+        {
+            "engine": Ref(build.id, "engine"),
+            "engine_record": Ref(build.id, "record"),
+            "images-000": Ref("files", "images-000"),
+        },
+    )
+    return [build, benchmark, Step(f"score/{name}", "toy", {"name": f"score-{name}"})]
+
+
+def commit_score(step: Step, store: Store) -> None:
+    """Have a score done: no evaluator is needed to see how it is shown."""
+    record = {"accuracy": {"ap": 0.2, "ap50": 0.4}}
+    store.commit(
+        Manifest(
+            key=step_key(step.kind, 1, step.parameters, {}),
+            kind=step.kind,
+            version=1,
+            step=step.id,
+            parameters=dict(step.parameters),
+            inputs={},
+            outputs={"text": store.put(b""), "record": store.put(json.dumps(record).encode())},
+            outcome="ok",
+            reason=None,
+            made=Made(at=now(), host="test", duration_s=0.0, edgejoule="0"),
+        )
+    )
+
+
+def plan_with_cells(store: Store, folder: Path) -> Plan:
+    files = Step("files", "toy", {"name": "files"})
+    commit_files(files, store, folder)
+    steps, cells = [files, toy("more", ticks=50), toy("again", "more")], []
+    for device in DEVICES:
+        for precision in PRECISIONS:
+            own = cell_steps(precision, device)
+            commit_score(own[-1], store)
+            steps += own
+            cells.append(Cell("toy", "toy", "base", precision, device, tuple(step.id for step in own)))
+    return Plan({step.id: step for step in steps}, tuple(cells))
+
+
+@contextmanager
+def prometheus(folder: Path, ports: dict[str, int]) -> Iterator[Prometheus]:
+    """A server with our rules, and our scrape configuration for these ports of this host."""
+    program = shutil.which(os.environ.get("PROMETHEUS") or "prometheus")
+    if program is None:
+        sys.exit("there is no prometheus here: install it, or say where it is: PROMETHEUS=/path/prometheus")
+    config = yaml.safe_load((ROOT / "grafana/prometheus/prometheus.yml").read_text(encoding="utf-8"))
+    config["rule_files"] = [str(ROOT / "grafana/prometheus/rules/*.yml")]
+    for job in config["scrape_configs"]:
+        if job.pop("dns_sd_configs", None):
+            job["static_configs"] = [{"targets": [f"127.0.0.1:{ports[job['job_name']]}"]}]
+        for found in job.get("http_sd_configs", ()):
+            found["url"] = f"http://127.0.0.1:{ports['gateway']}/devices"
+            found["refresh_interval"] = "5s"
+    (port,) = free_ports(1)
+    (folder / "prometheus.yml").write_text(yaml.safe_dump(config))
+    words = [program, f"--config.file={folder / 'prometheus.yml'}", f"--storage.tsdb.path={folder / 'tsdb'}"]
+    with open(folder / "prometheus.log", "wb") as log:
+        server = subprocess.Popen([*words, f"--web.listen-address=127.0.0.1:{port}"], stdout=log, stderr=log)
+    try:
+        print(f"Prometheus is at http://127.0.0.1:{port}", flush=True)
+        yield Prometheus(f"http://127.0.0.1:{port}")
+    finally:
+        server.terminate()
+        server.wait()
+
+
+def record_of(stack: BoardStack, step: str) -> Any:
+    """The record of a step that is done, by its id; else None."""
+    for key in stack.done_keys():
+        manifest = stack.store.manifest(key)
+        if manifest is not None and manifest.step == step:
+            return json.loads(stack.store.fetch(manifest.outputs["record"].sha256).read_bytes())
+    return None
+
+
+def compare_latency(server: Prometheus, stack: BoardStack) -> list[str]:
+    """Cells whose percentiles by histogram are not within a bucket of the exact ones."""
+    bounds = [0.0, 0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.015, 0.02, 0.03, 0.045, 0.065, 0.1, 0.15, 0.25, 0.5]
+    wrong = []
+    for device in DEVICES:
+        for precision in PRECISIONS:
+            record = record_of(stack, f"benchmark/toy/{precision}/{device}/0")
+            if record is None:  # which the device does not support
+                continue
+            exact = record["latency_ms"]
+            cell = f'device="{device}",precision="{precision}",stage="measure"'
+            for quantile in ("0.5", "0.9", "0.99"):
+                buckets = f"sum by (le) (edgejoule_inference_latency_seconds_bucket{{{cell}}})"
+                found = server.get("query", query=f"histogram_quantile({quantile}, {buckets})")["result"]
+                seen_s = float(found[0]["value"][1])
+                true_s = exact["p" + quantile[2:].ljust(2, "0")] / 1e3
+                at = [next((i for i, b in enumerate(bounds) if b >= s), len(bounds)) for s in (seen_s, true_s)]
+                print(
+                    f"  {device} {precision} p{100 * float(quantile):g}: {1e3 * true_s:.2f} ms, seen {1e3 * seen_s:.2f} ms"
+                )
+                if abs(at[0] - at[1]) > 1:
+                    wrong.append(f"{device} {precision} {quantile}: {true_s} and {seen_s}")
+    return wrong
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--keep", type=float, default=0.0, help="stay so many seconds after it has ended")
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="edgejoule-live-") as name:
+        folder = Path(name)
+        roles = ("conductor", "worker", "gateway", *DEVICES)
+        ports = dict(zip(roles, free_ports(len(roles)), strict=True))
+        shown = {role: {"EDGEJOULE_METRICS": f"127.0.0.1:{port}"} for role, port in ports.items()}
+        redis = RedisServer(folder / "redis")
+        redis.start()
+        stack = BoardStack(folder, redis)
+        try:
+            with prometheus(folder, ports) as server:
+                stack.conductor(**shown["conductor"])
+                stack.gateway(**shown["gateway"])
+                stack.worker(**shown["worker"])
+                for device, settings in DEVICES.items():
+                    stack.board(device, **shown[device], **settings)
+                stack.submit(plan_with_cells(stack.store, folder))
+                print(stack.finish(seconds=900), flush=True)
+                time.sleep(20)
+                asked, empty = empty_queries(server, minutes=20)
+                wrong = compare_latency(server, stack)
+                for line in empty:
+                    title = line.partition(" / ")[2].partition(" (")[0]
+                    if title not in MAY_BE_EMPTY and not ("host" in line and title in BOARDS_ALONE):
+                        wrong.append(line)
+                print(f"{asked} queries asked, {len(empty)} without data")
+                time.sleep(arguments.keep)
+                if wrong:
+                    sys.exit("wrong:\n" + "\n".join(wrong))
+        finally:
+            stack.close()
+            redis.kill()
+
+
+if __name__ == "__main__":
+    main()
