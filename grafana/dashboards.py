@@ -465,10 +465,10 @@ def pipeline() -> dashboard.Dashboard:
 def compare() -> dashboard.Dashboard:
     board = page("compare", "Device against device, precision against precision: each cell's last trial.")
     board.with_variable(choice("detector", "Detector", "label_values(edgejoule_trial_latency_seconds, detector)"))
-    precisions = 'label_values(edgejoule_trial_latency_seconds{detector="$detector"}, precision)'
-    board.with_variable(choice("precision", "Precision", precisions, several=True))
     devices = 'label_values(edgejoule_trial_latency_seconds{detector="$detector"}, device)'
     board.with_variable(choice("device", "Device", devices, several=True))
+    measured = 'edgejoule_trial_latency_seconds{detector="$detector",device=~"$device"}'
+    board.with_variable(choice("precision", "Precision", f"label_values({measured}, precision)", several=True))
     cell = 'detector="$detector",precision=~"$precision",device=~"$device"'
     legend = "{{precision}} on {{shown}}"
     median = f'edgejoule_trial_latency_seconds{{{cell},quantile="0.5"}}'

@@ -24,9 +24,8 @@ from typing import Any
 
 import yaml
 
-ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT / "tests"))
-sys.path.insert(0, str(ROOT / "tests" / "stack"))
+sys.path.insert(0, str(Path(__file__).parents[1]))
+sys.path.insert(0, str(Path(__file__).parents[1] / "stack"))
 sys.path.insert(0, str(Path(__file__).parent))
 from dashboards import BOARDS_ALONE, MAY_BE_EMPTY, Prometheus, empty_queries
 from servers import RedisServer, free_ports
@@ -38,6 +37,7 @@ from edgejoule.execution import now
 from edgejoule.plan import Cell, Plan, Ref, Step, step_key
 from edgejoule.store import Made, Manifest, Store
 
+ROOT = Path(__file__).resolve().parents[2]
 DEVICES = {"host": {}, "orin": {"EDGEJOULE_SIMULATE": "orin-nano"}}
 PRECISIONS = ("fp32", "fp16")
 ITERATIONS = 150_000  # so that a trial lasts longer than a scrape interval
@@ -151,11 +151,10 @@ def compare_latency(server: Prometheus, stack: BoardStack) -> list[str]:
                 seen_s = float(found[0]["value"][1])
                 true_s = exact["p" + quantile[2:].ljust(2, "0")] / 1e3
                 at = [next((i for i, b in enumerate(bounds) if b >= s), len(bounds)) for s in (seen_s, true_s)]
-                print(
-                    f"  {device} {precision} p{100 * float(quantile):g}: {1e3 * true_s:.2f} ms, seen {1e3 * seen_s:.2f} ms"
-                )
+                name = f"{device} {precision} p{100 * float(quantile):g}"
+                print(f"  {name}: {1e3 * true_s:.3f} ms, seen {1e3 * seen_s:.3f} ms")
                 if abs(at[0] - at[1]) > 1:
-                    wrong.append(f"{device} {precision} {quantile}: {true_s} and {seen_s}")
+                    wrong.append(f"{name}: {true_s} s, seen {seen_s} s")
     return wrong
 
 
