@@ -318,6 +318,30 @@ def test_latencies_are_counted_under_the_first_bound_that_holds_them(state):
     assert value.sum == pytest.approx(latencies_ms.sum() / 1e3)
 
 
+def test_inferences_that_are_not_timed_are_counted_and_in_no_histogram(state):
+    live.begin("measure")([5.0, 6.0])
+    count = live.begin_untimed("power")
+    count(40)
+    count(2)
+    found = cells.readings(str(state))
+    render(TABLE, found)
+    counted = {labels[-1][1]: value for labels, value in samples_of(found, "edgejoule_inferences_total").items()}
+    assert counted == {"warm-up": 0, "measure": 2, "power": 42}
+    assert sum(measured(state).counts) == 2
+    ((labels, _),) = found["edgejoule_cell_info"]
+    assert labels["stage"] == "power"
+
+
+def test_window_of_the_power_counts_every_inference(state):
+    class Engine:
+        def infer(self, image):
+            time.sleep(0.002)
+
+    done = measure._keep_busy(Engine(), None, time.monotonic(), 1.2, lambda *words: None)
+    found = samples_of(cells.readings(str(state)), "edgejoule_inferences_total")
+    assert found[(*CELL.items(), ("stage", "power"))] == done > 0
+
+
 def test_percentiles_of_the_histogram_are_within_a_bucket_of_the_exact_ones(state):
     latencies_ms = np.random.RandomState(1).gamma(9, 4, 5000)
     live.begin("measure")(latencies_ms)

@@ -4,7 +4,8 @@ The agent that shows metrics names its state folder in the environment of its st
 its cell in there, which the exporter reads. Between two inferences and at most twice a second, so no latency holds any
 of it; where nobody looks, nothing happens. A file that cannot be written harms no trial.
 
-    STATE/live/CELL.json   detector, precision; stages: {stage: {counts, sum_s}}; now: {stage, pid}; trial: see ``keep``
+    STATE/live/CELL.json   detector, precision; now: {stage, pid}; trial: see ``keep``;
+                           stages: {stage: {inferences, counts, sum_s}}, counts empty of a stage that times none
 """
 
 import contextlib
@@ -18,25 +19,21 @@ import numpy as np
 from edgejoule_agent import metrics
 
 VARIABLE = "EDGEJOULE_LIVE"  # in the environment of steps: the state folder of the agent that shows them
-STAGES = ("warm-up", "measure")
+TIMED = ("warm-up", "measure")
+STAGES = (*TIMED, "power")  # the last is the window of the power alone, where no inference is timed
 HISTOGRAM = "edgejoule_inference_latency_seconds"
 
 Show = Callable[[Any], None]
+Count = Callable[[int], None]
 
 
 def begin(stage: str) -> Show:
-    """A stage of the trial begins, ``warm-up`` or ``measure``; returns what is told latencies, float[n] in ms."""
+    """A stage of the trial begins, one of ``TIMED``; returns what is told latencies, float[n] in ms."""
     place = _place()
     if place is None:
         return lambda latencies_ms: None
-    bounds_s = np.array(metrics.load()[HISTOGRAM]["buckets"])
-    kept = _read(place)
-    for name in STAGES:  # all of them, so that a counter is seen at 0 before it grows
-        told = kept["stages"].setdefault(name, {"counts": [], "sum_s": 0.0})
-        if len(told["counts"]) != len(bounds_s) + 1:  # of another release
-            told.update(counts=[0] * (len(bounds_s) + 1), sum_s=0.0)
+    bounds_s, kept = _bounds_s(), _begun(place, stage)
     told = kept["stages"][stage]
-    kept["now"] = {"stage": stage, "pid": os.getpid()}
 
     def show(latencies_ms: Any) -> None:
         """Add latencies; each falls under the first bound that it does not exceed."""
@@ -45,10 +42,42 @@ def begin(stage: str) -> Show:
         counts = np.bincount(under, minlength=len(bounds_s) + 1)
         told["counts"] = [int(count) + more for count, more in zip(told["counts"], counts.tolist())]
         told["sum_s"] += float(latencies_s.sum())
+        told["inferences"] += len(latencies_s)
         _write(place, kept)
 
     show([])
     return show
+
+
+def begin_untimed(stage: str) -> Count:
+    """A stage of the trial begins that times no inference; returns what is told how many more there were."""
+    place = _place()
+    if place is None:
+        return lambda inferences: None
+    kept = _begun(place, stage)
+
+    def count(inferences: int) -> None:
+        kept["stages"][stage]["inferences"] += inferences
+        _write(place, kept)
+
+    count(0)
+    return count
+
+
+def _bounds_s() -> Any:
+    return np.array(metrics.load()[HISTOGRAM]["buckets"])
+
+
+def _begun(place: str, stage: str) -> Dict[str, Any]:
+    """What the file of a cell holds when a stage begins."""
+    kept, buckets = _read(place), len(_bounds_s()) + 1
+    for name in STAGES:  # all of them, so that a counter is seen at 0 before it grows
+        told = kept["stages"].setdefault(name, {})
+        counts = [0] * buckets if name in TIMED else []
+        if len(told.get("counts", ())) != len(counts) or "inferences" not in told:  # new, or of another release
+            told.update(counts=counts, sum_s=0.0, inferences=0)
+    kept["now"] = {"stage": stage, "pid": os.getpid()}
+    return kept
 
 
 def keep(record: Mapping[str, Any]) -> None:

@@ -185,7 +185,8 @@ def _timed(engine: Engine, image: Any, iterations: int, progress: Progress, unit
 
 def _keep_busy(engine: Engine, image: Any, begin_s: float, window_s: float, progress: Progress) -> int:
     """Infer on until ``window_s`` after ``begin_s`` (monotonic), and how often that was; no clock around any."""
-    clock, done = time.monotonic, 0
+    clock, done, counted = time.monotonic, 0, 0
+    count = live.begin_untimed("power")
     told = now = clock()
     gc.disable()
     try:
@@ -195,9 +196,11 @@ def _keep_busy(engine: Engine, image: Any, begin_s: float, window_s: float, prog
             now = clock()
             if now - told > PROGRESS_S:
                 progress(round(now - begin_s), round(window_s), "seconds of the power's window")
-                told = now
+                count(done - counted)
+                told, counted = now, done
     finally:
         gc.enable()
+    count(done - counted)
     return done
 
 

@@ -25,7 +25,7 @@ _CELL: Mapping[str, str] = {
     "detector": "the model, as the spec names it",
     "precision": "`fp32`, `fp16`, `int8-ptq`, `int8-qat`, ...: the variant, as in a row",
 }
-_STAGE = "`warm-up`, `measure`"
+_STAGE = "`warm-up`, `measure`, `power`: the window of the power alone"
 _QUEUE = {"queue": "`train`, `evaluate`, `analyze`, `device.NAME`"}
 _KIND = {"kind": "the step kinds"}
 _OUTCOME = "`ok`, `unsupported`, `failed`, `oom`, `throttled`, `unreachable`"
@@ -259,12 +259,20 @@ METRICS: tuple[Metric, ...] = (
         {**_CELL, "stage": _STAGE},
     ),
     Metric(
+        "edgejoule_inferences_total",
+        "counter",
+        "",
+        _AGENT,
+        "Inferences of trials, those too that are not timed.",
+        {**_CELL, "stage": _STAGE},
+    ),
+    Metric(
         "edgejoule_inference_latency_seconds",
         "histogram",
         "s",
         _AGENT,
         "Latency of each inference of a trial, for the live view; exact percentiles stand in the records.",
-        {**_CELL, "stage": _STAGE},
+        {**_CELL, "stage": "`warm-up`, `measure`"},
         LATENCY_S,
     ),
     Metric(

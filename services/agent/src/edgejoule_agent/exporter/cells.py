@@ -40,8 +40,9 @@ def _add_cells(folder: str, found: Readings, measuring: bool) -> None:
             continue
         cell = {"detector": kept["detector"], "precision": kept["precision"]}
         for stage, told in sorted(kept["stages"].items()):
-            value = Distribution(told["counts"], told["sum_s"])
-            _add(found, HISTOGRAM, dict(cell, stage=stage), value)
+            if told["counts"]:
+                _add(found, HISTOGRAM, dict(cell, stage=stage), Distribution(told["counts"], told["sum_s"]))
+            _add(found, "edgejoule_inferences_total", dict(cell, stage=stage), told["inferences"])
         now = kept["now"]
         if measuring and now is not None and _lives(now["pid"]):
             _add(found, "edgejoule_cell_info", dict(cell, stage=now["stage"]), 1)
