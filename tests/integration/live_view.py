@@ -35,6 +35,7 @@ from toy_stack import toy
 
 from edgejoule.execution import now
 from edgejoule.plan import Cell, Plan, Ref, Step, step_key
+from edgejoule.protocols import PRESETS
 from edgejoule.store import Made, Manifest, Store
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -52,7 +53,7 @@ def cell_steps(precision: str, device: str) -> list[Step]:
         {"precision": precision, "threads": 1, "device": device},
         {"onnx": Ref("files", "onnx"), "images-000": Ref("files", "images-000")},
     )
-    protocol = {"name": "quick", "warmup_iterations": 50, "iterations": ITERATIONS}
+    protocol = {**PRESETS["quick"].measuring(), "warmup_iterations": 50, "iterations": ITERATIONS}
     benchmark = Step(
         f"benchmark/{name}/0",
         "benchmark",
