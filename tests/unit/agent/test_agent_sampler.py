@@ -267,6 +267,23 @@ def test_supply_of_a_board_that_is_in_no_table_is_not_guessed(nano):
     assert "which rail holds the others is not known of this board: no known module" in supply(nano).absent
 
 
+def test_watch_tells_clocks_loads_and_memory_of_a_window(nano, tmp_path):
+    with Watch(TOTAL, nano, period_s=PERIOD_S) as watch:
+        begin = watch.mark()
+        found, reason = watch.states(begin, watch.rest(1.2))
+        put(nano, "sys/devices/57000000.gpu/load", 500)
+        busy, _ = watch.states(watch.mark(), watch.rest(1.2))
+        assert "did not look within" in watch.states(watch.mark(), watch.mark())[1]
+    assert reason == ""
+    assert found["gpu_clock_hz"] == 76800000
+    assert found["cpu0_clock_hz"] > 1e8
+    assert found["available_memory_bytes"] > 1e8
+    assert busy["gpu_load_share"] > found["gpu_load_share"]
+    host = trees.write("x86_host", tmp_path / "host")
+    with Watch(supply(host), host) as watch:
+        assert "no sampler looks on a host" in watch.states(watch.mark(), watch.mark())[1]
+
+
 def test_watch_takes_a_hosts_energy_from_its_counters(tmp_path):
     root = trees.write("x86_host", tmp_path / "host")
     with Watch(supply(root), root) as watch:

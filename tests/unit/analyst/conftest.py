@@ -28,6 +28,7 @@ from edgejoule.records import (
     ModelManifest,
     Nms,
     OperatingPoint,
+    Preconditioning,
     Resize,
     Results,
     Row,
@@ -62,6 +63,7 @@ class Synthetic:
     contended: bool = False
     throttled: str = "no"
     power_w: float | None = None
+    preconditioning: Preconditioning | None = None
     simulated: bool = False
     steady: bool = False
     protocol: str = "standard"
@@ -202,7 +204,15 @@ def score_record(cell: Synthetic, matches: Matches) -> ScoreRecord:
     )
 
 
-NOT_HERE = ("temperature_c", "execution_ms", "throughput", "device_memory_mb", "preconditioning", "sensor_error_mj")
+NOT_HERE = (
+    "temperature_c",
+    "states",
+    "execution_ms",
+    "throughput",
+    "device_memory_mb",
+    "preconditioning",
+    "sensor_error_mj",
+)
 UNCERTAIN = {
     "power_of": "rail VDD_IN",
     "power_uncertainty_w": 0.02,
@@ -228,6 +238,8 @@ def samples_of(cell: Synthetic, trial: int) -> np.ndarray:
 def benchmark_record(cell: Synthetic, trial: int) -> BenchmarkRecord:
     energy = None if cell.power_w is None else cell.power_w * cell.latency_ms * cell.energy_factor
     absent = dict.fromkeys(NOT_HERE, "no such sensor")
+    if cell.preconditioning is not None:
+        del absent["preconditioning"]
     if energy is None:
         absent |= dict.fromkeys(POWER, NO_POWER)
     return BenchmarkRecord(
@@ -246,7 +258,7 @@ def benchmark_record(cell: Synthetic, trial: int) -> BenchmarkRecord:
         temperature_c=None,
         throttled=cell.throttled,
         throttled_evidence="as made up",
-        **dict.fromkeys(NOT_HERE[1:]),
+        **{**dict.fromkeys(NOT_HERE[1:]), "preconditioning": cell.preconditioning},
         **(dict.fromkeys(UNCERTAIN) if energy is None else {**UNCERTAIN, "idle_power_w": cell.idle_w}),
         protocol_values={},
         started_at=f"2026-11-26T12:00:{trial:02d}+00:00",

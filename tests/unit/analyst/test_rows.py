@@ -2,6 +2,8 @@ from dataclasses import replace
 
 import pytest
 
+from edgejoule.records import Preconditioning
+
 
 def row_of(results, variant="fp32", model="nanodet_m"):
     return next(row for row in results.rows if (row.variant, row.model) == (variant, model))
@@ -85,6 +87,11 @@ def test_row_has_energy_and_efficiency_when_power_was_measured(cells, analyze_ce
     assert row.absent["execution_ms"] == "no such sensor"
 
 
+WARM = Preconditioning(
+    waited_s=310, temp_c=71, slope_c_min=-3.1, reached="no", words="71.0 °C, changing by -3.1 °C/min; asked for are ..."
+)
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [
@@ -92,6 +99,7 @@ def test_row_has_energy_and_efficiency_when_power_was_measured(cells, analyze_ce
         ({"contended": True}, "contended: other processes ran in 3 of 3 trials, with up to 31%"),
         ({"throttled": "unknown"}, "whether the device throttled is unknown"),
         ({"simulated": True}, "simulated"),
+        ({"preconditioning": WARM}, "not cool and steady before trial 0, 1, 2: 71.0 °C, changing by -3.1 °C/min"),
         ({"power_w": 2.0, "energy_factor": 2.0}, "far from power times latency"),
         ({"ap_shift": 0.01}, "to the scorer"),
     ],

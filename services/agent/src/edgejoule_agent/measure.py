@@ -72,6 +72,7 @@ def trial(request: Mapping[str, Any], progress: Progress) -> Dict[str, Any]:
         inferences = protocol["iterations"] + more
         power, absent = tell_power(source, watch.energy(begin, end, inferences, rest), inferences)
         throttled = watch.throttled(begin, end)
+        states, no_states = watch.states(begin, end)
     samples = {"latency_ms": latency_ms}
     if execution_ms is not None:
         samples["execution_ms"] = execution_ms
@@ -85,6 +86,7 @@ def trial(request: Mapping[str, Any], progress: Progress) -> Dict[str, Any]:
         execution_ms=None if execution_ms is None else summarize(execution_ms),
         preconditioning=settled,
         throughput=overlapped,
+        states=states,
         device_memory_mb=None if device_bytes is None else device_bytes / 1e6,
         temperature_c=temperature_c,
     )
@@ -93,6 +95,7 @@ def trial(request: Mapping[str, Any], progress: Progress) -> Dict[str, Any]:
         execution_ms=f"{runtime} does not time its execution apart from the call",
         preconditioning=unsettled,
         throughput=not_overlapped,
+        states=no_states,
         device_memory_mb=f"engines of {runtime} are in the process's own memory",
         temperature_c=no_temperature,
     )

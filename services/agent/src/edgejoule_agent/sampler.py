@@ -8,7 +8,8 @@ does, hence with its parent, however that ends.
 
 The file: a line of JSON (rails, period_s, realtime), then records of float64, little-endian: the moment drawn, begin
 and end of the reading, s on the monotonic clock, and each rail's power, W, NaN where the reading failed. Beside it,
-``.events`` has a line of JSON for each failure of a rail, and every two seconds a look for throttling.
+``.events`` has a line of JSON for each failure of a rail, and every two seconds a look for throttling and the states
+of clocks, loads, fan and memory.
 """
 
 import argparse
@@ -28,6 +29,8 @@ import numpy as np
 
 from edgejoule_agent.errors import SensorError
 from edgejoule_agent.sensors.rails import Rail, pick_rails
+from edgejoule_agent.sensors.reading import Sensor, try_read
+from edgejoule_agent.sensors.state import find_states
 from edgejoule_agent.sensors.throttle import Snapshot, from_json, snapshot, to_json
 
 PERIOD_S = 0.1
@@ -36,6 +39,7 @@ PRIORITY = 1  # the lowest of SCHED_FIFO: above every ordinary process, below th
 START_S = 30.0  # a board under load takes seconds to start an interpreter
 STOP_S = 5.0
 READY = b"ready\n"
+UNITS = {"1": "share"}  # in names
 
 
 class Samples(NamedTuple):
@@ -49,6 +53,7 @@ class Samples(NamedTuple):
     durations_s: Any  # float64[n]; how long it took to read all rails
     powers_w: Any  # float64[n,rails]; NaN where the reading failed
     looks: List[Snapshot]
+    states: List[Dict[str, float]]  # as many as looks; what could not be read is not in it
     failures: Dict[str, str]  # rail -> its last reason
 
 
@@ -141,6 +146,7 @@ def read_samples(path: str) -> Samples:
         durations_s=records[:, 2] - records[:, 1],
         powers_w=records[:, 3:],
         looks=[from_json(event["look"]) for event in events if "look" in event],
+        states=[event["states"] for event in events if "look" in event],
         failures={event["rail"]: event["failed"] for event in events if "failed" in event},
     )
 
@@ -158,6 +164,7 @@ def sample(
     failed: Dict[str, str] = {}
     clock, draw = time.monotonic, random.Random().random
     start, slot, next_look = clock(), 0, 0
+    states = find_states(root)
     while True:
         moment = start + (slot + draw()) * period_s
         if wait(moment - clock()):
@@ -166,7 +173,7 @@ def sample(
         powers = [_power(rail, failed, event) for rail in rails]
         record(form.pack(moment, begin, clock(), *powers))
         if slot >= next_look:
-            event({"look": to_json(snapshot(root))})
+            event({"look": to_json(snapshot(root)), "states": _states(states)})
             next_look = slot + LOOK_SLOTS
         slot = max(slot + 1, int((clock() - start) / period_s))  # slots slept through stay empty
 
@@ -180,6 +187,12 @@ def _power(rail: Rail, failed: Dict[str, str], event: Callable[[Dict[str, Any]],
             failed[rail.name] = str(error)
             event({"rail": rail.name, "failed": str(error)})
         return float("nan")
+
+
+def _states(sensors: Sequence[Sensor]) -> Dict[str, float]:
+    """Each by name, quantity and unit, as in ``gpu_clock_hz``."""
+    read = {f"{each.name} {each.quantity} {UNITS.get(each.unit, each.unit)}": try_read(each)[0] for each in sensors}
+    return {name.replace(" ", "_").lower(): value for name, value in read.items() if value is not None}
 
 
 def be_realtime() -> str:

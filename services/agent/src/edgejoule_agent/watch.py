@@ -161,6 +161,22 @@ class Watch:
         between = self._sampler.samples().looks if self._sampler is not None and not self._absent else []
         return verdict([begin.look, *(look for look in between if begin.time_s < look.time_s < end.time_s), end.look])
 
+    def states(self, begin: Mark, end: Mark) -> Tuple[Optional[Dict[str, float]], str]:
+        """Means of clocks, loads, fan and memory between two marks; or None and why. Not after the ``with``."""
+        try:
+            samples = self._samples()
+        except SensorError as error:
+            return None, f"no sampler looked: {error}"
+        if samples is None:
+            return None, "no sampler looks on a host: its energy counters need none"
+        seen = [
+            states for look, states in zip(samples.looks, samples.states) if begin.time_s < look.time_s < end.time_s
+        ]
+        if not seen:
+            return None, f"the sampler did not look within {end.time_s - begin.time_s:.1f} s"
+        names = sorted({name for states in seen for name in states})
+        return {name: float(np.mean([states[name] for states in seen if name in states])) for name in names}, ""
+
     def _samples(self) -> Optional[Samples]:
         if self._absent:
             raise SensorError(self._absent)

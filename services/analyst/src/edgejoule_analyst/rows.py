@@ -106,6 +106,10 @@ def find_flags(trials: Sequence[Trial], simulated: bool) -> list[str]:
     if crowded := [t.record.contention.other_cpu_share for t in trials if t.record.contention.contended]:
         of_how_many = f"{len(crowded)} of {len(trials)} trials"
         flags.append(f"contended: other processes ran in {of_how_many}, with up to {max(crowded):.0%} of all CPU time")
+    starts = [(t.record.trial, t.record.preconditioning) for t in trials]
+    if unsettled := [(trial, start.words) for trial, start in starts if start and start.reached == "no"]:
+        numbers = ", ".join(str(trial) for trial, _ in unsettled)
+        flags.append(f"not cool and steady before trial {numbers}: {unsettled[0][1]}")
     if any(t.record.throttled == "unknown" for t in trials):
         flags.append("whether the device throttled is unknown: it does not say")
     return flags

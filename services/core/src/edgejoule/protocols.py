@@ -36,7 +36,7 @@ class Protocol(BaseModel):
     power_window_s: Seconds = Field(
         description="inferring goes on for so long at least where power can be read; only the first are timed"
     )
-    idle_s: Seconds = Field(
+    idle_s: Annotated[float, Field(gt=0, le=300, strict=True)] = Field(
         description="how long the idle device's power is watched before each trial, where it can be read"
     )
     cool_down_s: Rest = Field(description="rest before each trial")

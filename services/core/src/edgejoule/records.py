@@ -225,6 +225,9 @@ class BenchmarkRecord(Measured):
     sampling: Sampling | None
     window_s: float | None = Field(description="length of the window whose energy was taken")
     window_inferences: int | None = Field(description="in that window; the timed ones are the first of them")
+    states: dict[str, float] | None = Field(
+        description="means over the window: clocks, loads, fan, memory, e.g. gpu_clock_hz, gpu_load_share"
+    )
     temperature_c: float | None = Field(description="at the end")
     throttled: Literal["yes", "no", "unknown"]
     throttled_evidence: str = Field(description="by what, in words")

@@ -71,13 +71,14 @@ def trial(request: Mapping[str, Any], progress: Progress) -> Dict[str, Any]:
         inferences = len(done.times_ms)
         power, absent = tell_power(source, watch.energy(begin, end, inferences, rest), inferences)
         throttled = watch.throttled(begin, end)
+        states, no_states = watch.states(begin, end)
     times_ms = np.array(done.times_ms[: protocol["iterations"]])
     with open(request["samples"], "wb") as file:
         np.savez(file, latency_ms=times_ms)
 
     temperature_c, no_temperature = sensors.temperature_c(root)
-    measured = dict(power, preconditioning=settled, temperature_c=temperature_c)
-    reasons = dict(absent, preconditioning=unsettled, temperature_c=no_temperature)
+    measured = dict(power, preconditioning=settled, states=states, temperature_c=temperature_c)
+    reasons = dict(absent, preconditioning=unsettled, states=no_states, temperature_c=no_temperature)
     return dict(
         measured,
         **dict.fromkeys(THIS_HOST),
