@@ -41,7 +41,7 @@ from edgejoule.store import Made, Manifest, Store
 ROOT = Path(__file__).resolve().parents[2]
 DEVICES = {"host": {}, "orin": {"EDGEJOULE_SIMULATE": "orin-nano"}}
 PRECISIONS = ("fp32", "fp16")
-ITERATIONS = 150_000  # so that a trial lasts longer than a scrape interval
+ITERATIONS = {"host": 500_000, "orin": 1_200_000}  # so that a trial lasts longer than a scrape interval
 
 
 def cell_steps(precision: str, device: str) -> list[Step]:
@@ -53,7 +53,7 @@ def cell_steps(precision: str, device: str) -> list[Step]:
         {"precision": precision, "threads": 1, "device": device},
         {"onnx": Ref("files", "onnx"), "images-000": Ref("files", "images-000")},
     )
-    protocol = {**PRESETS["quick"].measuring(), "warmup_iterations": 50, "iterations": ITERATIONS}
+    protocol = {**PRESETS["quick"].measuring(), "warmup_iterations": 50, "iterations": ITERATIONS[device]}
     benchmark = Step(
         f"benchmark/{name}/0",
         "benchmark",
