@@ -74,7 +74,7 @@ def test_report_needs_no_network_and_no_script(usual) -> None:
 def test_every_plot_has_a_title_and_a_description(usual) -> None:
     page = Page((usual[1] / "report").read_text(encoding="utf-8"))
     plots = [attributes for tag, attributes in page.tags if tag == "svg" and attributes.get("role") == "img"]
-    assert len(plots) == 4
+    assert len(plots) == 5
     assert all(len(attributes["aria-labelledby"].split()) == 2 for attributes in plots)
 
 

@@ -159,6 +159,58 @@ def latency_distribution(results: Results, device: str) -> Markup:
     return _svg(f"latency-{_slug(device)}", f"Distribution of latency on {device}", f"{said}.", height, body)
 
 
+def real_time_line(results: Results, device: str, least_fps: float = 30.0) -> Markup:
+    """FPS of every timed row as a bar, and the line of real time: the paper's Figure 7."""
+    rows = sorted(_timed(results, device), key=lambda row: -(row.fps or 0))
+    each = 30
+    height = TOP + each * len(rows) + BOTTOM
+    x = Scale(0, 1.15 * max(least_fps, *(row.fps or 0 for row in rows)), 14, WIDTH - RIGHT)
+    body = [_x_axis(x, height, "frames per second (more is better)")]
+    for number, row in enumerate(rows):
+        y, fps = TOP + each * number, row.fps or 0.0
+        meets = "meets" if fps >= least_fps else "misses"
+        told = f"{row_name(row)}: {fps:.1f} FPS, {meets} {least_fps:g}"
+        body.append(
+            f'<g class="{class_of(row)}"><title>{escape(told)}</title>'
+            f'<rect class="bar" x="{x(0)}" y="{y + 15}" width="{x(fps) - x(0):.2f}" height="9"/>'
+            f'<text class="name" x="{x(0)}" y="{y + 11}">{escape(row.model)} {escape(row.variant)}</text>'
+            f'<text class="value name" x="{WIDTH - RIGHT}" y="{y + 11}" text-anchor="end">{fps:.1f}, {meets}</text></g>'
+        )
+    body.append(f'<line class="zero" x1="{x(least_fps)}" x2="{x(least_fps)}" y1="{TOP}" y2="{height - BOTTOM}"/>')
+    body.append(_middle("tick", x(least_fps), TOP - 6, f"{least_fps:g} FPS"))
+    said = "; ".join(f"{row_name(row)} {row.fps or 0:.1f} FPS" for row in rows)
+    return _svg(f"real-time-{_slug(device)}", f"Real time on {device}", f"{said}.", height, body)
+
+
+def has_power(results: Results, device: str) -> bool:
+    """Whether any timed row of the device has a power."""
+    return any(row.power_w is not None for row in _timed(results, device))
+
+
+def power_against_latency(results: Results, device: str) -> Markup:
+    """Power over mean latency, with lines of equal energy through the rows: the paper's Figure 8."""
+    points_of = [
+        (row, row.latency_ms.mean, row.power_w)
+        for row in _timed(results, device)
+        if row.latency_ms is not None and row.power_w is not None
+    ]
+    height = 300
+    x = Scale(0, 1.12 * max(ms for _, ms, _ in points_of), LEFT, WIDTH - RIGHT)
+    y = Scale(0, 1.12 * max(watts for _, _, watts in points_of), height - BOTTOM, TOP)
+    body = [_x_axis(x, height, "mean latency, ms (less is better)")]
+    body.append(_y_axis(y, "power, W (less is better)", lambda watts: f"{watts:g}"))
+    for _, ms, watts in points_of:
+        steps = [x.high * step / 60 for step in range(1, 61)]
+        path = " L".join(f"{x(at)},{y(ms * watts / at)}" for at in steps if ms * watts / at <= y.high)
+        body.append(f'<path class="front" d="M{path}"/>')
+    for row, ms, watts in points_of:
+        told = f"{row_name(row)}: {watts:.2f} W, {ms:.2f} ms, {watts * ms:.1f} mJ"
+        mark = _SHAPES[_shape_of(row, results)](x(ms), y(watts), 6)
+        body.append(f'<g class="{class_of(row)}"><title>{escape(told)}</title>{mark}</g>')
+    said = "; ".join(f"{row_name(row)} {watts:.2f} W at {ms:.2f} ms" for row, ms, watts in points_of)
+    return _svg(f"power-{_slug(device)}", f"Power against latency on {device}", f"{said}.", height, body)
+
+
 def interval_bar(low: float, value: float, high: float) -> Markup:
     """A small difference with its interval around zero, for a tile; the words beside it say the same."""
     reach = 1.1 * max(abs(low), abs(high), 1e-4)

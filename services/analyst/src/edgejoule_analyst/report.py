@@ -9,7 +9,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from edgejoule.records import Evidence, Results, Row
-from edgejoule_analyst import charts, headline, plausibility, words
+from edgejoule_analyst import charts, headline, paper_tables, plausibility, words
 
 HASH_DIGITS = 12
 
@@ -60,6 +60,10 @@ def render_report(results: Results) -> str:
         protocol=results.spec.get("protocol", {}),
         flags=headline.shared_flags(results.rows),
         checks=_checks(results),
+        losses=paper_tables.losses(results),
+        ratios=(ratios := paper_tables.ratios(results)),
+        mean_ratios=list(paper_tables.mean_ratios(ratios)),
+        efficiencies=paper_tables.efficiencies(results),
         unchecked=plausibility.unchecked(results),
         digits=HASH_DIGITS,
     )

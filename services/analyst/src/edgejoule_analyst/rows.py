@@ -189,8 +189,14 @@ def make_evidence(measured: Measurements, accuracy: Mapping[Metric, Estimate] | 
             "threads": first.threads,
             "other_cpu_share": max(trial.record.contention.other_cpu_share for trial in trials),
             "environment": first.environment,
+            "idle_power_w": _mean_of_all([trial.record.idle_power_w for trial in trials]),
         }
     return Evidence.model_validate(values)
+
+
+def _mean_of_all(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return _mean(known) if len(known) == len(values) else None
 
 
 def _put_build(row: _Values, build: EngineRecord | Ended) -> None:

@@ -413,6 +413,7 @@ class Evidence(Record):
     options: dict[str, str] = Field(default_factory=dict, description="runtime options that were set")
     candidates: list[Candidate] = Field(default_factory=list)
     chosen_because: str | None = None
+    idle_power_w: float | None = Field(None, description="mean of the trials, before each; null unless all have it")
     checks: list[Check] = Field(default_factory=list, description="whether the row can be; what cannot is a flag of it")
 
 

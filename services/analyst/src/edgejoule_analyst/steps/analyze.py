@@ -31,6 +31,7 @@ SOURCES = (
     "edgejoule_analyst.headline",
     "edgejoule_analyst.latency",
     "edgejoule_analyst.measurements",
+    "edgejoule_analyst.paper_tables",
     "edgejoule_analyst.pareto",
     "edgejoule_analyst.plausibility",
     "edgejoule_analyst.report",

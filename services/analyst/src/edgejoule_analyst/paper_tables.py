@@ -1,0 +1,132 @@
+"""The tables of the paper, made from a run: what INT8 costs and what training brings back, ratios, and efficiency.
+
+Each value is ``None`` where a row has nothing to make it from; the row's own ``absent`` says why. AP50 and its
+differences are fractions here, as everywhere in the records.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from edgejoule.records import Results, Row
+from edgejoule_analyst.words import row_name
+
+
+@dataclass(frozen=True)
+class Loss:
+    """What quantization cost one model on one device in AP50: the paper's Tables 1, 7 and 9."""
+
+    model: str
+    device: str
+    fp32: float
+    ptq: float | None
+    qat: float | None
+    is_certain: bool
+    """Whether the interval of the loss by post-training INT8 leaves out 0."""
+
+    @property
+    def ptq_loss(self) -> float | None:
+        """AP50 of FP32 less that of post-training INT8."""
+        return None if self.ptq is None else self.fp32 - self.ptq
+
+    @property
+    def qat_loss(self) -> float | None:
+        """AP50 of FP32 less that of quantization-aware INT8."""
+        return None if self.qat is None else self.fp32 - self.qat
+
+    @property
+    def gain(self) -> float | None:
+        """What quantization-aware training brought: AP50 of it less that of post-training INT8."""
+        return None if self.qat is None or self.ptq is None else self.qat - self.ptq
+
+    @property
+    def recovered(self) -> float | None:
+        """Gain / loss; None where it is not certain that anything was lost which could be brought back.
+
+        >>> round(Loss("yolov5s", "nano", fp32=0.462, ptq=0.430, qat=0.453, is_certain=True).recovered, 3)
+        0.719
+        """
+        if self.gain is None or self.ptq_loss is None or self.ptq_loss <= 0 or not self.is_certain:
+            return None
+        return self.gain / self.ptq_loss
+
+
+@dataclass(frozen=True)
+class Ratios:
+    """How many times as small and as fast as the model's FP32 on the device: the paper's Tables 6 and 7."""
+
+    row: Row
+    size: float | None
+    speed: float | None
+
+
+@dataclass(frozen=True)
+class Efficiency:
+    """A timed row's throughput, power and energy: the paper's Table 8."""
+
+    row: Row
+    dynamic_w: float | None
+    """P_loaded - P_idle."""
+
+    @property
+    def inferences_per_joule(self) -> float | None:
+        """1 / energy of one inference."""
+        return None if not self.row.energy_mj else 1000 / self.row.energy_mj
+
+
+def losses(results: Results) -> list[Loss]:
+    """One for each model and device with an AP50 in FP32 and in some INT8."""
+    certain = {d.row for d in results.differences if d.metric == "ap50" and d.high < 0}
+    ap50 = {(row.model, row.device, row.variant): row.ap50 for row in results.rows}
+    found = []
+    for row in results.rows:
+        if row.variant == "fp32" and row.ap50 is not None:
+            ptq, qat = (ap50.get((row.model, row.device, variant)) for variant in ("int8-ptq", "int8-qat"))
+            if ptq is not None or qat is not None:
+                is_certain = f"{row.model}/int8-ptq/{row.device}" in certain
+                found.append(Loss(row.model, row.device, row.ap50, ptq, qat, is_certain))
+    return found
+
+
+def ratios(results: Results) -> list[Ratios]:
+    """One for each row that is not FP32 and whose model has an FP32 row on the device, where either can be compared."""
+    base = {(row.model, row.device): row for row in results.rows if row.variant == "fp32"}
+    found = [
+        Ratios(row, _ratio(against.size_mb, row.size_mb), _ratio(_mean_ms(against), _mean_ms(row)))
+        for row in results.rows
+        if row.variant != "fp32" and (against := base.get((row.model, row.device)))
+    ]
+    return [ratio for ratio in found if ratio.size is not None or ratio.speed is not None]
+
+
+def mean_ratios(found: list[Ratios]) -> Iterator[tuple[str, str, int, float | None, float | None]]:
+    """(variant, device, rows, mean size ratio, mean speed-up) over models: what the paper calls its average."""
+    for variant, device in dict.fromkeys((ratio.row.variant, ratio.row.device) for ratio in found):
+        alike = [ratio for ratio in found if (ratio.row.variant, ratio.row.device) == (variant, device)]
+        yield variant, device, len(alike), _mean([r.size for r in alike]), _mean([r.speed for r in alike])
+
+
+def efficiencies(results: Results) -> list[Efficiency]:
+    """One for each timed row."""
+    found = []
+    for row in results.rows:
+        if row.latency_ms is not None:
+            idle_w = results.evidence[row_name(row)].idle_power_w
+            dynamic_w = None if row.power_w is None or idle_w is None else row.power_w - idle_w
+            found.append(Efficiency(row, dynamic_w))
+    return found
+
+
+def _mean_ms(row: Row) -> float | None:
+    return None if row.latency_ms is None else row.latency_ms.mean
+
+
+def _ratio(reference: float | None, value: float | None) -> float | None:
+    return None if reference is None or not value else reference / value
+
+
+def _mean(values: list[float | None]) -> float | None:
+    """None where a part is missing: a mean of the rest would be of other models than it says."""
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if known and len(known) == len(values) else None
