@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from edgejoule.folder_store import FolderStore
 from edgejoule.job import Job
 from edgejoule.records import (
     Accuracy,
@@ -391,3 +392,21 @@ def check_cells(tmp_path: Path) -> Callable[..., tuple[list[Row], dict[str, Evid
 def usual(tmp_path_factory: pytest.TempPathFactory) -> tuple[Results, Path]:
     """FP32 and INT8 measured, FP16 unsupported, another model failed: what a report must be able to show."""
     return analyzed([FP32, FP16, INT8, FAILED], tmp_path_factory.mktemp("usual"))
+
+
+@pytest.fixture(scope="session")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Folders as ``edgejoule run`` leaves them, beside the store of their matches: one, a worse and a smaller one."""
+    worse = replace(INT8, skill=0.45, latency_ms=9.0)
+    made = {}
+    top = tmp_path_factory.mktemp("runs")
+    store = FolderStore(top / ".store")
+    for name, cells in {"was": [FP32, FP16, INT8], "worse": [FP32, FP16, worse], "less": [FP32]}.items():
+        work = tmp_path_factory.mktemp(name)
+        _, outputs = analyzed(cells, work)
+        made[name] = top / name
+        made[name].mkdir()
+        (made[name] / "results.json").write_bytes((outputs / "results").read_bytes())
+        for matches in work.glob("matches-*"):
+            store.put(matches.read_bytes())
+    return made

@@ -30,7 +30,7 @@ BoolArray = NDArray[np.bool_]
 
 RECALL_STEP = 0.01
 RECALL_POINTS = 101
-ROWS_PER_BLOCK = 128
+ROWS_PER_BLOCK = 64
 """Resamples worked on at once: the running counts of a category stay in the processor's cache."""
 
 
@@ -148,14 +148,13 @@ class _CategoryCurves:
         events = np.flatnonzero(is_event)
         last = events[-1] + 1 if len(events) else 0  # what follows the last true positive changes nothing
         segment = (np.cumsum(is_event) - is_event)[:last]
-        ignored = matches.ignored[:, order[:last]]
 
         self._event_image = images[events]
         self._hit = [np.flatnonzero(of_iou) for of_iou in hit[:, events]]
-        shape = (len(events), len(matches.image_ids))
-        self._seen = _counts(segment, images[:last], shape)
+        self._seen = _counts(segment, images[:last], (len(events), len(matches.image_ids)))
         self._ignored = [
-            _counts(segment[of_iou], images[:last][of_iou], shape) if of_iou.any() else None for of_iou in ignored
+            _Ignored.of(segment[of_iou], images[:last][of_iou], hits, len(matches.image_ids)) if of_iou.any() else None
+            for of_iou, hits in zip(matches.ignored[:, order[:last]], self._hit, strict=True)
         ]
 
     def average_precision(self, weights: FloatArray, by_image: FloatArray, ground_truths: FloatArray) -> FloatArray:
@@ -166,10 +165,34 @@ class _CategoryCurves:
         for threshold, (hit, ignored) in enumerate(zip(self._hit, self._ignored, strict=True)):
             if not len(hit):
                 continue
-            counted = seen if ignored is None else seen - _running_sum(ignored, by_image)
-            true = np.cumsum(event_weight.take(hit, axis=1), axis=1)
-            result[:, threshold] = interpolated_average(true, counted.take(hit, axis=1), ground_truths)
+            counted = seen.take(hit, axis=1)
+            if ignored is not None:
+                counted -= ignored.up_to_each_hit(by_image)
+            true = event_weight.take(hit, axis=1)
+            np.cumsum(true, axis=1, out=true)
+            result[:, threshold] = interpolated_average(true, counted, ground_truths)
         return result
+
+
+@dataclass(frozen=True)
+class _Ignored:
+    """The few detections of one category and threshold that count neither way: [few, images], and how many of these
+    rows lie at or before each hit.
+    """
+
+    counts: csr_array
+    rows_so_far: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, segment: NDArray[np.int64], image: NDArray[np.int32], hit: NDArray[np.int64], images: int) -> _Ignored:
+        few, row = np.unique(segment, return_inverse=True)
+        return cls(_counts(row, image, (len(few), images)), np.searchsorted(few, hit, side="right"))
+
+    def up_to_each_hit(self, by_image: FloatArray) -> FloatArray:
+        """Weighted, [B, K]."""
+        sums = np.zeros((by_image.shape[1], self.counts.shape[0] + 1))
+        sums[:, 1:] = _running_sum(self.counts, by_image)
+        return sums.take(self.rows_so_far, axis=1)
 
 
 def interpolated_average(true: FloatArray, counted: FloatArray, ground_truths: FloatArray) -> FloatArray:

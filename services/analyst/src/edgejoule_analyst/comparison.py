@@ -30,6 +30,11 @@ class Accuracy:
         """The metric on its own, to be judged beside no other engine."""
         return basic_interval(self.values[metric], self.draws[metric])
 
+    def draws_curve(self, metric: Metric) -> list[float]:
+        """The 0th, 1st, ..., 100th percentile of the draws, to a millionth: enough for a bound at any whole percent."""
+        percentiles = np.nanpercentile(self.draws[metric], np.arange(101))
+        return [round(float(value), 6) for value in percentiles]
+
 
 def measure(matches: Matches, *, count: int, seed: int, progress: Callable[[int], None]) -> Accuracy:
     """AP and AP50 with their bootstrap distributions over images.
@@ -41,8 +46,8 @@ def measure(matches: Matches, *, count: int, seed: int, progress: Callable[[int]
         raise DataError("the evaluation set has no object that counts, so no AP can be had; give it annotated images")
     curves = ApCurves(matches)
     images = len(matches.image_ids)
-    whole = _metrics(curves.at(np.ones((1, images), np.int64)))
-    draws = _metrics(distribution(curves.at, images, count=count, seed=seed, progress=progress))
+    whole = metrics_of(curves.at(np.ones((1, images), np.int64)))
+    draws = metrics_of(distribution(curves.at, images, count=count, seed=seed, progress=progress))
     return Accuracy(matches, {metric: float(values[0]) for metric, values in whole.items()}, draws)
 
 
@@ -98,6 +103,6 @@ def _difference(metric: Metric, row_name: str, row: Accuracy, against_name: str,
     )
 
 
-def _metrics(ap_by_iou: FloatArray) -> dict[Metric, FloatArray]:
+def metrics_of(ap_by_iou: FloatArray) -> dict[Metric, FloatArray]:
     """AP and AP50 from AP per IoU threshold, [B, T]."""
     return {"ap": ap_by_iou.mean(axis=1), "ap50": ap_by_iou[:, 0]}

@@ -58,6 +58,19 @@ def quantile_curve_ms(trials: Sequence[FloatArray]) -> list[float]:
     return [float(value) for value in np.percentile(np.concatenate(trials), np.arange(101))]
 
 
+def quantiles_by_trial_ms(trials: Sequence[FloatArray]) -> dict[str, list[float]]:
+    """``trial_p50_ms``, ``trial_p90_ms`` and ``trial_p99_ms``: of each trial on its own.
+
+    Inferences of one trial follow each other too closely to be independent; trials are, so their spread is what an
+    interval of a quantile is made of.
+
+    >>> quantiles_by_trial_ms([np.array([1.0, 2.0, 3.0]), np.array([2.0])])["trial_p50_ms"]
+    [2.0, 2.0]
+    """
+    each = [[float(value) for value in np.percentile(samples, (50, 90, 99))] for samples in trials]
+    return dict(zip(("trial_p50_ms", "trial_p90_ms", "trial_p99_ms"), map(list, zip(*each, strict=True)), strict=True))
+
+
 def frames_per_second(latency_ms: float) -> float:
     """FPS = 1000 / latency (ms), as in section 4.1 of the paper: one frame at a time, inference only.
 

@@ -71,6 +71,7 @@ class Measurements:
     matches: Matches | None
     trials: list[Trial | Ended]
     hashes: Hashes
+    matches_sha256: str | None = None
 
     def endings(self) -> list[Ended]:
         """Steps without result, the most upstream first."""
@@ -102,6 +103,7 @@ def read_cell(index: int, inputs: Mapping[str, Path], quantized: bool) -> Measur
             data=_hash(inputs, "evaluation"),
             calibration=_hash(inputs, "calibration") if quantized else None,
         ),
+        matches_sha256=_hash(inputs, f"matches-{index}"),
     )
 
 

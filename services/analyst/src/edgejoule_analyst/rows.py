@@ -8,7 +8,7 @@ from typing import Any, get_args
 from edgejoule.records import BenchmarkRecord, EngineRecord, Evidence, Interval, Row, ScoreRecord, Status
 from edgejoule_analyst import efficiency, latency
 from edgejoule_analyst.bootstrap import Estimate
-from edgejoule_analyst.comparison import Metric
+from edgejoule_analyst.comparison import Accuracy, Metric
 from edgejoule_analyst.measurements import Cell, Ended, Measurements, Trial
 from edgejoule_analyst.pareto import front
 
@@ -156,18 +156,21 @@ def with_pareto(rows: Sequence[Row]) -> list[Row]:
     return decided
 
 
-def make_evidence(measured: Measurements, accuracy: Mapping[Metric, Estimate] | None) -> Evidence:
-    """What lies behind a row, for plots and for whoever wants to repeat it."""
+def make_evidence(measured: Measurements, accuracy: Accuracy | None) -> Evidence:
+    """What lies behind a row, for plots, for a decision, and for whoever wants to repeat it."""
     trials = [trial for trial in measured.trials if isinstance(trial, Trial)]
-    values: dict[str, Any] = {
-        f"{metric}_interval": _interval(estimate) for metric, estimate in (accuracy or {}).items()
-    }
+    values: dict[str, Any] = {}
+    if accuracy is not None:
+        for metric in accuracy.values:
+            values[f"{metric}_interval"] = _interval(accuracy.interval(metric))
+            values[f"{metric}_draws"] = accuracy.draws_curve(metric)
     if isinstance(measured.score, ScoreRecord):
         score = measured.score
         values |= {
             "images": score.images,
             "scorer": score.scorer,
             "score_floor": score.score_floor,
+            "matches": measured.matches_sha256,
         }
     if isinstance(measured.build, EngineRecord):
         build = measured.build
@@ -184,6 +187,10 @@ def make_evidence(measured: Measurements, accuracy: Mapping[Metric, Estimate] | 
             "started_at": [trial.record.started_at for trial in trials],
             "power_of": first.power_of,
             "trial_means_ms": [float(trial.samples_ms.mean()) for trial in trials],
+            **latency.quantiles_by_trial_ms([trial.samples_ms for trial in trials]),
+            "trial_energies_mj": _of_every_trial(trials, "energy_mj"),
+            "trial_powers_w": _of_every_trial(trials, "power_w"),
+            "trial_memory_peaks_mb": _of_every_trial(trials, "memory_peak_mb"),
             "warmup_iterations": first.warmup_iterations,
             "iterations": first.iterations,
             "threads": first.threads,
@@ -197,6 +204,11 @@ def make_evidence(measured: Measurements, accuracy: Mapping[Metric, Estimate] | 
 def _mean_of_all(values: Sequence[float | None]) -> float | None:
     known = [value for value in values if value is not None]
     return _mean(known) if len(known) == len(values) else None
+
+
+def _of_every_trial(trials: Sequence[Trial], name: str) -> list[float]:
+    values = [value for trial in trials if (value := getattr(trial.record, name)) is not None]
+    return values if len(values) == len(trials) else []
 
 
 def _put_build(row: _Values, build: EngineRecord | Ended) -> None:

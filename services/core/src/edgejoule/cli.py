@@ -1,7 +1,8 @@
 """The command ``edgejoule``. Thin: it reads options, calls the core, and says what came of it.
 
 Exit codes: 0 all well (an ``unsupported`` row is an answer, not an error), 1 an error or a failed row,
-2 wrong usage, 130 stopped by ^C. Results go to standard output, all else to standard error.
+2 wrong usage, 130 stopped by ^C; of ``recommend`` and ``compare`` also 3 (the answer is no) and 4 (it cannot be told).
+Results go to standard output, all else to standard error.
 """
 
 from __future__ import annotations
@@ -46,12 +47,14 @@ FILES = {"results.json": "results", "report.html": "report"}  # what a run write
 LOGS = ("training", "events.out.tfevents.edgejoule")  # and of each step that trains: TensorBoard's folder and file
 
 COMMANDS = {
+    "compare": ("edgejoule-analyst", "Did a run get worse than another? With an exit code for CI."),
     "data": ("edgejoule-trainer", "Fetch, generate and check data sets."),
     "devices": ("edgejoule-gateway", "The boards that the gateway serves, and their tokens."),
     "gateway": ("edgejoule-gateway", "Serve boards: the one door between them and the stack."),
     "model": ("edgejoule-trainer", "Check ONNX files."),
     "weights": ("edgejoule-trainer", "Import and check weights files."),
     "audit": ("edgejoule-analyst", "Check published figures against themselves and against what can be."),
+    "recommend": ("edgejoule-analyst", "Which row, under these limits?"),
     "report": ("edgejoule-analyst", "Make a report from results."),
 }
 """Commands of our other packages: who brings them, and what they do. Loaded only when called."""

@@ -399,11 +399,22 @@ class Evidence(Record):
     latency_curve_ms: list[float] = Field(
         default_factory=list, description="0th, 1st, ..., 100th percentile of the pooled samples"
     )
+    ap_draws: list[float] = Field(
+        default_factory=list, description="0th, 1st, ..., 100th percentile of AP over resamples of the images"
+    )
+    ap50_draws: list[float] = Field(default_factory=list, description="the same of AP50")
+    matches: Sha256 | None = Field(None, description="output matches of the score step: what AP is computed from")
     trial_means_ms: list[float] = Field(default_factory=list)
     started_at: list[str] = Field(
         default_factory=list, description="of each trial, UTC: in which order rows were measured"
     )
     power_of: str | None = Field(None, description="what the power is of, and what is not in it")
+    trial_p50_ms: list[float] = Field(default_factory=list, description="of each trial on its own; p90 and p99 alike")
+    trial_p90_ms: list[float] = Field(default_factory=list)
+    trial_p99_ms: list[float] = Field(default_factory=list)
+    trial_energies_mj: list[float] = Field(default_factory=list, description="empty unless every trial measured it")
+    trial_powers_w: list[float] = Field(default_factory=list, description="empty unless every trial measured it")
+    trial_memory_peaks_mb: list[float] = Field(default_factory=list, description="empty unless every trial measured it")
     warmup_iterations: int | None = None
     iterations: int | None = Field(None, description="timed inferences per trial")
     threads: int | None = None

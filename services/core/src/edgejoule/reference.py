@@ -32,9 +32,9 @@ _MADE = "<!-- made by python -m edgejoule.reference; change the code, not this p
 _CLI_HEAD = """# The command line
 
 Results go to standard output, progress and errors to standard error. Exit codes: 0 all well (an `unsupported`
-row is an answer, not an error), 1 an error or a failed row, 2 wrong usage, 130 stopped by ^C. The store is the
-folder or bucket that `--store` or the environment variable `EDGEJOULE_STORE` names, else `.store` beside the output
-folder.
+row is an answer, not an error), 1 an error or a failed row, 2 wrong usage, 130 stopped by ^C; of `recommend` and
+`compare` also 3 (the answer is no) and 4 (it cannot be told). The store is the folder or bucket that `--store` or the
+environment variable `EDGEJOULE_STORE` names, else `.store` beside the output folder.
 """
 
 _SPEC_HEAD = """# The spec

@@ -14,6 +14,7 @@ from pathlib import Path
 from pydantic import BaseModel
 
 from edgejoule.boards import DeviceMessages
+from edgejoule.decisions import Recommendation, RunComparison
 from edgejoule.generated import bring_up_to_date
 from edgejoule.records import BenchmarkRecord, EngineRecord, ModelManifest, PredictRecord, Results, ScoreRecord
 from edgejoule.spec import Spec
@@ -27,7 +28,9 @@ SCHEMAS: dict[str, type[BaseModel]] = {
     "engine_record": EngineRecord,
     "model_manifest": ModelManifest,
     "predict_record": PredictRecord,
+    "recommendation": Recommendation,
     "results": Results,
+    "run_comparison": RunComparison,
     "score_record": ScoreRecord,
     "spec": Spec,
 }

@@ -72,7 +72,7 @@ def run(job: Job) -> None:
     rows = [make_row(cell, measured[cell.name], intervals.get(cell.name)) for cell in cells]
     rows, evidence = checked(
         with_pareto(with_unchanged_flagged(rows)),
-        {name: make_evidence(found, intervals.get(name)) for name, found in measured.items()},
+        {name: make_evidence(found, accuracy.get(name)) for name, found in measured.items()},
         {name: [trial for trial in found.trials if isinstance(trial, Trial)] for name, found in measured.items()},
         *(_images(job, role) for role in ("evaluation", "calibration")),
     )

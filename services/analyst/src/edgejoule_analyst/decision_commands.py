@@ -1,0 +1,292 @@
+"""``edgejoule recommend`` and ``edgejoule compare``: decisions from results.json, and from matches in the store."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from edgejoule.errors import DataError, SpecError
+from edgejoule.options import Json, StorePlace
+from edgejoule_analyst.commands import read_results
+
+if TYPE_CHECKING:
+    from edgejoule.decisions import Limit
+    from edgejoule.records import Results
+    from edgejoule.store import Store
+    from edgejoule_analyst import recommendation, regression
+    from edgejoule_analyst.average_precision import Matches
+    from edgejoule_analyst.comparison import Accuracy, Metric
+
+NO, OPEN = 3, 4
+"""Exit codes: the answer is no; it cannot be told. (1 is an error, 2 wrong usage.)"""
+OBJECTIVES = ("ap50", "ap", "latency", "energy", "power", "memory", "size", "map-per-joule")
+LATENCIES = {"mean": "latency", "p50": "latency-p50", "p90": "latency-p90", "p99": "latency-p99"}
+TOSSES = 1000
+SEED = 0
+
+RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="A results.json, or the folder of a run.")]
+Confidence = Annotated[
+    float, typer.Option(help="Probability with which each statement is to hold, above 0.5, at most 0.99.")
+]
+
+
+def _app(summary: str) -> typer.Typer:
+    return typer.Typer(
+        help=summary,
+        invoke_without_command=True,
+        context_settings={"allow_interspersed_args": True},
+        rich_markup_mode=None,
+    )
+
+
+recommend_app = _app("Which row, under these limits? The best, the runner-up, and what rules out each other one.")
+compare_app = _app("Did a run get worse than another? Row by row, with statistics, and an exit code for CI.")
+
+
+@recommend_app.callback(invoke_without_command=True)
+def recommend(
+    run: RunFolder,
+    min_ap: Annotated[float | None, typer.Option(help="Least AP, a fraction.")] = None,
+    min_ap50: Annotated[float | None, typer.Option(help="Least AP50, a fraction.")] = None,
+    max_latency: Annotated[float | None, typer.Option(help="Greatest latency, ms; see --latency.")] = None,
+    max_energy: Annotated[float | None, typer.Option(help="Greatest energy per inference, mJ.")] = None,
+    max_power: Annotated[float | None, typer.Option(help="Greatest power while it runs, W.")] = None,
+    max_memory: Annotated[float | None, typer.Option(help="Greatest peak memory, MB.")] = None,
+    max_size: Annotated[float | None, typer.Option(help="Greatest size of the engine, MB.")] = None,
+    latency: Annotated[str, typer.Option(help="Which latency is meant: mean, p50, p90 or p99.")] = "mean",
+    device: Annotated[list[str], typer.Option(help="Only rows of this device. Repeatable.")] = [],  # noqa: B006
+    confidence: Confidence = 0.95,
+    objective: Annotated[
+        str, typer.Option(help=f"What the best is best at: {', '.join(OBJECTIVES)}. map-per-joule needs energy.")
+    ] = "ap50",
+    store: StorePlace = None,
+    as_json: Json = False,
+) -> None:
+    """Which row, under these limits? The best, the runner-up, and what rules out each other one.
+
+    Exit codes: 0 a row is deployable; 3 every row is blocked; 4 none is deployable, but some need a review.
+    """
+    from edgejoule_analyst import decision_tables, recommendation
+
+    _check_confidence(confidence)
+    if latency not in LATENCIES:
+        raise SpecError(f"--latency {latency} is not one of {', '.join(LATENCIES)}")
+    if objective not in OBJECTIVES:
+        raise SpecError(f"--objective {objective} is not one of {', '.join(OBJECTIVES)}")
+    limits = [
+        _limit(metric, side, bound)
+        for metric, side, bound in (
+            ("ap", "at least", min_ap),
+            ("ap50", "at least", min_ap50),
+            (LATENCIES[latency], "at most", max_latency),
+            ("energy", "at most", max_energy),
+            ("power", "at most", max_power),
+            ("memory", "at most", max_memory),
+            ("size", "at most", max_size),
+        )
+        if bound is not None
+    ]
+    results = read_results(run)
+    cells = recommendation.candidates(_on_devices(results, device), confidence)
+    asked = recommendation.Asked(
+        limits, LATENCIES[latency] if objective == "latency" else objective, confidence, _weights_over(latency)
+    )
+    kept = _store_of(run, store)
+    answer = recommendation.recommend(results.run, cells, asked, _pair_within(results, kept))
+    if as_json:
+        typer.echo(answer.model_dump_json(indent=2))
+    else:
+        decision_tables.show(decision_tables.recommendation_table(answer), decision_tables.recommendation_words(answer))
+    if answer.answer != "deployable":
+        raise typer.Exit(NO if answer.answer == "blocked" else OPEN)
+
+
+@compare_app.callback(invoke_without_command=True)
+def compare(
+    run_a: Annotated[Path, typer.Argument(metavar="RUN_A", help="What was: a results.json, or the folder of a run.")],
+    run_b: Annotated[Path, typer.Argument(metavar="RUN_B", help="What is now.")],
+    fail_on: Annotated[
+        list[str],
+        typer.Option(
+            metavar="METRIC[:TOLERANCE]",
+            help="Fail when this got worse, by evidence and by more than the tolerance: ap50:0.5 (points), latency:5%,"
+            " status, ... Repeatable.",
+        ),
+    ] = [],  # noqa: B006
+    confidence: Confidence = 0.95,
+    store: StorePlace = None,
+    as_json: Json = False,
+) -> None:
+    """Did a run get worse than another? Row by row, with statistics, and an exit code for CI.
+
+    Exit codes: 0 nothing that --fail-on names got worse; 3 something did; 4 something that it names cannot be judged.
+    """
+    from edgejoule_analyst import decision_tables, regression
+
+    _check_confidence(confidence)
+    gates = [regression.Gate.parse(text) for text in fail_on]
+    a, b = read_results(run_a), read_results(run_b)
+    pair = _pair_between(a, b, _store_of(run_a, store), _store_of(run_b, store), confidence)
+    answer = regression.compare(a, b, gates, confidence, pair)
+    if as_json:
+        typer.echo(answer.model_dump_json(indent=2))
+    else:
+        decision_tables.show(decision_tables.comparison_table(answer), decision_tables.comparison_words(answer))
+    if answer.answer != "passed":
+        raise typer.Exit(NO if answer.answer == "regressed" else OPEN)
+
+
+def _check_confidence(confidence: float) -> None:
+    if not 0.5 < confidence <= 0.99:
+        raise SpecError(f"--confidence {confidence:g} is not above 0.5 and at most 0.99")
+
+
+def _limit(metric: str, side: str, bound: float) -> Limit:
+    from edgejoule.decisions import Limit
+
+    if bound != bound or bound < 0 or (metric in ("ap", "ap50") and bound > 1):
+        what = "a fraction from 0 to 1, as in .40" if metric in ("ap", "ap50") else "a number at or above 0"
+        raise SpecError(f"the limit of {metric} is {bound:g}; give {what}")
+    return Limit.model_validate({"metric": metric, "side": side, "bound": bound})
+
+
+def _weights_over(latency: str) -> tuple[str, ...]:
+    return ("ap50", LATENCIES[latency], "energy", "memory", "size")
+
+
+def _on_devices(results: Results, devices: list[str]) -> Results:
+    known = list(dict.fromkeys(row.device for row in results.rows))
+    if strange := [device for device in devices if device not in known]:
+        raise SpecError(f"run {results.run} has no device {strange[0]!r}; its devices are: {', '.join(known)}")
+    rows = [row for row in results.rows if not devices or row.device in devices]
+    if not rows:
+        raise DataError(f"run {results.run} has no row to choose from")
+    return results.model_copy(update={"rows": rows})
+
+
+# --- matches, from the store ---------------------------------------------------------------------
+
+
+def _store_of(run: Path, store: str | None) -> Store | None:
+    """The store that keeps what the run made; None where there is none, and none was named."""
+    from edgejoule.options import existing_store
+    from edgejoule.runs import find_store
+
+    folder = run if run.is_dir() else run.parent
+    where = find_store(folder.absolute(), store, os.environ)
+    if store is None and "://" not in where and not Path(where).is_dir():
+        return None
+    return existing_store(where)
+
+
+def _fetch(results: Results, kept: Store | None, cell: str) -> Matches | str:
+    """The matches of a cell, or why they are not at hand."""
+    from edgejoule.errors import CorruptBlobError
+    from edgejoule_analyst.average_precision import Matches
+    from edgejoule_analyst.figures import OLD_RESULTS
+
+    sha256 = _matches_of(results, cell)
+    if sha256 is None:
+        return OLD_RESULTS
+    if kept is None:
+        return f"no store keeps what run {results.run} made; name it by --store"
+    try:
+        return Matches.load(kept.fetch(sha256))
+    except CorruptBlobError:
+        return f"the store {kept.where} does not keep the matches of {cell}; name the right one by --store"
+
+
+def _matches_of(results: Results, cell: str) -> str | None:
+    return results.evidence[cell].matches if cell in results.evidence else None
+
+
+def _pair_within(results: Results, kept: Store | None) -> recommendation.Pair:
+    from edgejoule_analyst.permutation import paired_permutation
+    from edgejoule_analyst.recommendation import Paired
+
+    @cache
+    def matches(cell: str) -> Matches | str:
+        return _fetch(results, kept, cell)
+
+    def pair(best: str, other: str, metric: str) -> Paired | None:
+        first, second = matches(other), matches(best)
+        if isinstance(first, str) or isinstance(second, str) or not first.same_images(second):
+            return None
+        with _told(f"{other} against {best}") as progress:
+            found = paired_permutation(
+                first, second, _metric(metric), count=_tosses(len(results.rows)), seed=SEED, progress=progress
+            )
+        return Paired(found.difference, found.p)
+
+    return pair
+
+
+def _pair_between(
+    a: Results, b: Results, store_a: Store | None, store_b: Store | None, confidence: float
+) -> regression.Pair:
+    from edgejoule_analyst.bootstrap import Estimate, percentile_interval
+    from edgejoule_analyst.permutation import paired_permutation
+    from edgejoule_analyst.regression import GATES, PairedChange
+
+    tests = len(a.rows) * len(GATES)
+
+    @cache
+    def both(cell: str) -> tuple[Matches, Matches] | str:
+        found = _fetch(a, store_a, cell), _fetch(b, store_b, cell)
+        if isinstance(found[0], str) or isinstance(found[1], str):
+            return next(each for each in found if isinstance(each, str))
+        if not found[0].same_images(found[1]):
+            return "the two runs scored it on different images, or on different annotations of them"
+        return found[0], found[1]
+
+    @cache
+    def drawn(cell: str) -> tuple[Accuracy, Accuracy]:
+        from edgejoule_analyst.bootstrap import RESAMPLES
+        from edgejoule_analyst.comparison import measure
+
+        found = both(cell)
+        assert not isinstance(found, str)
+        with _told(f"resampling {cell}") as progress:
+            first, second = (measure(each, count=RESAMPLES, seed=SEED, progress=progress) for each in found)
+        return first, second
+
+    def pair(cell: str, metric: str) -> PairedChange | str:
+        name = _metric(metric)
+        if _matches_of(a, cell) == _matches_of(b, cell) is not None:
+            return PairedChange(Estimate(0.0, 0.0, 0.0, confidence), 1.0)  # the same detections, on the same images
+        found = both(cell)
+        if isinstance(found, str):
+            return found
+        first, second = drawn(cell)
+        draws = second.draws[name] - first.draws[name]
+        with _told(f"permuting {cell}") as progress:
+            tested = paired_permutation(*found, name, count=_tosses(tests), seed=SEED, progress=progress)
+        return PairedChange(percentile_interval(tested.difference, draws, confidence), tested.p)
+
+    return pair
+
+
+def _metric(name: str) -> Metric:
+    return "ap" if name == "ap" else "ap50"
+
+
+def _tosses(tests: int) -> int:
+    """Enough that a p-value stays small after correction for so many tests."""
+    return max(TOSSES, 25 * tests)
+
+
+@contextmanager
+def _told(title: str) -> Iterator[Callable[[int], None]]:
+    """A bar on standard error, told how many draws are done."""
+    from edgejoule.options import console_on
+    from edgejoule.progress import bar
+
+    with bar(console_on(sys.stderr), title) as on_progress:
+        yield lambda done: on_progress(done, 0, "draws")

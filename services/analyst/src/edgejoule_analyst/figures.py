@@ -1,0 +1,153 @@
+"""The figures that limits and objectives speak of: what each is, which way is better, how sure one is of it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from edgejoule.records import Evidence, Row
+from edgejoule_analyst.significance import Spread
+
+OLD_RESULTS = "its results were written without it; run the spec again, which measures nothing anew"
+NOTHING = Evidence.model_validate({})
+ONE_TRIAL = "one trial does not tell how far another would differ; measure at least two"
+
+
+@dataclass(frozen=True)
+class Known:
+    """A figure: above ``low`` with the confidence asked for, and with the same below ``high``."""
+
+    value: float
+    low: float
+    high: float
+    spread: Spread | None
+    """None: it has no error, as the size of a file."""
+
+
+@dataclass(frozen=True)
+class Unknown:
+    """A figure that nobody measured, or measured too little to judge."""
+
+    reason: str
+    value: float | None = None
+
+
+Estimator = Callable[[Row, Evidence, float], Known | Unknown]
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One figure, as limits and objectives name it."""
+
+    title: str
+    unit: str
+    higher_is_better: bool
+    estimate: Estimator
+    scale: float = 1.0
+    """Shown as value times this: fractions as points of a hundred."""
+
+    def show(self, value: float) -> str:
+        """With its unit, to what a person can use.
+
+        >>> METRICS["ap50"].show(0.4127), METRICS["latency"].show(9.0)
+        ('41.3 points', '9.00 ms')
+        """
+        scaled = value * self.scale
+        digits = 1 if self.scale != 1 else max(0, 2 - max(0, math.floor(math.log10(abs(scaled) or 1))))
+        return f"{scaled:.{digits}f} {self.unit}".rstrip().replace("-", "−")
+
+    def better(self, first: float, second: float) -> bool:
+        return first > second if self.higher_is_better else first < second
+
+
+def from_trials(trials: Sequence[float], confidence: float) -> Known | Unknown:
+    """The mean of the trials' figures with Student bounds."""
+    if len(trials) < 2:
+        return Unknown(ONE_TRIAL, trials[0] if trials else None)
+    return known(Spread.of(trials), confidence)
+
+
+def known(spread: Spread, confidence: float) -> Known:
+    """A figure with the bounds of its spread."""
+    return Known(spread.value, *spread.bounds(confidence), spread)
+
+
+def from_draws(value: float, percentiles: Sequence[float], confidence: float) -> Known:
+    """An AP with basic bootstrap bounds, from the 0th to the 100th percentile of its draws.
+
+    >>> found = from_draws(0.5, [0.4 + 0.002 * i for i in range(101)], 0.95)
+    >>> round(found.low, 3), round(found.high, 3)
+    (0.41, 0.59)
+    """
+    upper, lower = np.interp((100 * confidence, 100 * (1 - confidence)), np.arange(101), percentiles)
+    low, high = (min(1.0, max(0.0, 2 * value - float(end))) for end in (upper, lower))
+    return Known(value, low, high, Spread.of_draws(value, percentiles))
+
+
+def _accuracy(name: str) -> Estimator:
+    def estimate(row: Row, evidence: Evidence, confidence: float) -> Known | Unknown:
+        value, draws = getattr(row, name), getattr(evidence, f"{name}_draws")
+        if value is None:
+            return Unknown(row.absent[name])
+        return from_draws(value, draws, confidence) if draws else Unknown(OLD_RESULTS, value)
+
+    return estimate
+
+
+def _repeated(field: str, trials: str) -> Estimator:
+    """A figure of the row whose trials are in the evidence."""
+
+    def estimate(row: Row, evidence: Evidence, confidence: float) -> Known | Unknown:
+        value = getattr(row, field)
+        if value is None:
+            return Unknown(row.absent[field])
+        measured = getattr(evidence, trials)
+        shown = value if isinstance(value, float | int) else None
+        return from_trials(measured, confidence) if measured else Unknown(OLD_RESULTS, shown)
+
+    return estimate
+
+
+def _exact(field: str) -> Estimator:
+    def estimate(row: Row, evidence: Evidence, confidence: float) -> Known | Unknown:
+        value = getattr(row, field)
+        return Unknown(row.absent[field]) if value is None else Known(value, value, value, None)
+
+    return estimate
+
+
+def _map_per_joule(row: Row, evidence: Evidence, confidence: float) -> Known | Unknown:
+    """Its error by that of AP50 and that of energy, which are independent: their relative variances add."""
+    parts = [METRICS[name].estimate(row, evidence, confidence) for name in ("ap50", "energy")]
+    unknown = [part for part in parts if isinstance(part, Unknown)]
+    if unknown or row.map_per_joule is None:
+        return Unknown(unknown[0].reason if unknown else row.absent["map_per_joule"], row.map_per_joule)
+    ap50, energy = (relative(part) for part in parts if isinstance(part, Known))
+    log = ap50.less(energy)
+    low, high = (row.map_per_joule * math.exp(end - log.value) for end in log.bounds(confidence))
+    return Known(row.map_per_joule, low, high, Spread(math.log(row.map_per_joule), log.error, log.freedom))
+
+
+def relative(figure: Known) -> Spread:
+    """The spread of a positive figure's logarithm."""
+    if figure.spread is None or figure.value <= 0:
+        return Spread(math.log(max(figure.value, 1e-300)), 0.0, math.inf)
+    return Spread(math.log(figure.value), figure.spread.error / figure.value, figure.spread.freedom)
+
+
+METRICS: dict[str, Metric] = {
+    "ap": Metric("AP", "points", True, _accuracy("ap"), 100),
+    "ap50": Metric("AP50", "points", True, _accuracy("ap50"), 100),
+    "latency": Metric("mean latency", "ms", False, _repeated("latency_ms", "trial_means_ms")),
+    "latency-p50": Metric("median latency", "ms", False, _repeated("latency_ms", "trial_p50_ms")),
+    "latency-p90": Metric("90th percentile of latency", "ms", False, _repeated("latency_ms", "trial_p90_ms")),
+    "latency-p99": Metric("99th percentile of latency", "ms", False, _repeated("latency_ms", "trial_p99_ms")),
+    "energy": Metric("energy per inference", "mJ", False, _repeated("energy_mj", "trial_energies_mj")),
+    "power": Metric("power", "W", False, _repeated("power_w", "trial_powers_w")),
+    "memory": Metric("peak memory", "MB", False, _exact("memory_peak_mb")),
+    "size": Metric("size of the engine", "MB", False, _exact("size_mb")),
+    "map-per-joule": Metric("mAP/J", "", True, _map_per_joule),
+}

@@ -1,0 +1,309 @@
+"""Which cell, under these limits? The best by the objective, the runner-up, and what rules out each other one.
+
+A cell keeps a limit only if it does so at the stated confidence: the bound on the figure's unfavourable side must keep
+it. It breaks a limit only if even the favourable bound does. Between the two, nothing is shown, and that is said. All
+limits of a cell must be kept, each at the confidence, so their number needs no correction: a cell that breaks one is
+let through with at most the probability that this one test errs (an intersection-union test).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from edgejoule.decisions import CellVerdict, Figure, Judgement, Limit, Recommendation, Tie, Verdict, Weighting
+from edgejoule.records import Evidence, Results, Row
+from edgejoule_analyst.bootstrap import NO_EVIDENCE
+from edgejoule_analyst.figures import METRICS, NOTHING, Known, Unknown
+from edgejoule_analyst.ranking import weigh
+from edgejoule_analyst.significance import holm
+from edgejoule_analyst.words import row_name
+
+MORE_DATA = {"ap": "more evaluation images", "ap50": "more evaluation images"}
+NOT_COMPARABLE = "protocol {0} is for looking: too few inferences and trials to deploy by"
+ONLY_REVIEW = "nothing is deployable, so the best is chosen among those whose limits are kept but that need a review"
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A cell as a decision sees it."""
+
+    name: str
+    figures: Mapping[str, Known | Unknown]
+    ended: str | None = None
+    """How, where it did not end well: nothing of it can be deployed."""
+    doubts: Sequence[str] = ()
+    """What speaks against its figures."""
+    simulated: bool = False
+
+
+@dataclass(frozen=True)
+class Paired:
+    """A difference between two cells on the same images."""
+
+    difference: float
+    p: float
+
+
+Pair = Callable[[str, str, str], Paired | None]
+"""(better cell, other cell, ap or ap50) to their paired difference; None where their matches are not at hand."""
+
+
+def candidates(results: Results, confidence: float) -> list[Candidate]:
+    """Every row of a run."""
+    return [_candidate(row, results.evidence.get(row_name(row), NOTHING), confidence) for row in results.rows]
+
+
+def _candidate(row: Row, evidence: Evidence, confidence: float) -> Candidate:
+    doubts = list(row.flags)
+    if not row.comparable:
+        doubts.append(NOT_COMPARABLE.format(row.protocol))
+    return Candidate(
+        name=row_name(row),
+        figures={name: metric.estimate(row, evidence, confidence) for name, metric in METRICS.items()},
+        ended=None if row.status == "ok" else f"{row.status}: {row.reason}",
+        doubts=doubts,
+        simulated=row.simulated,
+    )
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a person wants."""
+
+    limits: Sequence[Limit]
+    objective: str
+    confidence: float
+    weights_over: Sequence[str] = ("ap50", "latency", "energy", "memory", "size")
+
+
+@dataclass(frozen=True)
+class _Judged:
+    candidate: Candidate
+    verdict: CellVerdict
+    figures: Mapping[str, Known | Unknown] = field(repr=False)
+
+    @property
+    def name(self) -> str:
+        return self.candidate.name
+
+    def known(self, metric: str) -> Known | None:
+        found = self.figures.get(metric)
+        return found if isinstance(found, Known) else None
+
+
+def recommend(run: str, found: Sequence[Candidate], asked: Asked, pair: Pair = lambda *_: None) -> Recommendation:
+    """The answer.
+
+    Args:
+        found: the cells; at least one.
+        pair: tells AP differences on the same images; without it they are judged as if the images were not the same,
+            which sees less.
+    """
+    judged = [_judge(candidate, asked) for candidate in found]
+    objective = METRICS[asked.objective]
+    pools = [[cell for cell in judged if cell.verdict.verdict == "deployable" and cell.known(asked.objective)]]
+    pools.append([cell for cell in judged if cell.verdict.feasible and cell.known(asked.objective)])
+    pool = next((pool for pool in pools if pool), [])
+    ranked = sorted(
+        pool, key=lambda cell: _value(cell, asked.objective) * (-1 if objective.higher_is_better else 1)
+    )  # stable: equals stay in the order of the run
+    ties, notes = _against_best(ranked, asked, pair)
+    if ranked and not pools[0]:
+        notes.insert(0, ONLY_REVIEW)
+    absent = {}
+    if not ranked:
+        absent["best"] = _why_none(judged, asked)
+    if len(ranked) < 2:
+        absent |= dict.fromkeys(("runner_up", "runner_up_needs"), absent.get("best", "no other cell keeps the limits"))
+    feasible = [cell for cell in judged if cell.verdict.feasible]
+    return Recommendation(
+        run=run,
+        confidence=asked.confidence,
+        objective=asked.objective,
+        limits=list(asked.limits),
+        answer=_answer(judged),
+        best=ranked[0].name if ranked else None,
+        runner_up=ranked[1].name if len(ranked) > 1 else None,
+        runner_up_needs=_needs(ranked[1], ranked[0], asked, ties) if len(ranked) > 1 else None,
+        against_best=ties,
+        cells=[cell.verdict for cell in judged],
+        weighting=_weighting(feasible, asked.weights_over),
+        notes=notes,
+        absent=absent,
+    )
+
+
+def _answer(judged: Sequence[_Judged]) -> Verdict:
+    verdicts = {cell.verdict.verdict for cell in judged}
+    return next((verdict for verdict in ("deployable", "review") if verdict in verdicts), "blocked")
+
+
+def _why_none(judged: Sequence[_Judged], asked: Asked) -> str:
+    if any(cell.verdict.feasible for cell in judged):
+        return f"no cell that keeps the limits has a figure for the objective, {METRICS[asked.objective].title}"
+    if any(cell.verdict.verdict == "review" for cell in judged):
+        return "no cell is shown to keep every limit, and some are not shown to break one"
+    return "every cell breaks a limit or did not end well"
+
+
+# --- one cell ------------------------------------------------------------------------------------
+
+
+def _judge(candidate: Candidate, asked: Asked) -> _Judged:
+    judgements = [] if candidate.ended else [_hold(candidate, limit, asked.confidence) for limit in asked.limits]
+    broken = [judgement for judgement in judgements if judgement.kept is False]
+    unknown = [judgement for judgement in judgements if judgement.kept is None]
+    feasible: bool | None = None
+    if candidate.ended or broken:
+        verdict: Verdict = "blocked"
+        feasible = False
+        reasons = [candidate.ended] if candidate.ended else [judgement.says for judgement in broken]
+    elif unknown or candidate.doubts:
+        verdict = "review"
+        feasible = None if unknown else True
+        reasons = [judgement.says for judgement in unknown] + list(candidate.doubts)
+    else:
+        verdict, feasible = "deployable", True
+        reasons = [judgement.says for judgement in judgements]
+    return _Judged(
+        candidate,
+        CellVerdict(
+            name=candidate.name,
+            verdict=verdict,
+            feasible=feasible,
+            reasons=reasons,
+            judgements=judgements,
+            figures={name: _figure(found) for name, found in candidate.figures.items()},
+            simulated=candidate.simulated,
+        ),
+        candidate.figures,
+    )
+
+
+def _hold(candidate: Candidate, limit: Limit, confidence: float) -> Judgement:
+    metric, found = METRICS[limit.metric], candidate.figures[limit.metric]
+    bound = metric.show(limit.bound)
+    if isinstance(found, Unknown):
+        seen = "" if found.value is None else f" ({metric.show(found.value)} was seen)"
+        says = f"{metric.title} cannot be judged against {limit.side} {bound}{seen}: {found.reason}"
+        return Judgement(limit=limit, kept=None, shortfall=None, says=says)
+    least = limit.side == "at least"
+    unfavourable, favourable = (found.low, found.high) if least else (found.high, found.low)
+    miss = limit.bound - unfavourable if least else unfavourable - limit.bound
+    broken = favourable < limit.bound if least else favourable > limit.bound
+    where = _where(found, limit.metric, unfavourable, least, confidence)
+    if miss <= 0:
+        return Judgement(limit=limit, kept=True, shortfall=None, says=f"{where} keeps {limit.side} {bound}")
+    if broken:
+        takes = _takes(found.value, limit, metric.scale)
+        says = f"{where_worse(found, limit.metric, favourable, least, confidence)} breaks {limit.side} {bound}: {takes}"
+        return Judgement(limit=limit, kept=False, shortfall=miss, says=says)
+    more = MORE_DATA.get(limit.metric, "more trials")
+    says = f"{where} is not shown to keep {limit.side} {bound}, nor to break it; {more} may tell"
+    return Judgement(limit=limit, kept=None, shortfall=miss, says=says)
+
+
+def _where(found: Known, name: str, end: float, least: bool, confidence: float) -> str:
+    metric = METRICS[name]
+    if found.low == found.high:
+        return f"{metric.title} of {metric.show(found.value)}"
+    side = "above" if least else "below"
+    return f"{metric.title} of {metric.show(found.value)} ({side} {metric.show(end)} at {100 * confidence:g} %)"
+
+
+def where_worse(found: Known, name: str, end: float, least: bool, confidence: float) -> str:
+    """As ``_where``, with the bound on the other side: what the figure is no better than."""
+    return _where(found, name, end, not least, confidence)
+
+
+def _takes(value: float, limit: Limit, scale: float) -> str:
+    """What it would take to reach the limit, in words."""
+    if limit.side == "at least":
+        return f"it would have to gain {scale * (limit.bound - value):.1f} points"
+    if limit.metric.startswith("latency"):
+        return f"it would have to be {value / limit.bound:.2f} times as fast"
+    return f"it would have to take {1 - limit.bound / value:.0%} less"
+
+
+def _figure(found: Known | Unknown) -> Figure:
+    if isinstance(found, Known):
+        return Figure(value=found.value, low=found.low, high=found.high)
+    absent = dict.fromkeys(("value", "low", "high") if found.value is None else ("low", "high"), found.reason)
+    return Figure(value=found.value, low=None, high=None, absent=absent)
+
+
+# --- the best and the others ---------------------------------------------------------------------
+
+
+def _against_best(ranked: Sequence[_Judged], asked: Asked, pair: Pair) -> tuple[list[Tie], list[str]]:
+    """The best held against each other cell of its pool, Holm-corrected."""
+    if len(ranked) < 2:
+        return [], []
+    best, others = ranked[0], ranked[1:]
+    found = [_difference(best, other, asked.objective, pair) for other in others]
+    tested = [index for index, (_, p, _) in enumerate(found) if p is not None]
+    corrected = dict(zip(tested, holm([found[index][1] or 0.0 for index in tested]), strict=True))
+    ties = []
+    for index, (other, (difference, _, _)) in enumerate(zip(others, found, strict=True)):
+        p = corrected.get(index)
+        tie = difference == 0 if p is None else p > 1 - asked.confidence
+        what = METRICS[asked.objective].title
+        says = (
+            f"a tie: {NO_EVIDENCE} in {what} from {best.name}" + (f" (p {p:.2g})" if p is not None else "")
+            if tie
+            else f"worse in {what} than {best.name}" + (f" (p {p:.2g})" if p is not None else "")
+        )
+        ties.append(Tie(name=other.name, difference=difference, p=p, tie=tie, says=says))
+    unpaired = asked.objective in ("ap", "ap50") and not all(paired for _, _, paired in found)
+    note = (
+        "the matches of some cells are not at hand, so their APs are compared as if on different images, which sees"
+        " smaller differences less well; name the run's store by --store"
+    )
+    return ties, [note] if unpaired else []
+
+
+def _difference(best: _Judged, other: _Judged, objective: str, pair: Pair) -> tuple[float, float | None, bool]:
+    """Difference, p-value (None: figures without error) and whether it was paired."""
+    if objective in ("ap", "ap50") and (paired := pair(best.name, other.name, objective)):
+        return paired.difference, paired.p, True
+    one, two = best.known(objective), other.known(objective)
+    if one is None or two is None:
+        raise ValueError("only cells whose objective is known are held against each other")
+    if one.spread is None or two.spread is None:
+        return one.value - two.value, None, False
+    spread = one.spread.less(two.spread)
+    return spread.value, spread.p, False
+
+
+def _needs(runner_up: _Judged, best: _Judged, asked: Asked, ties: Sequence[Tie]) -> str:
+    """What the runner-up would need to be the best."""
+    metric = METRICS[asked.objective]
+    mine, its = _value(runner_up, asked.objective), _value(best, asked.objective)
+    if mine == its:
+        return f"nothing: its {metric.title} is the same, {metric.show(its)}"
+    if metric.scale != 1:
+        takes = f"its {metric.title} would have to gain {metric.scale * (its - mine):.1f} points"
+    elif asked.objective.startswith("latency"):
+        takes = f"it would have to be {mine / its:.2f} times as fast"
+    elif metric.higher_is_better:
+        takes = f"its {metric.title} would have to be {its / mine - 1:.0%} higher"
+    else:
+        takes = f"its {metric.title} would have to be {1 - its / mine:.0%} lower"
+    return f"{takes}, past {metric.show(its)}" + (f"; as it is, {ties[0].says}" if ties[0].tie else "")
+
+
+def _value(cell: _Judged, metric: str) -> float:
+    found = cell.known(metric)
+    return math.nan if found is None else found.value
+
+
+def _weighting(feasible: Sequence[_Judged], over: Sequence[str]) -> Weighting:
+    """Shares of the simplex of weights, over those metrics that every feasible cell has."""
+    metrics = [name for name in over if feasible and all(cell.known(name) for cell in feasible)]
+    if len(feasible) < 2 or len(metrics) < 2:
+        reason = "there are not two feasible cells" if len(feasible) < 2 else "no two metrics are known of all of them"
+        return Weighting(metrics=metrics, shares=None, absent={"shares": reason})
+    values = {cell.name: [_value(cell, name) for name in metrics] for cell in feasible}
+    return Weighting(metrics=metrics, shares=weigh(values, [METRICS[name].higher_is_better for name in metrics]))

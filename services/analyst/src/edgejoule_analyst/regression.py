@@ -1,0 +1,266 @@
+"""Did anything get worse? Two runs held against each other, cell by cell, with every test corrected for all the others.
+
+AP is compared on the same images: its interval by the paired bootstrap, its p-value by permutation. What repeats by
+trials (latency, energy, power, memory) is compared as a ratio, by Welch's t-test of the trials' logarithms. One
+correction (Holm) covers every test of the comparison, so that a matrix of a hundred cells in which nothing changed
+fails in one of twenty comparisons at most, and not in nearly all.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from edgejoule.decisions import Change, RunComparison, StatusChange
+from edgejoule.errors import SpecError
+from edgejoule.records import Evidence, Results, Row
+from edgejoule_analyst.bootstrap import NO_EVIDENCE, Estimate
+from edgejoule_analyst.figures import METRICS, NOTHING, OLD_RESULTS, ONE_TRIAL
+from edgejoule_analyst.significance import Spread, holm
+from edgejoule_analyst.words import row_name
+
+STATUS = "status"
+PAIRED = ("ap", "ap50")
+BY_TRIALS = {
+    "latency": "trial_means_ms",
+    "latency-p50": "trial_p50_ms",
+    "latency-p90": "trial_p90_ms",
+    "latency-p99": "trial_p99_ms",
+    "energy": "trial_energies_mj",
+    "power": "trial_powers_w",
+    "memory": "trial_memory_peaks_mb",
+}
+ROW_FIELD = {"energy": "energy_mj", "power": "power_w", "memory": "memory_peak_mb"}
+EXACT = {"size": "size_mb"}
+GATES = (STATUS, *PAIRED, *BY_TRIALS, *EXACT)
+_GATE = re.compile(r"(?P<metric>[a-z0-9-]+)(:(?P<tolerance>\d+(\.\d+)?)%?)?")
+
+
+@dataclass(frozen=True)
+class Gate:
+    """What makes a comparison fail: a metric worse by evidence, and by more than ``tolerance``."""
+
+    metric: str
+    tolerance: float
+    """ap, ap50: a fraction; all else: a share of run A's figure."""
+
+    @classmethod
+    def parse(cls, text: str) -> Gate:
+        """``ap50:0.5`` (points), ``latency:5%``, ``status``.
+
+        >>> Gate.parse("latency:5%")
+        Gate(metric='latency', tolerance=0.05)
+
+        Raises:
+            SpecError: there is no such metric, or its tolerance is no number.
+        """
+        found = _GATE.fullmatch(text)
+        if not found or found["metric"] not in GATES or (found["metric"] == STATUS and found["tolerance"]):
+            raise SpecError(
+                f"--fail-on {text} is not METRIC or METRIC:TOLERANCE, as in ap50:0.5 (points) or latency:5%;"
+                f" METRIC is one of {', '.join(GATES)}, and status takes no tolerance"
+            )
+        return cls(found["metric"], float(found["tolerance"] or 0) / 100)
+
+
+@dataclass(frozen=True)
+class PairedChange:
+    """B less A on the same images."""
+
+    estimate: Estimate
+    p: float
+
+
+Pair = Callable[[str, str], PairedChange | str]
+"""(cell, ap or ap50) to its change, or why it cannot be told."""
+
+
+def compare(a: Results, b: Results, gates: Sequence[Gate], confidence: float, pair: Pair) -> RunComparison:
+    """The answer.
+
+    Args:
+        pair: compares an AP of a cell that both runs scored.
+    """
+    rows_a, rows_b = ({row_name(row): row for row in results.rows} for results in (a, b))
+    tolerated = {gate.metric: gate.tolerance for gate in gates}
+    statuses = [_status(name, rows_a.get(name), rows_b.get(name), STATUS in tolerated) for name in {**rows_a, **rows_b}]
+    changes = []
+    for name in (name for name in rows_a if name in rows_b):
+        if rows_a[name].status == rows_b[name].status == "ok":
+            sides = [(rows[name], results.evidence.get(name, NOTHING)) for rows, results in ((rows_a, a), (rows_b, b))]
+            changes += _changes(name, sides[0], sides[1], confidence, pair)
+    changes = [_decided(change, tolerated, confidence) for change in _corrected(changes)]
+    regressed = any(status.fails for status in statuses) or any(change.fails for change in changes)
+    open_questions = [change for change in changes if change.metric in tolerated and change.verdict == "not judged"]
+    return RunComparison(
+        run_a=a.run,
+        run_b=b.run,
+        confidence=confidence,
+        fail_on=[_gate_text(gate) for gate in gates],
+        answer="regressed" if regressed else "not judged" if open_questions else "passed",
+        statuses=statuses,
+        changes=changes,
+        notes=_notes(a, b, changes),
+    )
+
+
+def _gate_text(gate: Gate) -> str:
+    unit = "" if gate.metric in PAIRED else "%"
+    return gate.metric + (f":{100 * gate.tolerance:g}{unit}" if gate.tolerance else "")
+
+
+def _status(name: str, a: Row | None, b: Row | None, gated: bool) -> StatusChange:
+    was, now = (row.status if row else None for row in (a, b))
+    if b is None:
+        says = "is not in run B"
+    elif a is None:
+        says = f"is new in run B ({b.status})"
+    elif was == now:
+        says = f"{now} in both"
+    else:
+        says = f"was {was}, is {now}" + (f": {b.reason}" if b.reason else "")
+    return StatusChange(cell=name, a=was, b=now, says=says, fails=gated and was == "ok" and now != "ok")
+
+
+Side = tuple[Row, Evidence]
+
+
+def _changes(name: str, a: Side, b: Side, confidence: float, pair: Pair) -> list[Change]:
+    found = [_of_ap(name, metric, a[0], b[0], pair) for metric in PAIRED]
+    found += [_of_trials(name, metric, a, b, confidence) for metric in BY_TRIALS]
+    return [*found, _of_size(name, a[0], b[0])]
+
+
+def _of_ap(name: str, metric: str, a: Row, b: Row, pair: Pair) -> Change:
+    values = getattr(a, metric), getattr(b, metric)
+    if missing := next((row.absent[metric] for row in (a, b) if metric in row.absent), None):
+        return _unjudged(name, metric, values, missing)
+    found = pair(name, metric)
+    if isinstance(found, str):
+        return _unjudged(name, metric, values, found)
+    estimate = found.estimate
+    return _judged(name, metric, values, (estimate.value, estimate.low, estimate.high), found.p)
+
+
+def _of_trials(name: str, metric: str, a: Side, b: Side, confidence: float) -> Change:
+    trials = [getattr(evidence, BY_TRIALS[metric]) for _, evidence in (a, b)]
+    values = tuple(sum(found) / len(found) if found else None for found in trials)
+    reason = next(
+        (row.absent[field] for row, _ in (a, b) if (field := ROW_FIELD.get(metric, "latency_ms")) in row.absent), None
+    )
+    reason = reason or (OLD_RESULTS if not all(trials) else None) or unlike(a, b)
+    if not reason and min(map(len, trials)) < 2:
+        reason = ONE_TRIAL
+    if reason:
+        return _unjudged(name, metric, values, reason)
+    logs = [Spread.of([math.log(value) for value in found]) for found in trials]
+    difference = logs[1].less(logs[0])
+    low, high = difference.interval(confidence)
+    return _judged(name, metric, values, tuple(map(math.exp, (difference.value, low, high))), difference.p)
+
+
+def unlike(a: Side, b: Side) -> str | None:
+    """Why figures of one and the same device cannot be held against each other; None where they can."""
+    (row_a, evidence_a), (row_b, evidence_b) = a, b
+    if row_a.simulated != row_b.simulated:
+        return "one of the two is simulated"
+    if row_a.protocol != row_b.protocol:
+        return f"measured by protocol {row_a.protocol} and by {row_b.protocol}"
+    processors = [found.hardware.processor for found in (evidence_a, evidence_b) if found.hardware]
+    if len(set(processors)) > 1:
+        return f"measured on different hardware: {processors[0]} and {processors[1]}"
+    if evidence_a.threads != evidence_b.threads:
+        return f"measured with {evidence_a.threads} threads and with {evidence_b.threads}"
+    return None
+
+
+def _of_size(name: str, a: Row, b: Row) -> Change:
+    values = a.size_mb, b.size_mb
+    if values[0] is None or values[1] is None:
+        return _unjudged(name, "size", values, a.absent.get("size_mb") or b.absent["size_mb"])
+    ratio = values[1] / values[0]
+    return _judged(name, "size", values, (ratio, ratio, ratio), None)
+
+
+def _judged(
+    name: str,
+    metric: str,
+    values: Sequence[float | None],
+    change: Sequence[float],
+    p: float | None,
+) -> Change:
+    """A change whose verdict is still to come."""
+    exact = {"p": "it is exact", "p_holm": "it is exact"} if p is None else {}
+    return Change(
+        cell=name,
+        metric=metric,
+        a=values[0],
+        b=values[1],
+        change=change[0],
+        low=change[1],
+        high=change[2],
+        p=p,
+        p_holm=p,
+        verdict="same",
+        fails=False,
+        absent=exact,
+    )
+
+
+def _unjudged(name: str, metric: str, values: Sequence[float | None], reason: str) -> Change:
+    figures = {"a": values[0], "b": values[1]}
+    empty = [key for key, value in figures.items() if value is None]
+    return Change(
+        cell=name,
+        metric=metric,
+        **figures,
+        change=None,
+        low=None,
+        high=None,
+        p=None,
+        p_holm=None,
+        verdict="not judged",
+        fails=False,
+        absent=dict.fromkeys((*empty, "change", "low", "high", "p", "p_holm"), reason),
+    )
+
+
+def _corrected(changes: Sequence[Change]) -> list[Change]:
+    tested = [index for index, change in enumerate(changes) if change.p is not None]
+    corrected = dict(zip(tested, holm([changes[index].p or 0.0 for index in tested]), strict=True))
+    return [
+        change.model_copy(update={"p_holm": corrected[index]}) if index in corrected else change
+        for index, change in enumerate(changes)
+    ]
+
+
+def _decided(change: Change, tolerated: Mapping[str, float], confidence: float) -> Change:
+    if change.change is None:
+        return change
+    metric = METRICS[change.metric]
+    gain = change.change if change.metric in PAIRED else change.change - 1
+    if change.p_holm is None:
+        shown = gain != 0
+    else:
+        shown = change.p_holm <= 1 - confidence
+    if not shown:
+        verdict = "same" if gain == 0 else NO_EVIDENCE
+    else:
+        verdict = "better" if (gain > 0) == metric.higher_is_better else "worse"
+    fails = verdict == "worse" and change.metric in tolerated and abs(gain) > tolerated[change.metric]
+    return change.model_copy(update={"verdict": verdict, "fails": fails})
+
+
+def _notes(a: Results, b: Results, changes: Sequence[Change]) -> list[str]:
+    tests = sum(change.p is not None for change in changes)
+    notes = [f"p-values are Holm-corrected over the {tests} tests of this comparison; intervals are not corrected."]
+    if any(row.simulated for results in (a, b) for row in results.rows):
+        notes.append("Some figures are simulated: they come from no real device.")
+    if not all(row.comparable for results in (a, b) for row in results.rows):
+        notes.append("Some rows were measured by a protocol for looking, not for comparing.")
+    notes.append(
+        "Trials speak of their own session only: what a reboot, another day or another room changes is in no interval."
+    )
+    return notes

@@ -1,0 +1,49 @@
+"""Sampling weights from a flat Dirichlet distribution is the oracle of the exact shares."""
+
+import numpy as np
+import pytest
+
+from edgejoule_analyst.ranking import normalized, weigh, winning_shares
+
+PAPER = {  # Tables 7-9, INT8 QAT: AP50 in percent, ms, W, MB, mJ
+    "NanoDet-m": (38.2, 7, 1.8, 0.9, 12.6),
+    "SSD-Lite-MobileNetV3": (41.1, 9, 2.9, 2.4, 26.1),
+    "SSD-MobileNetV2": (39.3, 11, 3.2, 2.7, 35.2),
+    "EfficientDet-D0": (42.0, 28, 5.3, 4.1, 148.4),
+    "YOLOv5s": (45.3, 45, 8.1, 3.6, 364.5),
+}
+BETTER = [True, False, False, False, False]
+
+
+def sampled(scores: np.ndarray, draws: int = 100_000) -> np.ndarray:
+    weights = np.random.default_rng(0).dirichlet(np.ones(scores.shape[1]), draws)
+    return np.bincount((weights @ scores.T).argmax(axis=1), minlength=len(scores)) / draws
+
+
+@pytest.mark.parametrize(("seed", "cells", "metrics"), [(0, 4, 2), (1, 6, 3), (2, 12, 4), (3, 25, 5), (4, 8, 6)])
+def test_shares_are_those_of_sampled_weights(seed: int, cells: int, metrics: int) -> None:
+    scores = normalized(np.random.default_rng(seed).random((cells, metrics)), [True] * metrics)
+    shares = winning_shares(scores)
+    assert sum(shares) == pytest.approx(1, abs=1e-6)
+    np.testing.assert_allclose(shares, sampled(scores), atol=0.007)  # over four standard errors
+
+
+def test_equals_share_and_dominated_never_win() -> None:
+    shares = winning_shares([[1, 0, 0.5], [1, 0, 0.5], [0, 1, 1], [0, 0, 0.4]])
+    assert shares[0] == shares[1] > 0
+    assert shares[3] == 0
+    assert sum(shares) == pytest.approx(1)
+
+
+def test_all_equal_share_evenly() -> None:
+    assert winning_shares(normalized([[3.0, 2.0]] * 4, [True, False])) == [0.25] * 4
+
+
+def test_papers_own_figures_let_one_cell_win_not_150_percent() -> None:
+    """It says that NanoDet-m prevails in 80 % and SSD-Lite-MobileNetV3 in 70 % of "the situations"."""
+    shares = {share.name: share for share in weigh(PAPER, BETTER)}
+    assert sum(share.share for share in shares.values()) == pytest.approx(1, abs=1e-9)
+    assert shares["NanoDet-m"].share == pytest.approx(0.736, abs=0.001)
+    assert shares["SSD-Lite-MobileNetV3"].share == pytest.approx(0.227, abs=0.001)
+    assert shares["NanoDet-m"].equal_weights_score == pytest.approx(0.8)
+    assert shares["SSD-MobileNetV2"].share == shares["EfficientDet-D0"].share == 0

@@ -1,0 +1,133 @@
+"""Two runs held against each other, from real analyze steps on made-up cells, by the commands."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from edgejoule.errors import EdgejouleError
+from edgejoule_analyst.decision_commands import compare_app, recommend_app
+from edgejoule_analyst.regression import GATES, Gate
+
+
+def call(app: Any, *words: object) -> tuple[int, dict[str, Any]]:
+    result = CliRunner().invoke(app, [*map(str, words), "--json"])
+    if isinstance(result.exception, EdgejouleError):
+        raise result.exception
+    return result.exit_code, json.loads(result.stdout)
+
+
+def change(answer: dict[str, Any], variant: str, metric: str) -> dict[str, Any]:
+    (found,) = [c for c in answer["changes"] if f"/{variant}/" in c["cell"] and c["metric"] == metric]
+    return found
+
+
+def test_same_run_passes_every_gate_that_can_be_judged(runs) -> None:
+    gates = [f"--fail-on={gate}" for gate in GATES if gate not in ("energy", "power")]
+    code, answer = call(compare_app, runs["was"], runs["was"], *gates)
+    assert (code, answer["answer"]) == (0, "passed")
+    assert {c["verdict"] for c in answer["changes"]} == {"same", "not judged"}
+    assert all(
+        c["absent"]["change"].startswith("the host shows no RAPL") for c in answer["changes"] if c["change"] is None
+    )
+
+
+def test_worse_accuracy_and_latency_are_found_and_fail(runs) -> None:
+    code, answer = call(compare_app, runs["was"], runs["worse"], "--fail-on=ap50", "--fail-on=latency:5%")
+    assert (code, answer["answer"]) == (3, "regressed")
+    ap50, latency = change(answer, "int8-ptq", "ap50"), change(answer, "int8-ptq", "latency")
+    assert ap50["fails"]
+    assert ap50["high"] < 0
+    assert ap50["p"] <= ap50["p_holm"] <= 0.05
+    assert latency["fails"]
+    assert latency["low"] > 1.2
+    assert change(answer, "fp32", "ap50")["verdict"] == "same"
+
+
+def test_tolerance_lets_a_smaller_worsening_pass(runs) -> None:
+    code, answer = call(compare_app, runs["was"], runs["worse"], "--fail-on=latency:50%")
+    assert (code, change(answer, "int8-ptq", "latency")["verdict"]) == (0, "worse")
+
+
+def test_better_is_no_regression(runs) -> None:
+    code, answer = call(compare_app, runs["worse"], runs["was"], "--fail-on=ap50", "--fail-on=latency")
+    assert (code, change(answer, "int8-ptq", "ap50")["verdict"]) == (0, "better")
+
+
+def test_gate_on_what_nobody_measured_is_neither_passed_nor_regressed(runs) -> None:
+    code, answer = call(compare_app, runs["was"], runs["was"], "--fail-on=energy")
+    assert (code, answer["answer"]) == (4, "not judged")
+
+
+def test_row_that_is_gone_fails_the_status_gate_only(runs) -> None:
+    assert call(compare_app, runs["was"], runs["less"], "--fail-on=ap50")[0] == 0
+    code, answer = call(compare_app, runs["was"], runs["less"], "--fail-on=status")
+    assert code == 3
+    assert [s["cell"] for s in answer["statuses"] if s["fails"]] == ["nanodet_m/int8-ptq/host"]  # fp16 never ran
+
+
+def test_without_its_matches_an_ap_is_not_judged_and_the_reason_says_what_to_do(runs, tmp_path) -> None:
+    (tmp_path / "results.json").write_bytes((runs["worse"] / "results.json").read_bytes())
+    code, answer = call(compare_app, runs["was"], tmp_path, "--fail-on=ap50")
+    assert code == 4
+    assert change(answer, "int8-ptq", "ap50")["absent"]["change"].endswith("name it by --store")
+    assert call(compare_app, runs["was"], tmp_path, "--fail-on=ap50", "--store", runs["was"].parent / ".store")[0] == 3
+
+
+def test_terminal_shows_table_and_outcome(runs) -> None:
+    result = CliRunner().invoke(compare_app, [str(runs["was"]), str(runs["worse"]), "--fail-on=ap50"])
+    assert result.exit_code == 3
+    assert "Regressed." in result.stdout
+    assert "✗ nanodet_m/int8-ptq/host: AP50 is worse" in result.stdout
+
+
+@pytest.mark.parametrize("gate", ["speed", "ap50:much", "status:5", "latency:-1"])
+def test_gate_that_is_none_is_refused_with_what_there_is(gate: str) -> None:
+    with pytest.raises(EdgejouleError, match="is not METRIC or METRIC:TOLERANCE"):
+        Gate.parse(gate)
+
+
+# --- recommend, by its command ------------------------------------------------------------------------
+
+
+def test_recommendation_by_command_pairs_through_the_store(runs) -> None:
+    code, answer = call(recommend_app, runs["worse"], "--max-latency", 15)
+    # the made-up host does not say whether it throttled in no trial: nothing is flagged
+    assert (code, answer["answer"], answer["best"]) == (0, "deployable", "nanodet_m/fp32/host")
+    assert not answer["notes"]
+    assert answer["against_best"][0]["tie"] is False
+    blocked = {cell["name"]: cell["reasons"] for cell in answer["cells"] if cell["verdict"] == "blocked"}
+    assert list(blocked) == ["nanodet_m/fp16/host"]
+
+
+def test_recommendation_exits_by_what_it_found(runs) -> None:
+    assert call(recommend_app, runs["was"], "--max-latency", 1)[0] == 3
+    assert call(recommend_app, runs["was"], "--max-energy", 30)[0] == 4
+
+
+def test_recommendation_in_words_names_best_runner_up_and_what_blocks(runs) -> None:
+    result = CliRunner().invoke(recommend_app, [str(runs["was"]), "--max-latency", "15", "--objective", "latency"])
+    said = " ".join(result.stdout.split())
+    assert result.exit_code == 0
+    assert "Best by mean latency: nanodet_m/int8-ptq/host" in said
+    assert "Runner-up: nanodet_m/fp32/host; it would have to be 1.32 times as fast" in said
+    assert "nanodet_m/fp16/host (blocked): unsupported: this CPU computes" in said
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--confidence", "1"], "not above 0.5"),
+        (["--objective", "beauty"], "is not one of ap50"),
+        (["--min-ap50", "40"], "a fraction from 0 to 1"),
+        (["--latency", "max"], "is not one of mean"),
+        (["--device", "nano"], "its devices are: host"),
+        (["--store", "nowhere"], "there is no store nowhere"),
+    ],
+)
+def test_wrong_question_is_answered_by_one_sentence(runs, words: list[str], said: str) -> None:
+    with pytest.raises(EdgejouleError, match=said):
+        call(recommend_app, runs["was"], *words)
