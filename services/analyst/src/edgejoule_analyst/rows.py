@@ -196,14 +196,9 @@ def make_evidence(measured: Measurements, accuracy: Accuracy | None) -> Evidence
             "threads": first.threads,
             "other_cpu_share": max(trial.record.contention.other_cpu_share for trial in trials),
             "environment": first.environment,
-            "idle_power_w": _mean_of_all([trial.record.idle_power_w for trial in trials]),
+            "idle_power_w": _mean_of_all([trial.record for trial in trials], "idle_power_w"),
         }
     return Evidence.model_validate(values)
-
-
-def _mean_of_all(values: Sequence[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return _mean(known) if len(known) == len(values) else None
 
 
 def _of_every_trial(trials: Sequence[Trial], name: str) -> list[float]:
