@@ -102,3 +102,36 @@ def test_fidelity_falls_with_moved_boxes_but_not_with_scaled_scores() -> None:
 def test_fidelity_is_none_when_the_reference_is_sure_of_nothing() -> None:
     unsure = said([(1, 1, 0.2, LEFT), (1, 1, 0.9, [5, 5, 0, 3])])
     assert fidelity(UNANNOTATED, said([(1, 1, 0.9, LEFT)]), unsure, "fp32") is None
+
+
+def test_errors_are_told_by_size_of_the_object_and_of_the_wrong_detection() -> None:
+    small, medium, large = [0, 0, 31, 33], [100, 0, 32, 32], [200, 200, 96, 96]  # 1023, 1024 and 9216 square pixels
+    truth = from_dataset(a_set([(1, 1, small, 0), (1, 1, medium, 0), (2, 1, large, 0), (1, 1, [300, 0, 50, 50], 1)]))
+    found = said(
+        [
+            (1, 1, 0.9, small),  # right
+            (1, 1, 0.8, small),  # again: a small one that is wrong
+            (2, 2, 0.7, [5, 5, 10, 10]),  # nothing there: another
+            (1, 1, 0.6, [100, 0, 28, 32]),  # right, though of small area itself on a medium object
+            (1, 1, 0.5, [310, 10, 20, 20]),  # in the crowd: not counted
+        ]
+    )
+    by_size = operating_point(truth, found, confidence=0.25, nms_iou=0.45).by_size
+    told = {
+        size: (errors.objects, errors.found, errors.shown, errors.false_positives) for size, errors in by_size.items()
+    }
+    assert told == {"small": (1, 1, 4, 2), "medium": (1, 1, 0, 0), "large": (1, 0, 0, 0)}
+    assert by_size["small"].false_positives_per_image == 1
+    assert by_size["large"].recall == 0
+
+
+def test_sizes_add_up_to_the_whole() -> None:
+    rng = np.random.default_rng(4)
+    boxes = np.hstack([rng.uniform(0, 400, (200, 2)), np.exp(rng.uniform(2, 5.5, (200, 2)))]).tolist()
+    annotations = [(1 + n % 2, 1 + n % 2, box, int(n % 9 == 0)) for n, box in enumerate(boxes)]
+    rows = [(1 + n % 2, 1 + n % 2, 0.3 + n / 1000, [x + 2, y, w, h]) for n, (x, y, w, h) in enumerate(boxes[:150])]
+    point = operating_point(from_dataset(a_set(annotations)), said(rows), confidence=0.25, nms_iou=0.45)
+    parts = point.by_size.values()
+    right = sum(part.found for part in parts)
+    assert right / sum(part.objects for part in parts) == pytest.approx(point.recall)
+    assert 1 - sum(p.false_positives for p in parts) / sum(p.shown for p in parts) == pytest.approx(point.precision)

@@ -259,6 +259,21 @@ class Accuracy(Record):
     ar100: float
 
 
+class SizeErrors(Record):
+    """Objects, and detections shown, of one size: small under 32^2 square pixels, large from 96^2 on, at IoU 0.5.
+
+    An object has the size of its annotation's area, a detection that of its own box, so a small one that is wrong is
+    told as small, whatever it lies on.
+    """
+
+    objects: int
+    found: int
+    recall: float | None
+    shown: int = Field(description="detections that count: those on crowd regions do not")
+    false_positives: int
+    false_positives_per_image: float
+
+
 class OperatingPoint(Record):
     """The paper's confidence 0.25 and NMS IoU 0.45: what a deployed detector shows, not an AP."""
 
@@ -269,6 +284,9 @@ class OperatingPoint(Record):
     f1: float | None
     ap50: float = Field(description="area above the confidence only; not comparable with AP50")
     detections: int
+    by_size: dict[Literal["small", "medium", "large"], SizeErrors] = Field(
+        default_factory=dict, description="empty in records of before it was told"
+    )
 
 
 class Fidelity(Record):

@@ -75,8 +75,23 @@ def read_matches(path: Path) -> Matches:
     return Matches(**arrays)
 
 
+@dataclass(frozen=True)
+class Matched:
+    """Matches with what they came from: ``order``, int[D], the detections in the order of ``matches``; ``found``,
+    bool[T, G], objects that a detection was matched to."""
+
+    matches: Matches
+    order: Indices
+    found: Bools
+
+
 def match(truth: GroundTruth, detections: Detections) -> Matches:
     """Match every detection on the images and categories of ``truth``, which must know them all."""
+    return match_objects(truth, detections).matches
+
+
+def match_objects(truth: GroundTruth, detections: Detections) -> Matched:
+    """As ``match``, and which objects were found."""
     gt_image = np.searchsorted(truth.images, truth.image_id)
     gt_category = np.searchsorted(truth.categories, truth.category_id)
     det_image = np.searchsorted(truth.images, detections.image_id)
@@ -90,7 +105,7 @@ def match(truth: GroundTruth, detections: Detections) -> Matches:
 
     order = np.lexsort((-detections.score, det_image))
     order = order[rank[order] < MAX_DETECTIONS]
-    tp, ignored = _assign(
+    tp, ignored, found = _assign(
         det_box=detections.bbox[order].astype(np.float64),
         det_cell=det_cell[order],
         det_rank=rank[order],
@@ -100,7 +115,7 @@ def match(truth: GroundTruth, detections: Detections) -> Matches:
     )
     gt_count = np.zeros((len(truth.images), categories), np.int32)
     np.add.at(gt_count, (gt_image[~truth.crowd], gt_category[~truth.crowd]), 1)
-    return Matches(
+    matches = Matches(
         image_ids=truth.images,
         category_ids=truth.categories,
         ious=IOU_THRESHOLDS,
@@ -111,12 +126,13 @@ def match(truth: GroundTruth, detections: Detections) -> Matches:
         ignored=ignored,
         gt_count=gt_count,
     )
+    return Matched(matches, order, found)
 
 
 def _assign(
     det_box: Float64s, det_cell: Indices, det_rank: Indices, gt_box: Float64s, gt_cell: Indices, crowd: Bools
-) -> tuple[Bools, Bools]:
-    """tp and ignored, both bool[T, D], by rounds over the rank of a detection in its cell."""
+) -> tuple[Bools, Bools, Bools]:
+    """tp and ignored, both bool[T, D], and found objects, bool[T, G], by rounds over a detection's rank in its cell."""
     tp = np.zeros((len(IOU_THRESHOLDS), len(det_box)), np.bool_)
     ignored = np.zeros_like(tp)
     free = np.ones((len(IOU_THRESHOLDS), len(gt_box)), np.bool_)
@@ -141,7 +157,7 @@ def _assign(
         tp[threshold, d[chosen]] = ~is_crowd
         ignored[threshold, d[chosen]] = is_crowd
         free[threshold, g[chosen]] = is_crowd
-    return tp, ignored
+    return tp, ignored, ~free
 
 
 def _pairs(det_cell: Indices, gt_cell: Indices) -> tuple[Indices, Indices]:
