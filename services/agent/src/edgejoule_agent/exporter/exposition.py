@@ -59,12 +59,13 @@ def number(value: float) -> str:
 
 
 def _histogram(name: str, labels: List[Tuple[str, str]], value: Distribution, bounds: Sequence[float]) -> Iterator[str]:
-    below = 0
-    for bound, count in zip([*bounds, float("inf")], value.counts):
+    own, below = _labels(labels), 0
+    others = own[1:-1] + "," if own else ""  # written once, since most lines of a scrape are a histogram's
+    for bound, count in zip([*map(number, bounds), "+Inf"], value.counts):
         below += count
-        yield f"{name}_bucket{_labels([*labels, ('le', number(bound))])} {below}"
-    yield f"{name}_sum{_labels(labels)} {number(value.sum)}"
-    yield f"{name}_count{_labels(labels)} {below}"
+        yield f'{name}_bucket{{{others}le="{bound}"}} {below}'
+    yield f"{name}_sum{own} {number(value.sum)}"
+    yield f"{name}_count{own} {below}"
 
 
 def _labels(labels: Sequence[Tuple[str, str]]) -> str:
