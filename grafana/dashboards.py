@@ -98,7 +98,14 @@ def overview() -> dashboard.Dashboard:
         )
     )
     board.with_panel(
-        figure("Devices there", "none", "", "sum(edgejoule_device_connected) or vector(0)", span=4, spark=False)
+        figure(
+            "Devices there",
+            "none",
+            "",
+            "sum(max by (device) (edgejoule_device_connected)) or vector(0)",
+            span=4,
+            spark=False,
+        )
     )
     matrix = 'max by (cell, precision, state) (label_join(edgejoule_cell_state, "cell", " on ", "detector", "device"))'
     board.with_panel(

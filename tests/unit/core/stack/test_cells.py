@@ -72,6 +72,19 @@ def test_cell_is_shown_from_waiting_to_what_it_came_to(store: FolderStore) -> No
     }
 
 
+def test_conductor_that_stands_by_shows_no_states_but_what_cells_came_to(store: FolderStore) -> None:
+    metrics = Metrics("conductor")
+    cells = Cells(metrics, store)
+    records = {"build/m": None, "benchmark/m/0": trial(20.0, 100.0), "benchmark/m/1": trial(20.0, 100.0)}
+    ended = {step: outcome(store, step, record) for step, record in records.items()}
+    cells.look(PLAN, {**ended, "score/m": outcome(store, "score/m", {"accuracy": {"ap": 0.2, "ap50": 0.4}})}, ())
+    cells.forget()
+    assert {name for name, _ in shown(metrics)} == {
+        *("edgejoule_cell_ap_ratio", "edgejoule_cell_ap50_ratio"),
+        *("edgejoule_cell_latency_seconds", "edgejoule_cell_energy_joules"),
+    }
+
+
 def test_energy_that_one_trial_lacks_is_not_shown(store: FolderStore) -> None:
     metrics = Metrics("conductor")
     records = {"build/m": None, "benchmark/m/0": trial(20.0, 100.0), "benchmark/m/1": trial(20.0, None)}

@@ -42,6 +42,11 @@ class Cells:
             self._states[name], self._keys[name] = state, keys
         self._metrics.replace("edgejoule_cell_state", {(*name, state): 1 for name, state in self._states.items()})
 
+    def forget(self) -> None:
+        """Show no states any more: another conductor may act. What cells came to stays true."""
+        self._states, self._keys = {}, {}
+        self._metrics.replace("edgejoule_cell_state", {})
+
     def _show(self, cell: Cell, ended: Mapping[str, StepOutcome]) -> None:
         labels = {"device": cell.device, "detector": cell.model, "precision": cell.variant}
         try:

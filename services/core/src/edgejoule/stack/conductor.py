@@ -44,6 +44,7 @@ _log = logging.getLogger(__name__)
 _TURN_S = 1.0  # the longest that the main loop waits for news
 _PAUSE_S = 2.0  # before beginning anew, when store or Redis failed
 QUEUES = ("train", "evaluate", "analyze")  # of workers; each device has one besides
+QUEUE_METRICS = ("edgejoule_queue_length", "edgejoule_steps_claimed", "edgejoule_steps_leased")
 _LOOK_SHARE = 0.02  # of the time may be spent on looking at flights
 
 
@@ -136,6 +137,7 @@ class Conductor:
                 if self._leads:
                     _log.warning("another conductor acts now; standing by")
                 self._forget()
+                self._cells.forget()
                 self._stopping.wait(self._timing.leader_s / 5)
             except (StoreError, redis.RedisError, OperationalError) as error:
                 _log.error("%s; beginning anew in %g s", error, _PAUSE_S)
@@ -155,6 +157,10 @@ class Conductor:
         self._next_renewal = 0.0
         self._next_sweep = 0.0
         self._metrics.set("edgejoule_conductor_leads", 0)
+        for name in QUEUE_METRICS:  # who acts next tells his own
+            self._metrics.replace(name, {})
+        for name in ("edgejoule_runs_active", "edgejoule_steps_planned", "edgejoule_steps_done"):
+            self._metrics.set(name, 0)
 
     def _lead(self) -> None:
         """Be the one that acts, or raise; called often enough that nobody else takes over meanwhile."""
@@ -418,8 +424,8 @@ class Conductor:
         leased = Counter(flight.queue for flight in flights if flight.holder is not None)
         claimed = Counter(flight.queue for flight in flights if flight.claim is not None and flight.holder is None)
         waiting = {queue: self._coordination.waiting_messages(queue) for queue in queues}
-        for name, counts in (("queue_length", waiting), ("steps_claimed", claimed), ("steps_leased", leased)):
-            self._metrics.replace(f"edgejoule_{name}", {(queue,): counts.get(queue, 0) for queue in sorted(queues)})
+        for name, counts in zip(QUEUE_METRICS, (waiting, claimed, leased), strict=True):
+            self._metrics.replace(name, {(queue,): counts.get(queue, 0) for queue in sorted(queues)})
         at_work: defaultdict[str, list[str]] = defaultdict(list)
         for flight in flights:
             if flight.holder is not None:
