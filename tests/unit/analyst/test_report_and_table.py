@@ -178,6 +178,16 @@ def test_table_shows_status_reason_spread_and_interval(usual) -> None:
         assert said in text
 
 
+def test_table_shows_energy_where_it_was_measured_in_place_of_frames_per_second(cells, analyze_cells) -> None:
+    results, _ = analyze_cells(cells.fp32, replace(cells.int8, power_w=4.0))
+    (row,) = (row for row in results.rows if row.energy_mj is not None)
+    text = shown(results)
+    assert f"{row.energy_mj:.1f} ± {row.energy_uncertainty_mj:.1f}" in text
+    assert "Energy, mJ" in text
+    assert "FPS" not in text
+    assert "FPS" in shown(analyze_cells(cells.fp32)[0])
+
+
 def test_table_of_a_quick_run_is_marked(cells, analyze_cells) -> None:
     assert "NOT COMPARABLE" in shown(analyze_cells(replace(cells.fp32, protocol="quick"))[0])
 

@@ -35,17 +35,19 @@ def render_table(results: dict[str, Any]) -> Table:
     table.min_width = table.width = WIDTH
     table.add_column("Row", overflow="fold", ratio=1)
     table.add_column("Status", no_wrap=True)
-    for heading in ("AP", "AP50", "Latency, ms", "FPS", "MB", "ΔAP to FP32"):
+    with_energy = any(row.energy_mj is not None for row in parsed.rows)  # then FPS, which latency tells, gives way
+    for heading in ("AP", "AP50", "Latency, ms", "Energy, mJ" if with_energy else "FPS", "MB", "ΔAP to FP32"):
         table.add_column(heading, justify="right", no_wrap=True)
     several_devices = len({row.device for row in parsed.rows}) > 1
     for row in parsed.rows:
-        table.add_row(*_cells(row, against.get(row_name(row)), with_device=several_devices))
+        table.add_row(*_cells(row, against.get(row_name(row)), with_device=several_devices, with_energy=with_energy))
     return table
 
 
-def _cells(row: Row, comparison: Comparison | None, with_device: bool) -> list[Text | str]:
+def _cells(row: Row, comparison: Comparison | None, with_device: bool, with_energy: bool) -> list[Text | str]:
     latency = row.latency_ms
-    name = Text(f"{row.model}/{row.variant}" + (f"/{row.device}" if with_device else ""))
+    break_ = "\n" if with_energy else ""  # better there than in the middle of a device's name
+    name = Text(f"{row.model}/{row.variant}" + (f"/{break_}{row.device}" if with_device else ""))
     if row.pareto:
         name.append(" ★", style="bold yellow")
     return [
@@ -54,10 +56,17 @@ def _cells(row: Row, comparison: Comparison | None, with_device: bool) -> list[T
         NOT_MEASURED if row.ap is None else points(row.ap),
         NOT_MEASURED if row.ap50 is None else points(row.ap50),
         NOT_MEASURED if latency is None else f"{latency.mean:.2f} ± {latency.std:.2f}",
-        NOT_MEASURED if row.fps is None else f"{row.fps:.0f}",
+        _energy(row) if with_energy else NOT_MEASURED if row.fps is None else f"{row.fps:.0f}",
         NOT_MEASURED if row.size_mb is None else f"{row.size_mb:.2f}",
         NOT_MEASURED if comparison is None else _difference(comparison.ap),
     ]
+
+
+def _energy(row: Row) -> str:
+    if row.energy_mj is None:
+        return NOT_MEASURED
+    half_width = row.energy_uncertainty_mj
+    return f"{row.energy_mj:.1f}" + ("" if half_width is None else f" ± {half_width:.1f}")
 
 
 def _difference(ap: Difference) -> str:
@@ -78,6 +87,8 @@ def _caption(results: Results) -> Text:
     interval = "; ".join(sorted({f"brackets: {level(d.level)} interval over images" for d in results.differences}))
     caption = Text(style="not italic")
     caption.append("AP in points of 100; latency: mean ± std of inferences; ★: on the Pareto front", style="dim")
+    if any(row.energy_mj is not None for row in results.rows):
+        caption.append("; energy: of one inference ± half-width at 95 %", style="dim")
     caption.append(f"; {interval}" if interval else "", style="dim")
     told = comparisons(results)
     for comparison in told if len(told) <= AS_CARDS else ():
