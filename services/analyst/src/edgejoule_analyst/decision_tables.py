@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import groupby
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
@@ -15,6 +16,7 @@ from edgejoule_analyst.regression import PAIRED
 from edgejoule_analyst.words import level, signed_points
 
 WIDTH = 100
+NAME_WIDTH = 20  # of most models and variants; longer names are folded
 STYLES = {
     "deployable": "green",
     "review": "yellow",
@@ -38,10 +40,30 @@ def show(table: Table, words: Sequence[Text]) -> None:
         console.print(line)
 
 
-def _table(title: str) -> Table:
+def _table(title: str, first: str) -> Table:
     table = Table(title=title, box=SIMPLE_HEAD, pad_edge=False, show_edge=False, title_justify="left", title_style="")
-    table.add_column("Row", overflow="fold", ratio=1)
+    table.collapse_padding = True
+    table.add_column(first, overflow="fold", min_width=NAME_WIDTH)
     return table
+
+
+def _in_two_lines(name: str) -> str:
+    """A row's name with its device on a line of its own, so that a narrow column breaks it nowhere else.
+
+    >>> _in_two_lines("yolov5s/int8-ptq/nano").splitlines()
+    ['yolov5s/int8-ptq/', 'nano']
+    """
+    front, slash, device = name.rpartition("/")
+    return f"{front}{slash}\n{device}" if slash else name
+
+
+def _short(metric: str) -> str:
+    """A metric's title, or its name on the command line where that is shorter.
+
+    >>> _short("ap50"), _short("energy")
+    ('AP50', 'energy')
+    """
+    return min(METRICS[metric].title, metric, key=len)
 
 
 # --- recommend -----------------------------------------------------------------------------------
@@ -54,13 +76,13 @@ def recommendation_table(answer: Recommendation) -> Table:
         for limit in answer.limits
     )
     asked = list(dict.fromkeys([answer.objective, *(limit.metric for limit in answer.limits), *COLUMNS]))[:6]
-    table = _table(f"{answer.run}: {limits or 'no limits'}, at {level(answer.confidence)} confidence")
+    table = _table(f"{answer.run}: {limits or 'no limits'}, at {level(answer.confidence)} confidence", "Row")
     table.add_column("Verdict", no_wrap=True)
     for metric in asked:
-        table.add_column(f"{METRICS[metric].title}, {METRICS[metric].unit}".rstrip(", "), justify="right")
+        table.add_column(f"{_short(metric)}, {METRICS[metric].unit}".rstrip(", "), justify="right")
     rank = {answer.best: " ★", answer.runner_up: " (2nd)"}
     for cell in answer.cells:
-        name = Text(cell.name + rank.get(cell.name, ""))
+        name = Text(_in_two_lines(cell.name) + rank.get(cell.name, ""))
         verdict = Text(cell.verdict, style=STYLES[cell.verdict])
         table.add_row(name, verdict, *(_figure(cell.figures.get(metric), metric) for metric in asked))
     return table
@@ -104,14 +126,21 @@ def recommendation_words(answer: Recommendation) -> list[Text]:
 
 def comparison_table(answer: RunComparison) -> Table:
     """Every change that was judged, and those gated that were not; quiet ones of ungated metrics are left out."""
-    table = _table(f"{answer.run_a} → {answer.run_b}, at {level(answer.confidence)} confidence")
-    for heading in ("Figure", "A", "B", "Change", "p (Holm)"):
-        table.add_column(heading, justify="left" if heading == "Figure" else "right", no_wrap=True)
+    table = _table(f"{answer.run_a} → {answer.run_b}, at {level(answer.confidence)} confidence", "Row, and its figures")
+    for heading in ("A", "B", "Change", "p (Holm)"):
+        table.add_column(heading, justify="right", no_wrap=True)
     table.add_column("Verdict")
     gated = {gate.partition(":")[0] for gate in answer.fail_on}
-    for change in answer.changes:
-        if change.metric in (*gated, *ALWAYS) or change.verdict in ("better", "worse"):
+    shown = [
+        change
+        for change in answer.changes
+        if change.metric in (*gated, *ALWAYS) or change.verdict in ("better", "worse")
+    ]
+    for name, changes in groupby(shown, key=lambda change: change.cell):
+        table.add_row(Text(_in_two_lines(name), style="bold"))
+        for change in changes:
             table.add_row(*_change(change))
+        table.add_section()
     return table
 
 
@@ -119,8 +148,7 @@ def _change(change: Change) -> list[Text | str]:
     metric = METRICS[change.metric]
     verdict = Text(change.verdict + (" ✗" if change.fails else ""), style=STYLES.get(change.verdict, ""))
     return [
-        change.cell,
-        metric.title,
+        f"  {_short(change.metric)}",
         *(UNKNOWN if value is None else metric.show(value) for value in (change.a, change.b)),
         change_in_words(change),
         UNKNOWN if change.p_holm is None else f"{change.p_holm:.2g}",
