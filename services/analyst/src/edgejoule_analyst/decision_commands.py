@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
@@ -17,12 +17,17 @@ from edgejoule.options import Json, StorePlace
 from edgejoule_analyst.commands import read_results
 
 if TYPE_CHECKING:
-    from edgejoule.decisions import Limit
+    from rich.table import Table
+    from rich.text import Text
+
+    from edgejoule.decisions import Limit, Recommendation, RunComparison
     from edgejoule.records import Results
     from edgejoule.store import Store
     from edgejoule_analyst import recommendation, regression
     from edgejoule_analyst.average_precision import Matches
     from edgejoule_analyst.comparison import Accuracy, Metric
+
+Answer = TypeVar("Answer", "Recommendation", "RunComparison")
 
 NO, OPEN = 3, 4
 """Exit codes: the answer is no; it cannot be told. (1 is an error, 2 wrong usage.)"""
@@ -100,10 +105,7 @@ def recommend(
     )
     kept = _store_of(run, store)
     answer = recommendation.recommend(results.run, cells, asked, _pair_within(results, kept))
-    if as_json:
-        typer.echo(answer.model_dump_json(indent=2))
-    else:
-        decision_tables.show(decision_tables.recommendation_table(answer), decision_tables.recommendation_words(answer))
+    _tell(answer, as_json, decision_tables.recommendation_table, decision_tables.recommendation_words)
     if answer.answer != "deployable":
         raise typer.Exit(NO if answer.answer == "blocked" else OPEN)
 
@@ -135,12 +137,20 @@ def compare(
     a, b = read_results(run_a), read_results(run_b)
     pair = _pair_between(a, b, _store_of(run_a, store), _store_of(run_b, store), confidence)
     answer = regression.compare(a, b, gates, confidence, pair)
+    _tell(answer, as_json, decision_tables.comparison_table, decision_tables.comparison_words)
+    if answer.answer != "passed":
+        raise typer.Exit(NO if answer.answer == "regressed" else OPEN)
+
+
+def _tell(
+    answer: Answer, as_json: bool, table: Callable[[Answer], Table], words: Callable[[Answer], list[Text]]
+) -> None:
+    from edgejoule_analyst.decision_tables import show
+
     if as_json:
         typer.echo(answer.model_dump_json(indent=2))
     else:
-        decision_tables.show(decision_tables.comparison_table(answer), decision_tables.comparison_words(answer))
-    if answer.answer != "passed":
-        raise typer.Exit(NO if answer.answer == "regressed" else OPEN)
+        show(table(answer), words(answer))
 
 
 def _check_confidence(confidence: float) -> None:
