@@ -114,10 +114,11 @@ jetson-remove: setup ## Take the agent off a Jetson and void its token: HOST=use
 	@$(BIN)/python l4t/deploy.py remove
 
 .PHONY: lint
-lint: setup ## Style, format and types
+lint: setup ## Style, format, types, and that the agent asks for no Python newer than 3.6
 	@$(BIN)/ruff check
 	@$(BIN)/ruff format --check
 	@$(BIN)/mypy
+	@$(BIN)/vermin --quiet --no-tips --eval-annotations --target=3.6- --violations services/agent/src
 
 .PHONY: check
 check: lint test test-py36 ## All that CI checks, but the demo

@@ -119,7 +119,7 @@ def memory_available_bytes(root: str = "/") -> Optional[int]:
 def installed_version(distribution: str) -> Optional[str]:
     """The version of an installed distribution, without importing it; None when it is not installed."""
     try:
-        from importlib import metadata
+        from importlib import metadata  # novm: caught below
     except ImportError:  # before Python 3.8
         return _version_from_setuptools(distribution)
     try:
