@@ -122,15 +122,17 @@ def test_remaining_time_is_unknown_when_a_kind_was_never_seen() -> None:
 
 def test_remaining_time_is_a_guess_until_each_kind_was_timed() -> None:
     work = [Work("build", 1), Work("train", 1)]
-    assert remaining_s(work, Durations({"build": 1.0}), 2) == (AT_FIRST_S["train"], False)
-    assert remaining_s(work, Durations({"build": 1.0, "train": 5.0}), 2) == (5.0, True)
+    assert remaining_s(work, Durations({"build": 1.0}), 1) == (1.0 + AT_FIRST_S["train"], False)
+    known = Durations({"build": 1.0})
+    known.learn("train", "a", 5.0)
+    assert remaining_s(work, known, 2) == (5.0, True)
 
 
 def test_first_steps_of_a_model_tell_how_heavy_it_is() -> None:
     known = Durations({})
-    for kind, subject, seconds in (("train", "small", 10.0), ("ptq", "small", 4.0), ("build", "small", 2.0)):
+    for kind, subject, seconds in (("export", "small", 10.0), ("ptq", "small", 4.0), ("build", "small", 2.0)):
         known.learn(kind, subject, seconds)
-    known.learn("train", "large", 50.0)
+    known.learn("export", "large", 50.0)
     left = remaining_s([Work("ptq", 1, "large"), Work("build", 1, "large")], known, 1)
     assert left == (pytest.approx(5 * 4.0 + 5 * 2.0), True)
 
@@ -138,16 +140,30 @@ def test_first_steps_of_a_model_tell_how_heavy_it_is() -> None:
 def test_pace_of_the_first_training_tells_how_long_the_others_will_take(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [0.0]
     monkeypatch.setattr("edgejoule.progress.time.monotonic", lambda: now[0])
-    tally = Tally({"a": Work("train", 2, "a"), "b": Work("train", 2, "b")}, {}, 2)
-    tally.start("a", Work("train", 2, "a"))
+    a, b = Work("train", 2, "a", amount=2000.0), Work("train", 2, "b", amount=1000.0)
+    tally = Tally({"a": a, "b": b}, {}, 2)
+    tally.start("a", a)
     now[0] = 60.0
-    assert tally.left() == f"at a guess {clock(2 * AT_FIRST_S['train'] - 60)} left"
+    assert tally.left() == f"at a guess {clock(3000 * AT_FIRST_S['train'] - 60)} left"
     tally.advance("a", 10, 100, "iterations")
-    assert tally.left() == f"about {clock(540 + 600)} left"
+    assert tally.left() == f"about {clock(540 + 300)} left"
+
+
+def test_length_of_trainings_says_nothing_of_how_heavy_a_model_is() -> None:
+    known = Durations({})
+    known.learn("train", "tuned", 10.0, amount=128.0)  # a short training of the one
+    known.learn("train", "trained", 480.0, amount=14400.0)  # and a long one of the other
+    known.learn("ptq", "tuned", 10.0)
+    assert remaining_s([Work("ptq", 1, "trained")], known, 1) == (10.0, True)
+
+
+def test_earlier_trainings_of_unknown_length_tell_nothing_of_the_next() -> None:
+    earlier = Durations({"train": 9.8})
+    assert remaining_s([Work("train", 1, "a", amount=14400.0)], earlier, 1) == (14400 * AT_FIRST_S["train"], False)
 
 
 def test_remaining_time_is_at_least_that_of_the_longest_step() -> None:
-    assert remaining_s([Work("train", 1), Work("build", 1)], Durations({"train": 100.0, "build": 2.0}), 4) == (
+    assert remaining_s([Work("ptq", 1), Work("build", 1)], Durations({"ptq": 100.0, "build": 2.0}), 4) == (
         100.0,
         True,
     )

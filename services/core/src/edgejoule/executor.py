@@ -215,7 +215,7 @@ class _Run:
             thread.start()
 
     def _work(self, step: Step) -> Work:
-        return Work(step.kind, self._threads_of(step), step.subject)
+        return Work(step.kind, self._threads_of(step), step.subject, amount=step.amount)
 
     def _threads_of(self, step: Step) -> int:
         """The threads that a step holds: an exclusive one all of them."""

@@ -55,6 +55,18 @@ class Step:
         """
         return self.id.partition("/")[2].partition("/")[0]
 
+    @property
+    def amount(self) -> float:
+        """How much there is to do, against other steps of its kind: images of a training, with repetition; else 1.
+
+        >>> Step("train/nanodet_m", "train", {"recipe": {"iterations": 16, "batch": 8}}).amount
+        128.0
+        """
+        recipe = self.parameters.get("recipe")
+        if not isinstance(recipe, Mapping):
+            return 1.0
+        return float(recipe.get("iterations", 1)) * float(recipe.get("batch", 1))
+
     def upstream(self) -> Iterator[Ref]:
         """The references to other steps among the inputs."""
         return (source for source in self.inputs.values() if isinstance(source, Ref))

@@ -35,6 +35,7 @@ class Work:
         threads: how many of the run's threads it holds; an exclusive step holds all.
         subject: what it is about, the model; steps of one kind differ by it.
         fraction: how much of it is done, 0-1; None when it has not said.
+        amount: how much there is to do, against other steps of its kind (``Step.amount``).
     """
 
     kind: str
@@ -42,6 +43,7 @@ class Work:
     subject: str = ""
     elapsed_s: float = 0.0
     fraction: float | None = None
+    amount: float = 1.0
 
     @property
     def foreseen_s(self) -> float | None:
@@ -69,7 +71,7 @@ def remaining_s(work: Iterable[Work], durations: Durations, threads: int) -> Exp
     for item in work:
         if (foreseen_s := item.foreseen_s) is not None:
             left = foreseen_s - item.elapsed_s
-        elif expected := durations.expect(item.kind, item.subject):
+        elif expected := durations.expect(item.kind, item.subject, item.amount):
             left = max(0.0, expected.seconds - item.elapsed_s)
             measured = measured and expected.measured
         else:
@@ -157,7 +159,7 @@ class Tally:
         self._since.pop(outcome.step, None)
         work = self._pending.pop(outcome.step, None)
         if work and outcome.ok and not outcome.cached:
-            self._durations.learn(work.kind, work.subject, outcome.duration_s)
+            self._durations.learn(work.kind, work.subject, outcome.duration_s, work.amount)
 
     def elapsed_s(self, step: str | None = None) -> float:
         """Of a running step, or of the whole run."""
@@ -168,7 +170,7 @@ class Tally:
         for step in self.running:
             work = self._pending[step] = replace(self._pending[step], elapsed_s=self.elapsed_s(step))
             if (foreseen_s := work.foreseen_s) is not None:
-                self._durations.foresee(work.kind, work.subject, foreseen_s)
+                self._durations.foresee(work.kind, work.subject, foreseen_s, work.amount)
         left = remaining_s(self._pending.values(), self._durations, self._threads)
         return f"{'about' if left.measured else 'at a guess'} {clock(left.seconds)} left" if left else ""
 

@@ -106,7 +106,7 @@ class Watcher:
     def work_of(self, step: Step) -> Work:
         said = self.progress.get(step.id)
         fraction = said.done / said.total if said and said.total > 0 else None
-        return Work(step.kind, 1, step.subject, said.elapsed_s if said else 0.0, fraction)
+        return Work(step.kind, 1, step.subject, said.elapsed_s if said else 0.0, fraction, step.amount)
 
     def _follow_up(self) -> list[StepOutcome]:
         return [state for state in self._frontier.advance(self._found) if isinstance(state, StepOutcome)]
@@ -228,7 +228,7 @@ def _over(run: str, watcher: Watcher, store: Store, durations: Durations) -> boo
     for outcome in watcher.look(thoroughly=state.end is not None):
         if outcome.ok and outcome.duration_s:
             step = watcher.plan.steps[outcome.step]
-            durations.learn(step.kind, step.subject, outcome.duration_s)
+            durations.learn(step.kind, step.subject, outcome.duration_s, step.amount)
     return state.end is not None or len(watcher.outcomes) == len(watcher.plan.steps)
 
 
