@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -361,6 +361,23 @@ def analyzed(cells: list[Synthetic], folder: Path) -> tuple[Results, Path]:
 def cells() -> SimpleNamespace:
     """The made-up cells by name; ``dataclasses.replace`` makes others of them."""
     return SimpleNamespace(fp32=FP32, fp16=FP16, int8=INT8, qat=QAT, failed=FAILED)
+
+
+class MakeResults:
+    """``make_results(cells)``: results of made-up cells, once for all tests of a module; the usual cells by name."""
+
+    fp32, fp16, int8, qat, failed = FP32, FP16, INT8, QAT, FAILED
+
+    def __init__(self, factory: pytest.TempPathFactory) -> None:
+        self._factory = factory
+
+    def __call__(self, cells: Iterable[Synthetic]) -> Results:
+        return analyzed(list(cells), self._factory.mktemp("made"))[0]
+
+
+@pytest.fixture(scope="session")
+def make_results(tmp_path_factory: pytest.TempPathFactory) -> MakeResults:
+    return MakeResults(tmp_path_factory)
 
 
 @pytest.fixture

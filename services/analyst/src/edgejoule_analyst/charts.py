@@ -1,448 +1,560 @@
-"""The report's plots as inline SVG: text stays text, colours come from the page, equal results give equal bytes.
+"""The figures of a report, each a Vega-Lite specification made from results alone: equal results give equal charts.
 
-Colour says the variant and shape says the model, so that neither must be told from colour alone where it matters.
+Colour says the variant and shape says the model, so that neither must be told from colour alone. The counterparts of
+the paper's Figures 3 to 11 are here; ``Chart.paper`` says which is which. What lets a page or a file show them is
+``drawing``.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from markupsafe import Markup, escape
+from edgejoule.records import Results, Row
+from edgejoule_analyst import chart_parts as parts
+from edgejoule_analyst import paper_tables, ranking
+from edgejoule_analyst.chart_parts import WIDTH, Spec
+from edgejoule_analyst.figures import METRICS, Known, Metric
+from edgejoule_analyst.words import level, row_name, signed_points
 
-from edgejoule.records import Interval, Results, Row
-from edgejoule_analyst.words import VARIANTS, points, row_name, signed_points, variant_name
+REAL_TIME_FPS = 30.0
+FEW = 8
+"""More polygons than these on one radar hide each other: then only rows on the Pareto front are drawn."""
+SIZES = (("ap_small", "small"), ("ap_medium", "medium"), ("ap_large", "large"))
+CONFIDENCE = 0.975
+"""One-sided, so that both bounds together leave out 5 %."""
+RADAR = ("ap50", "latency", "energy", "memory", "size")
+"""What the radar and the ranking weigh, where every row that takes part has it."""
 
-WIDTH = 480
-LEFT, RIGHT, TOP, BOTTOM = 44, 14, 28, 40
-"""Margins of the plot area, in the units of the drawing (about a CSS pixel)."""
-FOREST_TOP = 4
-LINE = 15
-"""Height of a line of text."""
-LABELLED_POINTS = 3
-"""More points than these get no name beside them, which would lie on the bars of others; the legend tells."""
-DASHES = ("none", "7 4", "2 3", "9 3 2 3", "9 3 2 3 2 3")
-PANELS = (
-    ("ap", "AP"),
-    ("ap50", "AP50"),
-    ("ap75", "AP75"),
-    ("ap_small", "small"),
-    ("ap_medium", "medium"),
-    ("ap_large", "large"),
+
+@dataclass(frozen=True)
+class Chart:
+    """One figure."""
+
+    name: str
+    """Unique within a report; also the name of its file."""
+    title: str
+    caption: str
+    said: str
+    """What it shows, in words, for who cannot see it."""
+    spec: Spec
+    paper: int | None = None
+    """The paper's figure that it is the counterpart of."""
+
+
+def all_charts(results: Results) -> list[Chart]:
+    """Every figure that the results have something to draw for, in the order of reading."""
+    rows = results.rows
+    devices = list(dict.fromkeys(row.device for row in rows if row.ap is not None or row.latency_ms is not None))
+    found: list[Chart | None] = [_characteristics(results)]
+    for device in devices:
+        here = [row for row in rows if row.device == device]
+        found += [chart(results, device, here) for chart in OF_A_DEVICE]
+    return [chart for chart in [*found[1:], found[0], _differences(results)] if chart is not None]
+
+
+# --- one device ------------------------------------------------------------------------------------
+
+
+def _pareto(results: Results, device: str, rows: Sequence[Row]) -> Chart | None:
+    values = []
+    for row in rows:
+        if row.ap is not None and row.latency_ms is not None:
+            evidence = results.evidence[row_name(row)]
+            curve, interval, mean = evidence.latency_curve_ms, evidence.ap_interval, row.latency_ms.mean
+            values.append(
+                parts.named(row)
+                | {"ap": _points(row.ap), "latency": mean, "fast": min(curve[10], mean), "slow": max(curve[90], mean)}
+                | {"low": _points(min(interval.low, row.ap) if interval else row.ap)}
+                | {"high": _points(max(interval.high, row.ap) if interval else row.ap)}
+                | {"front": bool(row.pareto)}
+            )
+    if not values:
+        return None
+    x = parts.quantitative("latency", "mean latency, ms (less is better)")
+    y = parts.quantitative("ap", "AP, points (more is better)", zero=False)
+    told = [
+        *(("ap", "AP", ".1f"), ("low", "from", ".1f"), ("high", "to", ".1f")),
+        *(("latency", "mean, ms", ".2f"), ("fast", "10 % below, ms", ".2f"), ("slow", "90 % below, ms", ".2f")),
+    ]
+    along = {"x": x, "y": y, "order": {"field": "latency"}}
+    front = parts.layer("line", along, interpolate="step-after", strokeDash=[5, 4], color="gray")
+    colour = {"color": parts.colour(values)}
+    layers = [
+        {"transform": [{"filter": "datum.front"}], **front},
+        parts.layer("rule", {"x": x, **parts.between("y", "low", "high"), **colour}, opacity=0.55, strokeWidth=2),
+        parts.layer("rule", {"y": y, **parts.between("x", "fast", "slow"), **colour}, opacity=0.55, strokeWidth=2),
+        parts.dots(x, y, values, told),
+    ]
+    best = ", ".join(value["row"] for value in values if value["front"]) or "none"
+    return Chart(
+        f"pareto-{slug(device)}",
+        f"Accuracy against latency, {of_device(device, rows)}",
+        "Up and left is better. Vertical bars: interval of AP over images. Horizontal bars: 10th to 90th percentile of"
+        " single inferences. Dashed: the Pareto front, of rows that no other beats in both. The intervals of two rows"
+        " share their images; whether they differ is told by the differences, not by their overlap.",
+        f"One mark per row with its intervals. On the Pareto front: {best}.",
+        parts.spec(rows, values, layers),
+        paper=6,
+    )
+
+
+def _accuracy(results: Results, device: str, rows: Sequence[Row]) -> Chart | None:
+    values = []
+    for row in rows:
+        if row.ap50 is not None:
+            interval = results.evidence[row_name(row)].ap50_interval
+            bounds = (interval.low, interval.high) if interval else (row.ap50, row.ap50)
+            values.append(
+                parts.named(row) | {"ap50": _points(row.ap50), "low": _points(bounds[0]), "high": _points(bounds[1])}
+            )
+    if not values:
+        return None
+    place = {
+        "x": parts.nominal("model", axis={"labelAngle": 0, "labelLimit": 112}),
+        "xOffset": parts.nominal("variant", scale={"domain": parts.shown(values)}),
+        "opacity": parts.picked(),
+    }
+    told = [("ap50", "AP50", ".1f"), ("low", "from", ".1f"), ("high", "to", ".1f")]
+    shown = {"y": parts.quantitative("ap50", "AP50, points"), "color": parts.colour(values)}
+    layers = [
+        parts.layer("bar", {**place, **shown, "tooltip": parts.tooltip(told)}, params=[parts.legend()]),
+        parts.layer("rule", {**place, **parts.between("y", "low", "high")}, strokeWidth=1.5),
+    ]
+    return Chart(
+        f"accuracy-{slug(device)}",
+        f"Accuracy by precision, {of_device(device, rows)}",
+        "AP50 of every scored row. Lines: interval over images; whether two rows differ is told by the differences.",
+        "; ".join(f"{value['row']} AP50 {value['ap50']:.1f}" for value in values) + ".",
+        parts.spec(rows, values, layers),
+        paper=4,
+    )
+
+
+def _sizes(results: Results, device: str, rows: Sequence[Row]) -> Chart | None:
+    values = [
+        parts.named(row) | {"size": size, "ap": _points(ap)}
+        for row in rows
+        for field, size in SIZES
+        if (ap := getattr(row, field)) is not None
+    ]
+    if not values:
+        return None
+    shape = parts.nominal(
+        "size",
+        scale={"domain": [size for _, size in SIZES], "range": ["circle", "square", "triangle-up"]},
+        legend={"title": "Objects"},
+    )
+    place = {"x": parts.quantitative("ap", "AP, points"), "y": parts.row_axis(), "color": parts.colour(values)}
+    told = [("size", "objects", None), ("ap", "AP", ".1f")]
+    layers = [
+        parts.layer("line", {**place, "detail": {"field": "row"}}, opacity=0.5),
+        parts.layer(
+            "point", {**place, "shape": shape, "tooltip": parts.tooltip(told)}, filled=True, opacity=1, size=75
+        ),
+    ]
+    return Chart(
+        f"sizes-{slug(device)}",
+        f"Accuracy by size of the objects, {of_device(device, rows)}",
+        "COCO's sizes: small under 32² square pixels, large from 96² on. No mark: no object of that size.",
+        "; ".join(f"{value['row']} {value['size']} {value['ap']:.1f}" for value in values) + ".",
+        parts.spec(rows, values, layers, rows_high=True),
+    )
+
+
+def _real_time(results: Results, device: str, rows: Sequence[Row]) -> Chart | None:
+    timed = sorted((row for row in rows if row.latency_ms), key=lambda row: -(row.fps or 0))
+    values = [parts.named(row) | {"fps": row.fps, "ms": row.latency_ms.mean} for row in timed if row.latency_ms]
+    if not values:
+        return None
+    x = parts.quantitative("fps", "frames per second (more is better)")
+    layers = [
+        parts.bars(x, values, [("fps", "FPS", ".1f"), ("ms", "mean latency, ms", ".2f")]),
+        parts.rule_at(REAL_TIME_FPS),
+    ]
+    misses = [row_name(row) for row in timed if (row.fps or 0) < REAL_TIME_FPS]
+    return Chart(
+        f"real-time-{slug(device)}",
+        f"Real time, {of_device(device, rows)}",
+        f"Frames per second of inference alone, one frame at a time; the line is {REAL_TIME_FPS:g} FPS: a frame of a"
+        " usual camera every 33.3 ms. What comes before and after the inference is not in it.",
+        f"{len(timed) - len(misses)} of {len(timed)} rows reach {REAL_TIME_FPS:g} FPS"
+        f"{'; not: ' + ', '.join(misses) if misses else ''}.",
+        parts.spec(rows, values, layers, rows_high=True),
+        paper=7,
+    )
+
+
+def _distribution(results: Results, device: str, rows: Sequence[Row]) -> Chart | None:
+    values, timed = [], [row for row in rows if row.latency_ms is not None]
+    if not timed:
+        return None
+    curves = {row_name(row): results.evidence[row_name(row)].latency_curve_ms for row in timed}
+    slowest = max(curve[99] for curve in curves.values())
+    for row in timed:
+        for share, ms in enumerate(curves[row_name(row)]):
+            if ms <= slowest:
+                values.append(parts.named(row) | {"ms": ms, "share": share / 100})
+    x = parts.quantitative("ms", "latency, ms", zero=False)
+    y = parts.quantitative("share", "share of inferences") | {"axis": {"format": "%"}}
+    encoding = {
+        "x": x,
+        "y": y,
+        "color": parts.colour(values),
+        "strokeDash": parts.nominal("model", legend=parts.model_legend(values)),
+        "opacity": parts.picked(),
+        "detail": {"field": "row"},
+        "order": {"field": "share"},
+        "tooltip": parts.tooltip([("share", "done by then", ".0%"), ("ms", "ms", ".2f")]),
+    }
+    line = parts.layer("line", encoding, params=[parts.legend(), parts.zoomable()], strokeWidth=2)
+    said = "; ".join(f"{row_name(row)} median {row.latency_ms.p50:.2f} ms" for row in timed if row.latency_ms)
+    return Chart(
+        f"latency-{slug(device)}",
+        f"Distribution of latency, {of_device(device, rows)}",
+        "Share of single inferences done within a time, all trials together. Drawn up to the greatest 99th percentile;"
+        " what is slower is in the table only as p99.",
+        said + ".",
+        parts.spec(rows, values, [line]),
+    )
+
+
+def _power(results: Results, device: str, rows: Sequence[Row]) -> Chart | None:
+    values = [
+        parts.named(row) | {"ms": row.latency_ms.mean, "watts": row.power_w, "mj": row.latency_ms.mean * row.power_w}
+        for row in rows
+        if row.latency_ms is not None and row.power_w is not None
+    ]
+    if not values:
+        return None
+    reach_ms, reach_w = (1.12 * max(value[name] for value in values) for name in ("ms", "watts"))
+    energies = sorted({round(value["mj"], 3) for value in values})
+    equal = [
+        {"ms": ms, "watts": mj / ms, "mj": mj}
+        for mj in energies[:FEW]
+        for ms in (reach_ms * step / 60 for step in range(1, 61))
+        if mj / ms <= reach_w
+    ]
+    x = parts.quantitative("ms", "mean latency, ms (less is better)")
+    y = parts.quantitative("watts", "power, W (less is better)")
+    told = [("watts", "W", ".2f"), ("ms", "mean, ms", ".2f"), ("mj", "power × latency, mJ", ".1f")]
+    energy = {"field": "mj", "title": "mJ", "format": ".1f", "type": "quantitative"}
+    curve = {"x": x, "y": y, "detail": {"field": "mj"}, "tooltip": energy}
+    layers = [
+        parts.layer("line", curve, values=equal, strokeDash=[5, 4], color="gray", opacity=0.6),
+        parts.dots(x, y, values, told),
+    ]
+    said = "; ".join(f"{value['row']} {value['watts']:.2f} W at {value['ms']:.2f} ms" for value in values)
+    return Chart(
+        f"power-{slug(device)}",
+        f"Power against latency, {of_device(device, rows)}",
+        "Power at work. Down and left is better; along a dashed line an inference takes the same energy.",
+        said + ".",
+        parts.spec(rows, values, layers),
+        paper=8,
+    )
+
+
+def _energy(results: Results, device: str, rows: Sequence[Row]) -> Chart | None:
+    values = []
+    for row in sorted(rows, key=lambda row: row.energy_mj or 0):
+        if row.energy_mj is not None:
+            half_width = row.energy_uncertainty_mj or 0
+            ends = {"low": row.energy_mj - half_width, "high": row.energy_mj + half_width}
+            values.append(parts.named(row) | {"mj": row.energy_mj, "above": row.energy_above_idle_mj} | ends)
+    if not values:
+        return None
+    x = parts.quantitative("mj", "energy of one inference, mJ (less is better)")
+    told = [("mj", "mJ", ".1f"), ("low", "from", ".1f"), ("high", "to", ".1f"), ("above", "above idle, mJ", ".1f")]
+    above = {"x": {"field": "above", "type": "quantitative"}, "y": parts.row_axis()}
+    layers = [
+        parts.bars(x, values, told),
+        parts.layer("rule", {"y": parts.row_axis(), **parts.between("x", "low", "high")}, strokeWidth=1.5),
+        parts.layer("tick", above, thickness=2, color="gray"),
+    ]
+    return Chart(
+        f"energy-{slug(device)}",
+        f"Energy of one inference, {of_device(device, rows)}",
+        "Lines: half-width at 95 %. Grey ticks: what is above idling for as long.",
+        "; ".join(f"{value['row']} {value['mj']:.1f} mJ" for value in values) + ".",
+        parts.spec(rows, values, layers, rows_high=True),
+        paper=9,
+    )
+
+
+def _map_per_joule(results: Results, device: str, rows: Sequence[Row]) -> Chart | None:
+    values = []
+    for row in sorted(rows, key=lambda row: -(row.map_per_joule or 0)):
+        if row.map_per_joule is not None:
+            known = METRICS["map-per-joule"].estimate(row, results.evidence[row_name(row)], CONFIDENCE)
+            ends = {"low": known.low, "high": known.high} if isinstance(known, Known) else {"low": None, "high": None}
+            values.append(parts.named(row) | {"per_joule": row.map_per_joule} | ends)
+    if not values:
+        return None
+    x = parts.quantitative("per_joule", "mAP per joule (more is better)")
+    told = [("per_joule", "mAP/J", ".0f"), ("low", "from", ".0f"), ("high", "to", ".0f")]
+    layers = [
+        parts.bars(x, values, told),
+        parts.layer("rule", {"y": parts.row_axis(), **parts.between("x", "low", "high")}, strokeWidth=1.5),
+    ]
+    return Chart(
+        f"map-per-joule-{slug(device)}",
+        f"Accuracy per energy, {of_device(device, rows)}",
+        "AP50 in percent over the energy of one inference in joules. Lines: 95 % interval, where two trials or more tell"
+        " it.",
+        "; ".join(f"{value['row']} {value['per_joule']:.0f}" for value in values) + ".",
+        parts.spec(rows, values, layers, rows_high=True),
+        paper=10,
+    )
+
+
+def _improvements(results: Results, device: str, rows: Sequence[Row]) -> Chart | None:
+    values = [
+        parts.named(ratio.row) | {"speed": ratio.speed, "size": ratio.size}
+        for ratio in paper_tables.ratios(results)
+        if ratio.row.device == device and ratio.size is not None and ratio.speed is not None
+    ]
+    if not values:
+        return None
+    x = parts.quantitative("speed", "times as fast as FP32", zero=False)
+    y = parts.quantitative("size", "times as small as FP32", zero=False)
+    told = [("speed", "times as fast", ".2f"), ("size", "times as small", ".2f")]
+    layers = [parts.rule_at(1.0), parts.rule_at(1.0, "y"), parts.dots(x, y, values, told)]
+    said = (f"{v['row']} {v['speed']:.2f} times as fast, {v['size']:.2f} times as small" for v in values)
+    return Chart(
+        f"improvements-{slug(device)}",
+        f"Speed and size against FP32, {of_device(device, rows)}",
+        "Up and right is better; the dashed lines are the model's FP32 on the same device.",
+        "; ".join(said) + ".",
+        parts.spec(rows, values, layers),
+        paper=5,
+    )
+
+
+def _radar(results: Results, device: str, rows: Sequence[Row]) -> Chart | None:
+    shown = [row for row in rows if row.status == "ok"]
+    if len(shown) > FEW:
+        shown = [row for row in shown if row.pareto][:FEW]
+    metrics, known = _common(results, shown)
+    if len(shown) < 2 or len(metrics) < 3:
+        return None
+    best = {
+        name: (max if METRICS[name].higher_is_better else min)(known[row_name(row)][name] for row in shown)
+        for name in metrics
+    }
+    values = []
+    for row in shown:
+        for number in range(len(metrics) + 1):
+            name = metrics[number % len(metrics)]
+            value = known[row_name(row)][name]
+            share = _share_of_best(value, best[name], METRICS[name])
+            x, y = _on_circle(number, len(metrics), share)
+            values.append(
+                parts.named(row)
+                | {"x": x, "y": y, "order": number, "axis": METRICS[name].title, "share": share}
+                | {"value": METRICS[name].show(value)}
+            )
+    spokes = [_spoke(number, metrics) for number in range(len(metrics))]
+    rings = [
+        {"x": x, "y": y, "ring": ring, "order": number}
+        for ring in (0.25, 0.5, 0.75, 1.0)
+        for number in range(len(metrics) + 1)
+        for x, y in [_on_circle(number, len(metrics), ring)]
+    ]
+    reach = {"domain": [-1.45, 1.45], "nice": False, "zero": False}
+    x, y = ({"field": name, "type": "quantitative", "scale": reach, "axis": None} for name in ("x", "y"))
+    place = {"x": x, "y": y, "order": {"field": "order"}}
+    of_row = {**place, "color": parts.colour(values), "opacity": parts.picked()}
+    dash = parts.nominal("model", legend=parts.model_legend(values))
+    told = parts.tooltip([("axis", "figure", None), ("value", "value", None), ("share", "of the best", ".0%")])
+    ring = {**place, "detail": {"field": "ring"}}
+    polygon = {**of_row, "detail": {"field": "row"}, "strokeDash": dash}
+    layers = [
+        parts.layer("line", ring, values=rings, color="gray", opacity=0.35, strokeWidth=1),
+        parts.layer("text", {"x": x, "y": y, "text": {"field": "axis"}}, values=spokes, fontSize=11),
+        parts.layer("line", polygon, params=[parts.legend()], strokeWidth=2),
+        parts.layer("point", {**of_row, "tooltip": told}, filled=True, size=45, opacity=1),
+    ]
+    said = (
+        f"{name}: " + ", ".join(METRICS[metric].show(known[name][metric]) for metric in metrics)
+        for name in map(row_name, shown)
+    )
+    return Chart(
+        f"radar-{slug(device)}",
+        f"Overall, {of_device(device, rows)}",
+        "Each figure as a share of the best that was measured: further out is better. Areas mean nothing, since they"
+        " hang on the order of the axes." + (" Only rows on the Pareto front." if len(rows) > FEW else ""),
+        "; ".join(said) + ".",
+        parts.spec(rows, values, layers) | {"height": WIDTH * 3 // 4},
+        paper=11,
+    )
+
+
+def _ranking(results: Results, device: str, rows: Sequence[Row]) -> Chart | None:
+    candidates = [row for row in rows if row.status == "ok"]
+    metrics, known = _common(results, candidates)
+    if len(candidates) < 2 or len(metrics) < 2:
+        return None
+    by_name = {row_name(row): row for row in candidates}
+    shares = ranking.weigh(
+        {name: [known[name][metric] for metric in metrics] for name in by_name},
+        [METRICS[metric].higher_is_better for metric in metrics],
+    )
+    values = [
+        parts.named(by_name[share.name]) | {"share": share.share, "equal": share.equal_weights_score}
+        for share in shares
+        if share.share > 0
+    ]
+    x = parts.quantitative("share", "share of all weightings under which it wins") | {"axis": {"format": "%"}}
+    told = [("share", "wins", ".1%"), ("equal", "score by equal weights", ".2f")]
+    weighed = ", ".join(METRICS[metric].title for metric in metrics)
+    return Chart(
+        f"ranking-{slug(device)}",
+        f"Who wins, whatever one weighs how, {of_device(device, rows)}",
+        f"Of all ways to weigh {weighed} against each other, each scaled from the worst row to the best: the exact part"
+        " under which each row comes first. Rows that never win are left out.",
+        "; ".join(f"{value['row']} {value['share']:.0%}" for value in values) + ".",
+        parts.spec(rows, values, [parts.bars(x, values, told)], rows_high=True),
+    )
+
+
+OF_A_DEVICE = (
+    _pareto,
+    _accuracy,
+    _real_time,
+    _improvements,
+    _power,
+    _energy,
+    _map_per_joule,
+    _radar,
+    _ranking,
+    _sizes,
+    _distribution,
 )
 
 
-@dataclass(frozen=True)
-class Scale:
-    """Data to drawing, linear."""
-
-    low: float
-    high: float
-    start: float
-    end: float
-
-    def __call__(self, value: float) -> float:
-        return round(self.start + (value - self.low) / (self.high - self.low) * (self.end - self.start), 2)
-
-    def ticks(self, count: int = 5) -> list[float]:
-        """About ``count`` round values in the range.
-
-        >>> Scale(0, 11, 0, 100).ticks()
-        [0.0, 2.5, 5.0, 7.5, 10.0]
-        """
-        rough = (self.high - self.low) / count
-        magnitude: float = 10.0 ** math.floor(math.log10(rough))
-        step = next(magnitude * nice for nice in (1, 2, 2.5, 5, 10) if magnitude * nice >= rough * 0.999)
-        first, last = math.ceil(self.low / step - 1e-9), math.floor(self.high / step + 1e-9)
-        return [round(number * step, 10) for number in range(first, last + 1)]
+# --- the whole run ---------------------------------------------------------------------------------
 
 
-def accuracy_against_latency(results: Results, device: str) -> Markup:
-    """AP over mean latency, with the front; a row's bars are AP's interval and the 10th to 90th percentile."""
-    rows = [row for row in results.rows if row.device == device and row.ap is not None and row.latency_ms is not None]
-    marks = [_Spot.of(row, results) for row in rows]
-    height = 300
-    x = Scale(0, 1.12 * max(mark.x_high for mark in marks), LEFT, WIDTH - RIGHT)
-    y = _padded(min(mark.y_low for mark in marks), max(mark.y_high for mark in marks), height - BOTTOM, TOP)
-    front = sorted((mark.x, mark.y) for mark, row in zip(marks, rows, strict=True) if row.pareto)
-    body = [_x_axis(x, height, "mean latency, ms (less is better)"), _y_axis(y, "AP (more is better)", _whole)]
-    body.append(_front_line(front, x, y))
-    for mark, row in zip(marks, rows, strict=True):
-        body.append(_cross(mark, row, x, y, _shape_of(row, results)))
-    if len(rows) <= LABELLED_POINTS:
-        body += _labels(marks, rows, x, y)
-    best = ", ".join(row_name(row) for row in rows if row.pareto) or "none"
-    return _svg(
-        f"pareto-{_slug(device)}",
-        f"AP against latency on {device}",
-        f"One mark per row with its intervals. On the Pareto front: {best}.",
-        height,
-        body,
+def _characteristics(results: Results) -> Chart | None:
+    floats = [row for row in results.rows if row.variant == "fp32" and row.params_m is not None and row.ap is not None]
+    floats = list({row.model: row for row in reversed(floats)}.values())[::-1]
+    if len(floats) < 2:
+        return None
+    values = [
+        {"row": row.model, "model": row.model, "variant": row.variant, "ap": _points(row.ap or 0)}
+        | {"params": row.params_m, "gmacs": row.gmacs}
+        for row in floats
+    ]
+    x = parts.quantitative("gmacs", "GMACs of one inference")
+    y = parts.quantitative("ap", "AP of FP32, points")
+    size = {
+        "field": "params",
+        "type": "quantitative",
+        "title": "parameters, millions",
+        "scale": {"range": [60, 700], "zero": True},
+        "legend": {"orient": "top", "symbolFillColor": "gray", "symbolStrokeColor": "gray"},
+    }
+    told = [("params", "parameters, M", ".2f"), ("gmacs", "GMACs", ".2f"), ("ap", "AP of FP32", ".1f")]
+    place = {"x": x, "y": y}
+    bubble = {**place, "size": size, "color": {**parts.colour(values), "legend": None}, "tooltip": parts.tooltip(told)}
+    layers = [
+        parts.layer("point", bubble, filled=True, opacity=0.85),
+        parts.layer("text", {**place, "text": {"field": "model"}}, dy=-17),
+    ]
+    said = (f"{v['model']}: {v['params']:.2f} M parameters, {v['gmacs']:.2f} GMACs, AP {v['ap']:.1f}" for v in values)
+    return Chart(
+        "characteristics",
+        "What the models are",
+        "Eq. 1 counts twice the MACs. Accuracy is of FP32, on the first device of the spec.",
+        "; ".join(said) + ".",
+        parts.spec(floats, values, layers),
+        paper=3,
     )
 
 
-def difference_forest(results: Results) -> Markup:
-    """Each difference with its interval, on one axis around zero: AP filled, AP50 hollow."""
-    shown = results.differences
+def _differences(results: Results) -> Chart | None:
+    if not results.differences:
+        return None
     rows = {row_name(row): row for row in results.rows}
-    each = 40
-    height = FOREST_TOP + each * len(shown) + BOTTOM + 10
-    reach = 1.1 * max(max(abs(d.low), abs(d.high), 0.002) for d in shown)
-    x = Scale(-reach, reach, 14, WIDTH - RIGHT)
-    body = [_x_axis(x, height, "points less  |  points more", signed_points)]
-    body.append(f'<line class="zero" x1="{x(0)}" x2="{x(0)}" y1="{FOREST_TOP}" y2="{height - BOTTOM}"/>')
-    for number, d in enumerate(shown):
-        y = FOREST_TOP + each * number + 30
-        metric, name = d.metric.upper(), f"{rows[d.row].model} {rows[d.row].variant} − {rows[d.against].variant}"
-        text = f"{signed_points(d.difference)} [{signed_points(d.low)}, {signed_points(d.high)}]"
-        body.append(
-            f'<g class="{class_of(rows[d.row])}"><title>{escape(d.row)}, {metric}: {text}, {escape(d.verdict)}</title>'
-            f'<text class="name" x="14" y="{y - 11}">{escape(name)}, {metric}</text>'
-            f'<text class="value name" x="{WIDTH - RIGHT}" y="{y - 11}" text-anchor="end">{escape(d.verdict)}</text>'
-            f'<line class="whisker" x1="{x(d.low)}" x2="{x(d.high)}" y1="{y}" y2="{y}"/>'
-            f'<rect class="dot{" hollow" if d.metric == "ap50" else ""}" x="{x(d.difference) - 5:.2f}" y="{y - 5}"'
-            ' width="10" height="10"/></g>'
-        )
+    devices = {rows[d.row].device for d in results.differences}
+    values = []
+    for d in results.differences:
+        row, against = rows[d.row], rows[d.against]
+        where = f", {row.device}" if len(devices) > 1 else ""
+        label = f"{row.model} {row.variant} − {against.variant}{where}"
+        ends = {"difference": _points(d.difference), "low": _points(d.low), "high": _points(d.high)}
+        values.append(parts.named(row) | {"label": label, "metric": d.metric.upper(), "verdict": d.verdict} | ends)
+    x = parts.quantitative("difference", "points less  |  points more")
+    place = {
+        "y": parts.nominal("label", axis={"labelLimit": 260}),
+        "yOffset": parts.nominal("metric"),
+        "color": parts.colour(values),
+    }
+    shape = parts.nominal("metric", scale={"domain": ["AP", "AP50"], "range": ["square", "circle"]})
+    told = [
+        *(("label", "between", None), ("metric", "metric", None), ("difference", "points", "+.2f")),
+        *(("low", "from", "+.2f"), ("high", "to", "+.2f"), ("verdict", "verdict", None)),
+    ]
+    mark = {**place, "x": x, "shape": shape, "tooltip": parts.tooltip(told)}
+    layers = [
+        parts.rule_at(0.0),
+        parts.layer("rule", {**place, **parts.between("x", "low", "high")}, strokeWidth=2),
+        parts.layer("point", mark, filled=True, size=60, opacity=1),
+    ]
+    first = results.differences[0]
     said = "; ".join(
         f"{d.row} − {rows[d.against].variant} {d.metric.upper()} {signed_points(d.difference)}, "
         f"{signed_points(d.low)} to {signed_points(d.high)}"
-        for d in shown
+        for d in results.differences
     )
-    return _svg("differences", "Differences in accuracy", f"Points with intervals: {said}.", height, body)
-
-
-def accuracy_bars(results: Results, model: str, device: str) -> Markup:
-    """AP, AP50, AP75 and AP by object size of every scored variant of one model, from zero."""
-    rows = [row for row in results.rows if (row.model, row.device) == (model, device) and row.ap is not None]
-    height = 250
-    top = max(_top_of(row, metric, results) for row in rows for metric, _ in PANELS)
-    y = Scale(0, max(top, 0.01), height - BOTTOM, TOP + 14)
-    group = (WIDTH - LEFT - RIGHT) / len(PANELS)
-    bar = group * 0.78 / len(rows)
-    body = [_y_axis(y, "points", _whole)]
-    for number, (metric, label) in enumerate(PANELS):
-        start = LEFT + group * (number + 0.11)
-        body.append(_middle("tick", start + group * 0.39, height - BOTTOM + 16, label))
-        for place, row in enumerate(rows):
-            body.append(_bar(row, metric, label, results, start + place * bar, bar, y, len(rows)))
-    body.append(f'<line class="axis" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y(0)}" y2="{y(0)}"/>')
-    body.append(_middle("label", LEFT + group * 4.5, height - 8, "AP by object size"))
-    said = "; ".join(f"{variant_name(row.variant)} AP {points(row.ap)}" for row in rows if row.ap is not None)
-    return _svg(
-        f"accuracy-{_slug(model)}-{_slug(device)}", f"Accuracy of {model} on {device}", f"{said}.", height, body
+    return Chart(
+        "differences",
+        "Differences in accuracy",
+        f"{level(first.level)} intervals, paired bootstrap over {first.images} images, {first.resamples} resamples. An"
+        " interval that holds 0 is no evidence of a difference; it is not evidence of none.",
+        f"Points with intervals: {said}.",
+        parts.spec(list(rows.values()), values, layers) | {"height": {"step": 13}},
     )
 
 
-def latency_distribution(results: Results, device: str) -> Markup:
-    """The share of inferences done within a time, per row, up to the greatest 99th percentile."""
-    rows = _timed(results, device)
-    height = 270
-    low = min(_curve(row, results)[0] for row in rows)
-    high = max(_curve(row, results)[99] for row in rows)
-    margin = 0.06 * (high - low) or 0.05 * high
-    x = Scale(max(0.0, low - margin), high + margin, LEFT, WIDTH - RIGHT)
-    y = Scale(0, 1, height - BOTTOM, TOP)
-    body = [_x_axis(x, height, "latency, ms"), _y_axis(y, "share of inferences", lambda share: f"{share:.0%}")]
-    for share in (0.5, 0.9, 0.99):
-        body.append(f'<line class="guide" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y(share)}" y2="{y(share)}"/>')
+# --- what a device's rows have in common ---------------------------------------------------------------
+
+
+def _common(results: Results, rows: Sequence[Row]) -> tuple[list[str], dict[str, dict[str, float]]]:
+    """Metrics of the radar that every row has, and their values by row."""
+    known: dict[str, dict[str, float]] = {}
     for row in rows:
-        path = " L".join(f"{x(ms)},{y(share / 100)}" for share, ms in enumerate(_curve(row, results)) if ms <= x.high)
-        latency = row.latency_ms
-        assert latency is not None
-        told = f"p50 {latency.p50:.2f} ms, p90 {latency.p90:.2f} ms, p99 {latency.p99:.2f} ms"
-        body.append(
-            f'<path class="curve {class_of(row)}" stroke-dasharray="{_dash_of(row, results)}" d="M{path}">'
-            f"<title>{escape(row_name(row))}: {told}</title></path>"
-        )
-    said = "; ".join(f"{row_name(r)} median {r.latency_ms.p50:.2f} ms" for r in rows if r.latency_ms)
-    return _svg(f"latency-{_slug(device)}", f"Distribution of latency on {device}", f"{said}.", height, body)
-
-
-def real_time_line(results: Results, device: str, least_fps: float = 30.0) -> Markup:
-    """FPS of every timed row as a bar, and the line of real time: the paper's Figure 7."""
-    rows = sorted(_timed(results, device), key=lambda row: -(row.fps or 0))
-    each = 30
-    height = TOP + each * len(rows) + BOTTOM
-    x = Scale(0, 1.15 * max(least_fps, *(row.fps or 0 for row in rows)), 14, WIDTH - RIGHT)
-    body = [_x_axis(x, height, "frames per second (more is better)")]
-    for number, row in enumerate(rows):
-        y, fps = TOP + each * number, row.fps or 0.0
-        meets = "meets" if fps >= least_fps else "misses"
-        told = f"{row_name(row)}: {fps:.1f} FPS, {meets} {least_fps:g}"
-        body.append(
-            f'<g class="{class_of(row)}"><title>{escape(told)}</title>'
-            f'<rect class="bar" x="{x(0)}" y="{y + 15}" width="{x(fps) - x(0):.2f}" height="9"/>'
-            f'<text class="name" x="{x(0)}" y="{y + 11}">{escape(row.model)} {escape(row.variant)}</text>'
-            f'<text class="value name" x="{WIDTH - RIGHT}" y="{y + 11}" text-anchor="end">{fps:.1f}, {meets}</text></g>'
-        )
-    body.append(f'<line class="zero" x1="{x(least_fps)}" x2="{x(least_fps)}" y1="{TOP}" y2="{height - BOTTOM}"/>')
-    body.append(_middle("tick", x(least_fps), TOP - 6, f"{least_fps:g} FPS"))
-    said = "; ".join(f"{row_name(row)} {row.fps or 0:.1f} FPS" for row in rows)
-    return _svg(f"real-time-{_slug(device)}", f"Real time on {device}", f"{said}.", height, body)
-
-
-def has_power(results: Results, device: str) -> bool:
-    """Whether any timed row of the device has a power."""
-    return any(row.power_w is not None for row in _timed(results, device))
-
-
-def power_against_latency(results: Results, device: str) -> Markup:
-    """Power over mean latency, with lines of equal energy through the rows: the paper's Figure 8."""
-    points_of = [
-        (row, row.latency_ms.mean, row.power_w)
-        for row in _timed(results, device)
-        if row.latency_ms is not None and row.power_w is not None
-    ]
-    height = 300
-    x = Scale(0, 1.12 * max(ms for _, ms, _ in points_of), LEFT, WIDTH - RIGHT)
-    y = Scale(0, 1.12 * max(watts for _, _, watts in points_of), height - BOTTOM, TOP)
-    body = [_x_axis(x, height, "mean latency, ms (less is better)")]
-    body.append(_y_axis(y, "power, W (less is better)", lambda watts: f"{watts:g}"))
-    for _, ms, watts in points_of:
-        steps = [x.high * step / 60 for step in range(1, 61)]
-        path = " L".join(f"{x(at)},{y(ms * watts / at)}" for at in steps if ms * watts / at <= y.high)
-        body.append(f'<path class="front" d="M{path}"/>')
-    for row, ms, watts in points_of:
-        told = f"{row_name(row)}: {watts:.2f} W, {ms:.2f} ms, {watts * ms:.1f} mJ"
-        mark = _SHAPES[_shape_of(row, results)](x(ms), y(watts), 6)
-        body.append(f'<g class="{class_of(row)}"><title>{escape(told)}</title>{mark}</g>')
-    said = "; ".join(f"{row_name(row)} {watts:.2f} W at {ms:.2f} ms" for row, ms, watts in points_of)
-    return _svg(f"power-{_slug(device)}", f"Power against latency on {device}", f"{said}.", height, body)
-
-
-def interval_bar(low: float, value: float, high: float) -> Markup:
-    """A small difference with its interval around zero, for a tile; the words beside it say the same."""
-    reach = 1.1 * max(abs(low), abs(high), 1e-4)
-    x = Scale(-reach, reach, 2, 158)
-    return Markup(
-        '<svg class="spark" viewBox="0 0 160 18" aria-hidden="true">'
-        f'<line class="zero" x1="80" x2="80" y1="1" y2="17"/>'
-        f'<line class="whisker" x1="{x(low)}" x2="{x(high)}" y1="9" y2="9"/>'
-        f'<rect class="dot" x="{x(value) - 4}" y="5" width="8" height="8"/></svg>'
-    )
-
-
-def marks_legend(results: Results, device: str) -> Markup:
-    """What the colours and shapes of a device's plane of AP and latency mean."""
-    rows = _timed(results, device)
-    return _legend([(row, _name_in(rows, row), _SHAPES[_shape_of(row, results)](9, 9, 5.5)) for row in rows])
-
-
-def curves_legend(results: Results, device: str) -> Markup:
-    """What the colours and dashes of a device's latency curves mean."""
-    rows = _timed(results, device)
-    line = '<path class="curve" stroke-dasharray="{}" d="M0,9 H18"/>'
-    return _legend([(row, _name_in(rows, row), line.format(_dash_of(row, results))) for row in rows])
-
-
-def variants_legend(results: Results, model: str, device: str) -> Markup:
-    """What the colours of one model's bars mean."""
-    rows = [row for row in results.rows if (row.model, row.device) == (model, device) and row.ap is not None]
-    return _legend([(row, variant_name(row.variant), _square(9, 9, 6)) for row in rows])
-
-
-def _legend(entries: Sequence[tuple[Row, str, str]]) -> Markup:
-    items = (
-        f'<li><svg viewBox="0 0 18 18" aria-hidden="true" class="{class_of(row)}">{shape}</svg>{escape(name)}</li>'
-        for row, name, shape in entries
-    )
-    return Markup(f'<ul class="legend">{"".join(items)}</ul>')
-
-
-@dataclass(frozen=True)
-class _Spot:
-    """A row in the plane of latency and AP, with its bars."""
-
-    x: float
-    x_low: float
-    x_high: float
-    y: float
-    y_low: float
-    y_high: float
-
-    @classmethod
-    def of(cls, row: Row, results: Results) -> _Spot:
-        assert row.ap is not None
-        assert row.latency_ms is not None
         evidence = results.evidence[row_name(row)]
-        curve = evidence.latency_curve_ms
-        interval = evidence.ap_interval
-        mean = row.latency_ms.mean
-        return cls(
-            x=mean,
-            x_low=min(curve[10], mean),
-            x_high=max(curve[90], mean),
-            y=row.ap,
-            y_low=min(interval.low, row.ap) if interval else row.ap,
-            y_high=max(interval.high, row.ap) if interval else row.ap,
-        )
+        estimates = {name: METRICS[name].estimate(row, evidence, CONFIDENCE).value for name in RADAR}
+        known[row_name(row)] = {name: value for name, value in estimates.items() if value is not None}
+    return [name for name in RADAR if rows and all(name in values for values in known.values())], known
 
 
-def _cross(mark: _Spot, row: Row, x: Scale, y: Scale, shape: int) -> str:
-    told = f"{row_name(row)}: AP {points(mark.y)} [{points(mark.y_low)}, {points(mark.y_high)}], {mark.x:.2f} ms"
-    return (
-        f'<g class="{class_of(row)}"><title>{escape(told)}</title>'
-        f'<line class="whisker" x1="{x(mark.x)}" x2="{x(mark.x)}" y1="{y(mark.y_low)}" y2="{y(mark.y_high)}"/>'
-        f'<line class="whisker" x1="{x(mark.x_low)}" x2="{x(mark.x_high)}" y1="{y(mark.y)}" y2="{y(mark.y)}"/>'
-        f"{_SHAPES[shape](x(mark.x), y(mark.y), 6)}</g>"
-    )
+def _share_of_best(value: float, best: float, metric: Metric) -> float:
+    first, second = (value, best) if metric.higher_is_better else (best, value)
+    return 0.0 if second == 0 else first / second
 
 
-def _labels(marks: Sequence[_Spot], rows: Sequence[Row], x: Scale, y: Scale) -> list[str]:
-    """Names beside the marks, pushed down where they would lie on each other."""
-    several = len({row.model for row in rows}) > 1
-    labels, lowest = [], {"start": -math.inf, "end": -math.inf}
-    for mark, row in sorted(zip(marks, rows, strict=True), key=lambda pair: y(pair[0].y)):
-        anchor = "start" if x(mark.x) < LEFT + 0.6 * (WIDTH - LEFT - RIGHT) else "end"
-        lowest[anchor] = max(y(mark.y) - 9, lowest[anchor] + LINE)
-        at = x(mark.x) + (10 if anchor == "start" else -10)
-        name = f"{row.model} {row.variant}" if several else row.variant
-        labels.append(
-            f'<text class="name" x="{at}" y="{lowest[anchor]:.2f}" text-anchor="{anchor}">{escape(name)}</text>'
-        )
-    return labels
+def _on_circle(number: int, count: int, radius: float) -> tuple[float, float]:
+    angle = 2 * math.pi * number / count
+    return radius * math.sin(angle), radius * math.cos(angle)
 
 
-def _front_line(front: Sequence[tuple[float, float]], x: Scale, y: Scale) -> str:
-    """The border of what is beaten: a step from each member of the front to the next, then on to the right."""
-    if not front:
-        return ""
-    path = f"M{x(front[0][0])},{y(front[0][1])}"
-    for to_x, to_y in front[1:]:
-        path += f" H{x(to_x)} V{y(to_y)}"
-    return f'<path class="front" d="{path} H{WIDTH - RIGHT}"/>'
+def _spoke(number: int, metrics: Sequence[str]) -> dict[str, Any]:
+    x, y = _on_circle(number, len(metrics), 1.22)
+    return {"x": round(x, 4), "y": round(y, 4), "axis": METRICS[metrics[number]].title}
 
 
-def _interval_of(row: Row, metric: str, results: Results) -> Interval | None:
-    evidence = results.evidence[row_name(row)]
-    return {"ap": evidence.ap_interval, "ap50": evidence.ap50_interval}.get(metric)
+def _points(fraction: float) -> float:
+    return 100 * fraction
 
 
-def _top_of(row: Row, metric: str, results: Results) -> float:
-    value: float = getattr(row, metric) or 0.0
-    interval = _interval_of(row, metric, results)
-    return max(value, interval.high) if interval else value
+def of_device(device: str, rows: Sequence[Row]) -> str:
+    return f"{device}, simulated" if any(row.simulated for row in rows) else device
 
 
-def _bar(row: Row, metric: str, label: str, results: Results, left: float, width: float, y: Scale, count: int) -> str:
-    value: float | None = getattr(row, metric)
-    centre = round(left + width / 2, 2)
-    if value is None:
-        return _middle("on-bar", centre, y(0) - 5, "–")
-    interval = _interval_of(row, metric, results)
-    told = f"{variant_name(row.variant)}, {label}: {points(value)}"
-    parts = [
-        f'<g class="{class_of(row)}"><title>{escape(told)}</title>',
-        f'<rect class="bar" x="{left + 1:.2f}" y="{y(value)}" width="{width - 2:.2f}" height="{y(0) - y(value):.2f}"/>',
-    ]
-    if interval:
-        parts.append(
-            f'<line class="error" x1="{centre}" x2="{centre}" y1="{y(interval.low)}" y2="{y(interval.high)}"/>'
-        )
-    if count <= 2:
-        above = y(_top_of(row, metric, results)) - 5
-        parts.append(_middle("on-bar", centre, above, points(value)))
-    return "".join(parts) + "</g>"
-
-
-def _x_axis(x: Scale, height: float, label: str, written: Callable[[float], str] = lambda value: f"{value:g}") -> str:
-    base = height - BOTTOM
-    parts = [f'<line class="axis" x1="{x.start}" x2="{x.end}" y1="{base}" y2="{base}"/>']
-    for tick in x.ticks():
-        parts.append(f'<line class="grid" x1="{x(tick)}" x2="{x(tick)}" y1="{TOP}" y2="{base}"/>')
-        parts.append(_middle("tick", x(tick), base + 16, written(tick)))
-    parts.append(_middle("label", (x.start + x.end) / 2, height - 6, label))
-    return "".join(parts)
-
-
-def _y_axis(y: Scale, label: str, written: Callable[[float], str]) -> str:
-    parts = []
-    for tick in y.ticks():
-        parts.append(f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y(tick)}" y2="{y(tick)}"/>')
-        parts.append(f'<text class="tick" x="{LEFT - 6}" y="{y(tick) + 4}" text-anchor="end">{written(tick)}</text>')
-    parts.append(f'<text class="label" x="2" y="12">{escape(label)}</text>')
-    return "".join(parts)
-
-
-def _middle(kind: str, x: float, y: float, text: str) -> str:
-    """Text centred on ``x``."""
-    return f'<text class="{kind}" x="{x:.2f}" y="{y:.2f}" text-anchor="middle">{escape(text)}</text>'
-
-
-def _whole(fraction: float) -> str:
-    """An accuracy on an axis, in points, without digits that all ticks share."""
-    return f"{100 * fraction:.4g}"
-
-
-def _padded(low: float, high: float, start: float, end: float) -> Scale:
-    margin = 0.1 * (high - low) or 0.01
-    return Scale(max(0.0, low - margin), high + margin, start, end)
-
-
-def _svg(name: str, title: str, description: str, height: float, body: Sequence[str]) -> Markup:
-    return Markup(
-        f'<svg class="plot" viewBox="0 0 {WIDTH} {height}" role="img" aria-labelledby="{name}-t {name}-d">'
-        f'<title id="{name}-t">{escape(title)}</title><desc id="{name}-d">{escape(description)}</desc>'
-        f"{''.join(body)}</svg>"
-    )
-
-
-def _circle(x: float, y: float, radius: float) -> str:
-    return f'<circle class="dot" cx="{x}" cy="{y}" r="{radius}"/>'
-
-
-def _square(x: float, y: float, radius: float) -> str:
-    return f'<rect class="dot" x="{x - radius:.2f}" y="{y - radius:.2f}" width="{2 * radius}" height="{2 * radius}"/>'
-
-
-def _triangle(x: float, y: float, radius: float) -> str:
-    return f'<path class="dot" d="M{x},{y - radius:.2f} l{radius},{2 * radius} h{-2 * radius} z"/>'
-
-
-def _diamond(x: float, y: float, radius: float) -> str:
-    return (
-        f'<path class="dot" d="M{x},{y - radius:.2f} l{radius},{radius} l{-radius},{radius} l{-radius},{-radius} z"/>'
-    )
-
-
-def _upturned(x: float, y: float, radius: float) -> str:
-    return f'<path class="dot" d="M{x},{y + radius:.2f} l{radius},{-2 * radius} h{-2 * radius} z"/>'
-
-
-_SHAPES = (_circle, _square, _triangle, _diamond, _upturned)
-
-
-def _shape_of(row: Row, results: Results) -> int:
-    return _models(results).index(row.model) % len(_SHAPES)
-
-
-def _dash_of(row: Row, results: Results) -> str:
-    return DASHES[_models(results).index(row.model) % len(DASHES)]
-
-
-def _timed(results: Results, device: str) -> list[Row]:
-    return [row for row in results.rows if row.device == device and row.latency_ms is not None]
-
-
-def _name_in(rows: Sequence[Row], row: Row) -> str:
-    """The variant, and the model where there are several."""
-    name = variant_name(row.variant)
-    return f"{row.model}, {name}" if len({other.model for other in rows}) > 1 else name
-
-
-def _models(results: Results) -> list[str]:
-    return list(dict.fromkeys(row.model for row in results.rows))
-
-
-def class_of(row: Row) -> str:
-    """The style class that colours a row's marks."""
-    return f"v-{row.variant}" if row.variant in VARIANTS else "v-other"
-
-
-def _curve(row: Row, results: Results) -> list[float]:
-    return results.evidence[row_name(row)].latency_curve_ms
-
-
-def _slug(name: str) -> str:
+def slug(name: str) -> str:
     return "".join(character if character.isalnum() else "-" for character in name)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -25,17 +28,29 @@ RESULTS_FILE = "results.json"
 def report(
     path: Annotated[Path, typer.Argument(metavar="RESULTS", help="A results.json, or the folder of a run.")],
     html: Annotated[Path | None, typer.Option("--html", help="Write the report to this file.")] = None,
+    export: Annotated[
+        Path | None,
+        typer.Option(
+            "--export", help="Write figures (SVG, PNG, PDF), tables (CSV, LaTeX), methods and BibTeX into this folder."
+        ),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print results.json in place of the table.")] = False,
 ) -> None:
     """Show the results of a run again, or write their report."""
     from rich.console import Console
 
+    from edgejoule.options import console_on
+    from edgejoule.progress import bar
+    from edgejoule_analyst import exports
     from edgejoule_analyst.report import render_report
     from edgejoule_analyst.table import WIDTH, render_table
 
     results = read_results(path)
     if html is not None:
-        html.write_text(render_report(results), encoding="utf-8")
+        write_page(html, render_report(results))
+    if export is not None:
+        with _writing(), bar(console_on(sys.stderr), "Writing") as on_progress:
+            exports.export(results, export, lambda done, total: on_progress(done, total, "files"))
     if as_json:
         typer.echo(results.model_dump_json())
         return
@@ -44,6 +59,25 @@ def report(
     console.print(render_table(results.model_dump(mode="json")))
     if html is not None:
         typer.echo(f"Report: {html}")
+    if export is not None:
+        typer.echo(f"Figures, tables, methods and BibTeX: {export}")
+
+
+def write_page(file: Path, text: str) -> None:
+    """
+    Raises:
+        DataError: the file cannot be written.
+    """
+    with _writing():
+        file.write_text(text, encoding="utf-8")
+
+
+@contextmanager
+def _writing() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise DataError(f"{error.filename} cannot be written ({error.strerror}): name another place") from error
 
 
 def read_results(path: Path) -> Results:

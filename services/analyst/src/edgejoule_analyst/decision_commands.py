@@ -14,7 +14,7 @@ import typer
 
 from edgejoule.errors import DataError, SpecError
 from edgejoule.options import Json, StorePlace
-from edgejoule_analyst.commands import read_results
+from edgejoule_analyst.commands import read_results, write_page
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -124,6 +124,7 @@ def compare(
     ] = [],  # noqa: B006
     confidence: Confidence = 0.95,
     store: StorePlace = None,
+    html: Annotated[Path | None, typer.Option("--html", help="Write the comparison as a page to this file.")] = None,
     as_json: Json = False,
 ) -> None:
     """Did a run get worse than another? Row by row, with statistics, and an exit code for CI.
@@ -137,6 +138,10 @@ def compare(
     a, b = read_results(run_a), read_results(run_b)
     pair = _pair_between(a, b, _store_of(run_a, store), _store_of(run_b, store), confidence)
     answer = regression.compare(a, b, gates, confidence, pair)
+    if html is not None:
+        from edgejoule_analyst.comparison_page import render_comparison
+
+        write_page(html, render_comparison(a, b, answer))
     _tell(answer, as_json, decision_tables.comparison_table, decision_tables.comparison_words)
     if answer.answer != "passed":
         raise typer.Exit(NO if answer.answer == "regressed" else OPEN)

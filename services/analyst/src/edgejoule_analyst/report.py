@@ -1,4 +1,8 @@
-"""The report: one HTML file that needs no network and no script, made from results.json alone."""
+"""The report: one HTML file that needs no network, and says everything without a script, made from results.json alone.
+
+A script makes it livelier: charts that answer to a pointer, a matrix to sort and to filter. The page forbids itself
+to load anything from anywhere.
+"""
 
 from __future__ import annotations
 
@@ -6,10 +10,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
 
 from edgejoule.records import Evidence, Results, Row
-from edgejoule_analyst import charts, headline, paper_tables, plausibility, words
+from edgejoule_analyst import charts, headline, methods, page, paper_tables, plausibility, words
+from edgejoule_analyst.exports import rows_table
 
 HASH_DIGITS = 12
 
@@ -26,36 +31,28 @@ class Gap:
 
 def render_report(results: Results) -> str:
     """The whole page. Equal results give equal bytes."""
-    environment = Environment(
-        loader=PackageLoader("edgejoule_analyst"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {
-        "points": words.points,
-        "signed_points": words.signed_points,
-        "factor": words.factor,
-        "variant": words.variant_name,
-        "row_name": words.row_name,
-        "field_name": words.field_name,
-        "level": words.level,
-        "interval": words.interval,
-        "facts": facts,
-        "plain": _plain,
-    }
     gaps = find_gaps(results)
-    return environment.get_template("report.html.j2").render(
+    return page.render(
+        "report.html.j2",
+        name=results.run,
+        figures=charts.all_charts(results),
+        csv_table=rows_table(results),
+        filters=FILTERS,
         results=results,
         comparisons=headline.comparisons(results),
         as_cards=headline.AS_CARDS,
         gaps=gaps,
         gap_of={(row, field): gap.number for gap in gaps for row in gap.rows for field in gap.fields},
         endings=headline.shared_endings(results.rows),
-        charts=charts,
-        devices=_with_both(results.rows),
-        scored=_scored(results.rows),
+        methods=methods.methods(results),
+        bibtex=methods.bibtex(results),
+        class_of=class_of,
+        interval_bar=interval_bar,
+        choices={
+            name: list(dict.fromkeys(getattr(row, name) for row in results.rows))
+            for name in ("device", "variant", "status")
+        },
+        scored=[row for row in results.rows if row.ap is not None],
         environments=_environments(results),
         protocol=results.spec.get("protocol", {}),
         flags=headline.shared_flags(results.rows),
@@ -86,14 +83,21 @@ def _absences(rows: list[Row]) -> Iterator[tuple[Row, str, str]]:
             yield from ((row, field, row.absent[field]) for field in fields)
 
 
-def _with_both(rows: list[Row]) -> list[str]:
-    """Devices with at least one row that has accuracy and latency."""
-    return list(dict.fromkeys(row.device for row in rows if row.ap is not None and row.latency_ms is not None))
+def class_of(row: Row) -> str:
+    """The style class that colours a row's chip."""
+    return f"v-{row.variant}" if row.variant in words.VARIANTS else "v-other"
 
 
-def _scored(rows: list[Row]) -> list[tuple[str, str]]:
-    """(model, device) of every scored row, once each."""
-    return list(dict.fromkeys((row.model, row.device) for row in rows if row.ap is not None))
+def interval_bar(low: float, value: float, high: float) -> Markup:
+    """A small difference with its interval around zero, for a tile; the words beside it say the same."""
+    reach = 1.1 * max(abs(low), abs(high), 1e-4)
+    left, middle, right = (round(80 + 78 * end / reach, 2) for end in (low, value, high))
+    return Markup(
+        '<svg class="spark" viewBox="0 0 160 18" aria-hidden="true">'
+        f'<line class="zero" x1="80" x2="80" y1="1" y2="17"/>'
+        f'<line class="whisker" x1="{left}" x2="{right}" y1="9" y2="9"/>'
+        f'<rect class="dot" x="{middle - 4:.2f}" y="5" width="8" height="8"/></svg>'
+    )
 
 
 def _checks(results: Results) -> list[tuple[str, str, dict[str, int]]]:
@@ -134,3 +138,17 @@ def _plain(value: Any) -> str:
     if isinstance(value, list):
         return ", ".join(_plain(part) for part in value) or "none"
     return str(value)
+
+
+FILTERS = {
+    "points": words.points,
+    "signed_points": words.signed_points,
+    "factor": words.factor,
+    "variant": words.variant_name,
+    "row_name": words.row_name,
+    "field_name": words.field_name,
+    "level": words.level,
+    "interval": words.interval,
+    "facts": facts,
+    "plain": _plain,
+}

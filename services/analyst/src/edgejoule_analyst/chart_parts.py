@@ -1,0 +1,143 @@
+"""What the charts are put together from: axes, marks, colours, legends that answer to a click, tooltips."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from edgejoule.records import Row
+from edgejoule_analyst.words import VARIANTS
+
+SCHEMA = "https://vega.github.io/schema/vega-lite/v6.json"
+WIDTH = 440
+"""Of the plot area in a file; a page gives each the room it has. CSS pixels."""
+HEIGHT = 210
+STEP = 19
+"""Height of one row of a chart of bars."""
+
+Spec = dict[str, Any]
+
+
+def spec(rows: Iterable[Row], values: list[dict[str, Any]], layers: list[Spec], rows_high: bool = False) -> Spec:
+    """The whole specification; what must be told wherever the picture goes stands above it."""
+    rows = list(rows)
+    marks = ["SIMULATED"] if any(row.simulated for row in rows) else []
+    marks += ["NOT COMPARABLE: protocol quick"] if any(not row.comparable for row in rows) else []
+    whole: Spec = {"$schema": SCHEMA, "width": WIDTH, "height": {"step": STEP} if rows_high else HEIGHT}
+    whole["autosize"] = {"type": "fit-x", "contains": "padding"}
+    if marks:
+        whole["title"] = {"text": " · ".join(marks), "anchor": "start", "fontSize": 11, "offset": 6}
+    return whole | {"data": {"values": rounded(values)}, "layer": layers}
+
+
+def named(row: Row) -> dict[str, Any]:
+    return {"row": f"{row.model} {row.variant}", "model": row.model, "variant": row.variant}
+
+
+def rounded(values: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """To six digits: a page with hundreds of rows is the smaller for it, and nobody sees a seventh."""
+    return [
+        {name: float(f"{value:.6g}") if isinstance(value, float) else value for name, value in record.items()}
+        for record in values
+    ]
+
+
+def layer(
+    kind: str,
+    encoding: Spec,
+    *,
+    values: list[dict[str, Any]] | None = None,
+    params: list[Spec] | None = None,
+    **options: Any,
+) -> Spec:
+    """One mark; ``values`` where they are not those of the whole chart."""
+    made: Spec = {"mark": {"type": kind, **options}, "encoding": encoding}
+    if params:
+        made["params"] = params
+    return made if values is None else {"data": {"values": rounded(values)}, **made}
+
+
+def between(axis: str, low: str, high: str) -> Spec:
+    """Both ends of a rule along an axis."""
+    return {axis: {"field": low, "type": "quantitative"}, f"{axis}2": {"field": high}}
+
+
+def quantitative(field: str, title: str, zero: bool = True) -> Spec:
+    return {
+        "field": field,
+        "type": "quantitative",
+        "title": title,
+        "scale": {"zero": zero, **({} if zero else {"padding": 12})},
+    }
+
+
+def nominal(field: str, **more: Any) -> Spec:
+    """A field of names, in the order in which they come."""
+    return {"field": field, "type": "nominal", "title": None, "sort": None, **more}
+
+
+def row_axis() -> Spec:
+    return nominal("row", axis={"labelLimit": 200})
+
+
+def tooltip(fields: Sequence[tuple[str, str, str | None]]) -> list[Spec]:
+    told: list[Spec] = [{"field": "row", "title": "row", "type": "nominal"}]
+    for field, title, form in fields:
+        told.append(
+            {"field": field, "title": title, "type": "nominal" if form is None else "quantitative"}
+            | ({"format": form} if form else {})
+        )
+    return told
+
+
+def shown(values: Sequence[dict[str, Any]]) -> list[str]:
+    """Variants that are there, in their usual order."""
+    there = {value["variant"] for value in values}
+    return [variant for variant in domain(values) if variant in there]
+
+
+def domain(values: Sequence[dict[str, Any]]) -> list[str]:
+    """All variants that have a colour, and behind them what else is there: a variant keeps its colour everywhere."""
+    return list(dict.fromkeys([*VARIANTS, *(value["variant"] for value in values)]))
+
+
+def colour(values: Sequence[dict[str, Any]]) -> Spec:
+    legend = {"title": None, "values": shown(values), "symbolType": "square", "symbolOpacity": 1}
+    return {"field": "variant", "type": "nominal", "scale": {"domain": domain(values)}, "legend": legend}
+
+
+def model_legend(values: Sequence[dict[str, Any]]) -> Spec | None:
+    """None where one model needs no telling."""
+    return {"title": None} if len({value["model"] for value in values}) > 1 else None
+
+
+def legend() -> Spec:
+    """A click on a legend's entry leaves the others pale."""
+    return {"name": "pick", "select": {"type": "point", "fields": ["variant"]}, "bind": "legend"}
+
+
+def picked() -> Spec:
+    return {"condition": {"param": "pick", "value": 1}, "value": 0.12}
+
+
+def zoomable() -> Spec:
+    return {"name": "zoom", "select": "interval", "bind": "scales"}
+
+
+def dots(x: Spec, y: Spec, values: list[dict[str, Any]], told: Sequence[tuple[str, str, str | None]]) -> Spec:
+    """A mark for each row, which can be zoomed into."""
+    shape = {"field": "model", "type": "nominal", "sort": None, "legend": model_legend(values)}
+    encoding = {"x": x, "y": y, "color": colour(values), "shape": shape, "opacity": picked(), "tooltip": tooltip(told)}
+    return layer("point", encoding, params=[legend(), zoomable()], filled=True, size=95)
+
+
+def bars(x: Spec, values: list[dict[str, Any]], told: Sequence[tuple[str, str, str | None]]) -> Spec:
+    """A bar for each row."""
+    encoding = {"x": x, "y": row_axis(), "color": colour(values), "opacity": picked(), "tooltip": tooltip(told)}
+    return layer("bar", encoding, params=[legend()])
+
+
+def rule_at(value: float, axis: str = "x") -> Spec:
+    """A dashed line at a value that means something."""
+    encoding = {axis: {"field": "at", "type": "quantitative"}}
+    return layer("rule", encoding, values=[{"at": value}], strokeDash=[4, 3], color="gray")

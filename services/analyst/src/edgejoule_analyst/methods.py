@@ -1,0 +1,129 @@
+"""What a paper that quotes a run should say of how it was measured, and how it cites it: written from the record."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+
+from edgejoule.records import Evidence, Results
+from edgejoule_analyst.words import level, variant_name
+
+
+def methods(results: Results) -> str:
+    """A paragraph of methods; what the record does not hold is not said."""
+    return " ".join(sentence for sentence in _sentences(results) if sentence)
+
+
+def bibtex(results: Results) -> str:
+    """Entries for the run, by the hash of its results, and for the program."""
+    sha256 = hashlib.sha256(results.model_dump_json().encode()).hexdigest()
+    year = min(started[:4] for started in _starts(results)) if _starts(results) else None
+    simulated = " Some figures are simulated." if any(row.simulated for row in results.rows) else ""
+    return "\n".join(
+        [
+            f"@misc{{edgejoule-{results.run},",
+            f"  title        = {{{{Object detectors on edge devices: the run {results.run}}}}},",
+            *([f"  year         = {{{year}}},"] if year else []),
+            f"  howpublished = {{Measured with Edgejoule {results.edgejoule_version}}},",
+            f"  note         = {{SHA-256 of its results: {sha256}.{simulated}}}",
+            "}",
+            "",
+            "@software{edgejoule,",
+            "  title   = {{Edgejoule}: which detector, at which precision, on which board},",
+            f"  version = {{{results.edgejoule_version}}}",
+            "}",
+            "",
+        ]
+    )
+
+
+def _sentences(results: Results) -> Iterator[str]:
+    rows = results.rows
+    models = list(dict.fromkeys(row.model for row in rows))
+    variants = list(dict.fromkeys(row.variant for row in rows))
+    devices = list(dict.fromkeys(row.device for row in rows))
+    yield (
+        f"We compared {_listed(models)} as {_listed([variant_name(variant) for variant in variants])} on"
+        f" {_listed(devices)} with Edgejoule {results.edgejoule_version}."
+    )
+    if simulated := [device for device in devices if any(row.simulated for row in rows if row.device == device)]:
+        yield f"Figures of {_listed(simulated)} are simulated: they come from no real device."
+    for device in devices:
+        of_device = [results.evidence[name] for name in results.evidence if name.endswith(f"/{device}")]
+        timed = next((evidence for evidence in of_device if evidence.trial_means_ms), None)
+        yield _device(device, timed) if timed else ""
+    yield _accuracy(results)
+    yield _timing(results)
+    yield _energy(results)
+    unmeasured = [row for row in rows if row.status != "ok"]
+    if unmeasured:
+        yield f"{len(unmeasured)} of {len(rows)} combinations have no result; each row says why."
+    if any(not row.comparable for row in rows):
+        yield "The protocol was one for looking, not for comparing: these figures should not be quoted."
+
+
+def _device(device: str, evidence: Evidence) -> str:
+    environment, hardware = evidence.environment, evidence.hardware
+    facts = [
+        str(environment[name])
+        for name in ("board", "processor", "l4t", "power_mode")
+        if isinstance(environment.get(name), str)
+    ]
+    if hardware and hardware.processor not in facts:
+        facts.append(hardware.processor)
+    runtimes = f"{hardware.runtime} {hardware.runtime_version}" if hardware else "an unknown runtime"
+    threads = f", {evidence.threads} thread{'s' if evidence.threads != 1 else ''}" if evidence.threads else ""
+    return f"{device} is {', '.join(facts) or 'not described'}; inference by {runtimes}{threads}."
+
+
+def _accuracy(results: Results) -> str:
+    scored = next((e for e in results.evidence.values() if e.images is not None), None)
+    if scored is None:
+        return ""
+    text = (
+        f"Accuracy is COCO's AP over {scored.images} images, scored by {scored.scorer} from detections with a score of"
+        f" {scored.score_floor:g} or more."
+    )
+    if results.differences:
+        first = results.differences[0]
+        text += (
+            f" Differences in AP have {level(first.level)} percentile intervals of a paired bootstrap over the images"
+            f" with {first.resamples} resamples; they are not corrected for the number of comparisons."
+        )
+    return text
+
+
+def _timing(results: Results) -> str:
+    timed = next((e for e in results.evidence.values() if e.trial_means_ms), None)
+    if timed is None:
+        return ""
+    counts = sorted({len(e.trial_means_ms) for e in results.evidence.values() if e.trial_means_ms})
+    trials = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
+    return (
+        f"Latency is the wall-clock time of single inferences at batch 1, from image to boxes and scores, before"
+        f" suppression: {trials} trial{'s' if counts[-1] > 1 else ''}, each a process of its own, of {timed.iterations}"
+        f" timed inferences after {timed.warmup_iterations} for warm-up."
+    )
+
+
+def _energy(results: Results) -> str:
+    with_energy = [row for row in results.rows if row.energy_mj is not None]
+    if not with_energy:
+        return "Energy was not measured."
+    sources = {e.power_of for e in results.evidence.values() if e.power_of and e.trial_energies_mj}
+    return (
+        f"Energy per inference is the integral of power over the window divided by its inferences"
+        f" ({'; '.join(sorted(sources))}), idling included unless said otherwise."
+    )
+
+
+def _starts(results: Results) -> list[str]:
+    return [started for evidence in results.evidence.values() for started in evidence.started_at]
+
+
+def _listed(names: list[str]) -> str:
+    """
+    >>> _listed(["a"]), _listed(["a", "b"]), _listed(["a", "b", "c"])
+    ('a', 'a and b', 'a, b and c')
+    """
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
