@@ -302,8 +302,7 @@ def _map_per_joule(results: Results, device: str, rows: Sequence[Row]) -> Chart 
     return Chart(
         f"map-per-joule-{slug(device)}",
         f"Accuracy per energy, {of_device(device, rows)}",
-        "AP50 in percent over the energy of one inference in joules. Lines: 95 % interval, where two trials or more tell"
-        " it.",
+        "AP50 in percent over the energy of one inference in joules. Lines: 95 % interval, from the trials.",
         "; ".join(f"{value['row']} {value['per_joule']:.0f}" for value in values) + ".",
         parts.spec(rows, values, layers, rows_high=True),
         paper=10,
