@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 import pytest
@@ -131,3 +132,19 @@ def test_recommendation_in_words_names_best_runner_up_and_what_blocks(runs) -> N
 def test_wrong_question_is_answered_by_one_sentence(runs, words: list[str], said: str) -> None:
     with pytest.raises(EdgejouleError, match=said):
         call(recommend_app, runs["was"], *words)
+
+
+def test_comparison_is_written_as_a_page_with_every_change(runs, tmp_path) -> None:
+    page = tmp_path / "change.html"
+    code, answer = call(compare_app, runs["was"], runs["worse"], "--fail-on=ap50", "--html", page)
+    text = page.read_text(encoding="utf-8")
+    assert code == 3
+    assert "Regressed." in text
+    for one in answer["changes"]:
+        assert f'data-row="{one["cell"]}" data-verdict="{one["verdict"]}"' in text
+    (lost,) = [one for one in answer["changes"] if "/int8-ptq/" in one["cell"] and one["metric"] == "ap50"]
+    assert f"{100 * lost['change']:+.2f}".replace("-", "−") in text
+    figures = re.findall(r'<figure data-chart="([\w-]+)"', text)
+    assert figures == ["moves-host", "accuracy-changes", "other-changes"]
+    with pytest.raises(EdgejouleError, match="cannot be written .*: name another place"):
+        call(compare_app, runs["was"], runs["worse"], "--html", tmp_path / "nowhere" / "change.html")
