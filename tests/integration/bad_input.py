@@ -603,6 +603,64 @@ def _(w: Workspace) -> list[str]:
     return ["report", "results.json"]
 
 
+EMPTY_RESULTS: dict[str, Any] = {
+    "format": 1,
+    "run": "mine",
+    "edgejoule_version": "0.1.0",
+    "spec": {},
+    "rows": [],
+    "differences": [],
+    "evidence": {},
+    "data": {},
+    "notes": [],
+}
+
+
+def _with_results(w: Workspace) -> None:
+    w.path("results.json").write_text(json.dumps(EMPTY_RESULTS))
+
+
+@case("Results", "a report into a folder that is not there", r"nowhere/report\.html cannot be written")
+def _(w: Workspace) -> list[str]:
+    _with_results(w)
+    return ["report", "results.json", "--html", "nowhere/report.html"]
+
+
+@case("Results", "an export into a file", r"results\.json.* cannot be written")
+def _(w: Workspace) -> list[str]:
+    _with_results(w)
+    return ["report", "results.json", "--export", "results.json"]
+
+
+@case("Decisions", "a run that is not there", r"there is no .*elsewhere")
+def _(w: Workspace) -> list[str]:
+    return ["recommend", "elsewhere"]
+
+
+@case("Decisions", "a limit of AP in points", r"--min-ap50|limit of ap50")
+def _(w: Workspace) -> list[str]:
+    _with_results(w)
+    return ["recommend", "results.json", "--min-ap50", "40"]
+
+
+@case("Decisions", "a run without rows", r"no row to choose from")
+def _(w: Workspace) -> list[str]:
+    _with_results(w)
+    return ["recommend", "results.json"]
+
+
+@case("Decisions", "a gate on no metric", r"--fail-on speed")
+def _(w: Workspace) -> list[str]:
+    _with_results(w)
+    return ["compare", "results.json", "results.json", "--fail-on", "speed:5%"]
+
+
+@case("Decisions", "a confidence of 95", r"--confidence 95")
+def _(w: Workspace) -> list[str]:
+    _with_results(w)
+    return ["compare", "results.json", "results.json", "--confidence", "95"]
+
+
 # --- the page ------------------------------------------------------------------------------------
 
 
