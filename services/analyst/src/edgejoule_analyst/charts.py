@@ -333,9 +333,9 @@ def _improvements(results: Results, device: str, rows: Sequence[Row]) -> Chart |
 
 
 def _radar(results: Results, device: str, rows: Sequence[Row]) -> Chart | None:
-    shown = [row for row in rows if row.status == "ok"]
-    if len(shown) > FEW:
-        shown = [row for row in shown if row.pareto][:FEW]
+    candidates = [row for row in rows if row.status == "ok"]
+    on_front = [row for row in candidates if row.pareto]
+    shown = candidates if len(candidates) <= FEW else on_front[:FEW]
     metrics, known = _common(results, shown)
     if len(shown) < 2 or len(metrics) < 3:
         return None
@@ -384,7 +384,7 @@ def _radar(results: Results, device: str, rows: Sequence[Row]) -> Chart | None:
         f"radar-{slug(device)}",
         f"Overall, {of_device(device, rows)}",
         "Each figure as a share of the best that was measured: further out is better. Areas mean nothing, since they"
-        " hang on the order of the axes." + (" Only rows on the Pareto front." if len(rows) > FEW else ""),
+        " hang on the order of the axes." + (" Only rows on the Pareto front." if len(shown) < len(candidates) else ""),
         "; ".join(said) + ".",
         parts.spec(rows, values, layers) | {"height": WIDTH * 3 // 4},
         paper=11,
