@@ -21,11 +21,11 @@ from edgejoule_analyst.exports import rows_table, to_csv
 from edgejoule_analyst.report import render_report
 from edgejoule_analyst.words import row_name
 
+expect = pytest.importorskip("playwright.sync_api").expect
 CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
 
 pytestmark = [
     pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium; CHROMIUM may name one"),
-    pytest.mark.skipif(importlib.util.find_spec("playwright") is None, reason="there is no playwright"),
     pytest.mark.timeout(240),
 ]
 
@@ -148,7 +148,7 @@ def test_matrix_filters_by_words_and_choices_and_saves_what_is_left(visit, resul
     assert saved == to_csv([head, *(line for line in lines if line[0] in wanted)])
     assert [line["row"] for line in csv.DictReader(io.StringIO(saved))] == wanted
     page.get_by_role("button", name="Clear").click()
-    page.wait_for_function("document.getElementById('count').textContent === '200 rows'")
+    expect(page.locator("#count")).to_have_text("200 rows")
 
 
 def test_figure_under_the_pointer_says_where_it_comes_from(visit, results) -> None:
@@ -161,7 +161,7 @@ def test_figure_under_the_pointer_says_where_it_comes_from(visit, results) -> No
     assert "3 trials" in told
     assert "scored by" not in told
     page.locator("#matrix tbody tr").nth(0).locator("td[data-figure=accuracy]").first.hover()
-    page.wait_for_function("document.getElementById('card').innerText.includes('scored by')")
+    expect(page.locator("#card")).to_contain_text("scored by")
     page.get_by_label(f"Where {row_name(row)} comes from").first.click()
     shown = page.locator("#about-1")
     assert shown.is_visible()
@@ -179,9 +179,7 @@ def test_every_chart_comes_alive_and_nothing_serious_hinders_anyone(visit, resul
     assert figures.count() == len(all_charts(results))
     for number in range(figures.count()):
         figures.nth(number).scroll_into_view_if_needed()
-    page.wait_for_function(
-        "document.querySelectorAll('figure.is-live').length === document.querySelectorAll('figure').length"
-    )
+    expect(page.locator("figure.is-live")).to_have_count(figures.count())
     found = Axe().run(page).response["violations"]
     assert [broken["id"] for broken in found if broken["impact"] in ("serious", "critical")] == []
     page.get_by_role("button", name="Light / dark").click()

@@ -146,5 +146,5 @@ def test_comparison_is_written_as_a_page_with_every_change(runs, tmp_path) -> No
     assert f"{100 * lost['change']:+.2f}".replace("-", "−") in text
     figures = re.findall(r'<figure data-chart="([\w-]+)"', text)
     assert figures == ["moves-host", "accuracy-changes", "other-changes"]
-    with pytest.raises(EdgejouleError, match="cannot be written .*: name another place"):
+    with pytest.raises(EdgejouleError, match=r"cannot be written .*: name another place"):
         call(compare_app, runs["was"], runs["worse"], "--html", tmp_path / "nowhere" / "change.html")

@@ -15,6 +15,8 @@ HEIGHT = 210
 STEP = 19
 """Height of one row of a chart of bars."""
 
+MANY_MODELS = 12
+
 Spec = dict[str, Any]
 
 
@@ -23,7 +25,11 @@ def spec(rows: Iterable[Row], values: list[dict[str, Any]], layers: list[Spec], 
     rows = list(rows)
     marks = ["SIMULATED"] if any(row.simulated for row in rows) else []
     marks += ["NOT COMPARABLE: protocol quick"] if any(not row.comparable for row in rows) else []
-    whole: Spec = {"$schema": SCHEMA, "width": WIDTH, "height": {"step": STEP} if rows_high else HEIGHT}
+    whole: Spec = {
+        "$schema": SCHEMA,
+        "width": WIDTH,
+        "height": STEP * len({value["row"] for value in values}) if rows_high else HEIGHT,
+    }
     whole["autosize"] = {"type": "fit-x", "contains": "padding"}
     if marks:
         whole["title"] = {"text": " · ".join(marks), "anchor": "start", "fontSize": 11, "offset": 6}
@@ -107,8 +113,9 @@ def colour(values: Sequence[dict[str, Any]]) -> Spec:
 
 
 def model_legend(values: Sequence[dict[str, Any]]) -> Spec | None:
-    """None where one model needs no telling."""
-    return {"title": None} if len({value["model"] for value in values}) > 1 else None
+    """None where one model needs no telling, and where so many would fill the chart; the pointer tells those."""
+    models = len({value["model"] for value in values})
+    return {"title": None} if 1 < models <= MANY_MODELS else None
 
 
 def legend() -> Spec:

@@ -515,7 +515,7 @@ def _differences(results: Results) -> Chart | None:
         f"{level(first.level)} intervals, paired bootstrap over {first.images} images, {first.resamples} resamples. An"
         " interval that holds 0 is no evidence of a difference; it is not evidence of none.",
         f"Points with intervals: {said}.",
-        parts.spec(list(rows.values()), values, layers) | {"height": {"step": 13}},
+        parts.spec(list(rows.values()), values, layers) | {"height": 13 * len(values)},
     )
 
 

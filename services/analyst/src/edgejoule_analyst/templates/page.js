@@ -19,7 +19,6 @@ async function show(figure) {
   const place = figure.querySelector(".live");
   spec.width = "container";
   const embedded = await window.vegaEmbed(place, spec, {
-    logLevel: 1, // errors: of what it adapts to the width it need not tell
     ast: true, // so that the page can forbid itself to make code from text
     renderer: "svg",
     config: themes[isDark() ? "dark" : "light"],
