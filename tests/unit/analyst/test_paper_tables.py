@@ -74,13 +74,14 @@ def test_tables_are_empty_where_there_is_nothing(cells, check_cells) -> None:
 
 
 def test_real_time_line_says_who_meets_it(cells, check_cells) -> None:
-    drawn = charts.real_time_line(results_of(check_cells, cells.fp32, replace(cells.int8, latency_ms=40.0)), "host")
-    assert "misses 30" in drawn
-    assert "meets 30" in drawn
+    results = results_of(check_cells, cells.fp32, replace(cells.int8, latency_ms=40.0))
+    (chart,) = (chart for chart in charts.all_charts(results) if chart.paper == 7)
+    assert chart.said == "1 of 2 rows reach 30 FPS; not: nanodet_m/int8-ptq/host."
 
 
 def test_power_against_latency_draws_rows_with_power_only(cells, check_cells) -> None:
     results = results_of(check_cells, replace(cells.fp32, power_w=2.0), cells.int8)
-    assert charts.has_power(results, "host")
-    assert not charts.has_power(results_of(check_cells, cells.int8), "host")
-    assert charts.power_against_latency(results, "host").count("<title>nanodet_m/") == 1
+    (chart,) = (chart for chart in charts.all_charts(results) if chart.paper == 8)
+    assert [value["variant"] for value in chart.spec["data"]["values"]] == ["fp32"]
+    without = charts.all_charts(results_of(check_cells, cells.int8))
+    assert not [chart for chart in without if chart.paper == 8]

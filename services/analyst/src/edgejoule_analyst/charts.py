@@ -357,21 +357,21 @@ def _radar(results: Results, device: str, rows: Sequence[Row]) -> Chart | None:
             )
     spokes = [_spoke(number, metrics) for number in range(len(metrics))]
     rings = [
-        {"x": x, "y": y, "ring": ring, "order": number}
-        for ring in (0.25, 0.5, 0.75, 1.0)
+        {"x": x, "y": y, "ring": radius, "order": number}
+        for radius in (0.25, 0.5, 0.75, 1.0)
         for number in range(len(metrics) + 1)
-        for x, y in [_on_circle(number, len(metrics), ring)]
+        for x, y in [_on_circle(number, len(metrics), radius)]
     ]
     reach = {"domain": [-1.45, 1.45], "nice": False, "zero": False}
     x, y = ({"field": name, "type": "quantitative", "scale": reach, "axis": None} for name in ("x", "y"))
-    place = {"x": x, "y": y, "order": {"field": "order"}}
+    place: Spec = {"x": x, "y": y, "order": {"field": "order"}}
     of_row = {**place, "color": parts.colour(values), "opacity": parts.picked()}
     dash = parts.nominal("model", legend=parts.model_legend(values))
     told = parts.tooltip([("axis", "figure", None), ("value", "value", None), ("share", "of the best", ".0%")])
-    ring = {**place, "detail": {"field": "ring"}}
+    round_it = {**place, "detail": {"field": "ring"}}
     polygon = {**of_row, "detail": {"field": "row"}, "strokeDash": dash}
     layers = [
-        parts.layer("line", ring, values=rings, color="gray", opacity=0.35, strokeWidth=1),
+        parts.layer("line", round_it, values=rings, color="gray", opacity=0.35, strokeWidth=1),
         parts.layer("text", {"x": x, "y": y, "text": {"field": "axis"}}, values=spokes, fontSize=11),
         parts.layer("line", polygon, params=[parts.legend()], strokeWidth=2),
         parts.layer("point", {**of_row, "tooltip": told}, filled=True, size=45, opacity=1),
@@ -457,8 +457,13 @@ def _characteristics(results: Results) -> Chart | None:
         "legend": {"orient": "top", "symbolFillColor": "gray", "symbolStrokeColor": "gray"},
     }
     told = [("params", "parameters, M", ".2f"), ("gmacs", "GMACs", ".2f"), ("ap", "AP of FP32", ".1f")]
-    place = {"x": x, "y": y}
-    bubble = {**place, "size": size, "color": {**parts.colour(values), "legend": None}, "tooltip": parts.tooltip(told)}
+    place: Spec = {"x": x, "y": y}
+    bubble: Spec = {
+        **place,
+        "size": size,
+        "color": {**parts.colour(values), "legend": None},
+        "tooltip": parts.tooltip(told),
+    }
     layers = [
         parts.layer("point", bubble, filled=True, opacity=0.85),
         parts.layer("text", {**place, "text": {"field": "model"}}, dy=-17),
@@ -487,7 +492,7 @@ def _differences(results: Results) -> Chart | None:
         ends = {"difference": _points(d.difference), "low": _points(d.low), "high": _points(d.high)}
         values.append(parts.named(row) | {"label": label, "metric": d.metric.upper(), "verdict": d.verdict} | ends)
     x = parts.quantitative("difference", "points less  |  points more")
-    place = {
+    place: Spec = {
         "y": parts.nominal("label", axis={"labelLimit": 260}),
         "yOffset": parts.nominal("metric"),
         "color": parts.colour(values),

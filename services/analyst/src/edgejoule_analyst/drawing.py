@@ -71,4 +71,4 @@ def svg(spec: Spec, prefix: str = "") -> str:
 @cache
 def script() -> str:
     """Vega, Vega-Lite and Vega-Embed as one script, which leaves ``window.vegaEmbed`` behind. About 0.9 MB."""
-    return str(vl_convert.javascript_bundle())
+    return str(vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;"))

@@ -6,7 +6,7 @@ to load anything from anywhere.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -140,7 +140,7 @@ def _plain(value: Any) -> str:
     return str(value)
 
 
-FILTERS = {
+FILTERS: dict[str, Callable[..., Any]] = {
     "points": words.points,
     "signed_points": words.signed_points,
     "factor": words.factor,

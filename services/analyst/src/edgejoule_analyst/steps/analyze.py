@@ -22,6 +22,7 @@ QUEUE = "analyze"
 EXCLUSIVE = False
 OUTPUTS = ("results", "report")
 SOURCES = (
+    "edgejoule.decisions",
     "edgejoule_analyst.average_precision",
     "edgejoule_analyst.bootstrap",
     "edgejoule_analyst.chart_parts",
