@@ -349,10 +349,10 @@ def _radar(results: Results, device: str, rows: Sequence[Row]) -> Chart | None:
             name = metrics[number % len(metrics)]
             value = known[row_name(row)][name]
             share = _share_of_best(value, best[name], METRICS[name])
-            x, y = _on_circle(number, len(metrics), share)
+            right, up = _on_circle(number, len(metrics), share)
             values.append(
                 parts.named(row)
-                | {"x": x, "y": y, "order": number, "axis": METRICS[name].title, "share": share}
+                | {"x": right, "y": up, "order": number, "axis": METRICS[name].title, "share": share}
                 | {"value": METRICS[name].show(value)}
             )
     spokes = [_spoke(number, metrics) for number in range(len(metrics))]
