@@ -107,8 +107,9 @@ def domain(values: Sequence[dict[str, Any]]) -> list[str]:
     return list(dict.fromkeys([*VARIANTS, *(value["variant"] for value in values)]))
 
 
-def colour(values: Sequence[dict[str, Any]]) -> Spec:
-    legend = {"title": None, "values": shown(values), "symbolType": "square", "symbolOpacity": 1}
+def colour(values: Sequence[dict[str, Any]], symbol: str = "square") -> Spec:
+    """Of the variant; ``symbol`` is its mark in the legend, ``stroke`` where lines are told apart."""
+    legend = {"title": None, "values": shown(values), "symbolType": symbol, "symbolOpacity": 1}
     return {"field": "variant", "type": "nominal", "scale": {"domain": domain(values)}, "legend": legend}
 
 

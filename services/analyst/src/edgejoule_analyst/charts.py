@@ -113,7 +113,7 @@ def _accuracy(results: Results, device: str, rows: Sequence[Row]) -> Chart | Non
     if not values:
         return None
     place = {
-        "x": parts.nominal("model", axis={"labelAngle": 0, "labelLimit": 112}),
+        "x": parts.nominal("model", axis={"labelAngle": -18, "labelLimit": 140}),
         "xOffset": parts.nominal("variant", scale={"domain": parts.shown(values)}),
         "opacity": parts.picked(),
     }
@@ -202,7 +202,7 @@ def _distribution(results: Results, device: str, rows: Sequence[Row]) -> Chart |
     encoding = {
         "x": x,
         "y": y,
-        "color": parts.colour(values),
+        "color": parts.colour(values, "stroke"),
         "strokeDash": parts.nominal("model", legend=parts.model_legend(values)),
         "opacity": parts.picked(),
         "detail": {"field": "row"},
@@ -454,7 +454,7 @@ def _characteristics(results: Results) -> Chart | None:
         "type": "quantitative",
         "title": "parameters, millions",
         "scale": {"range": [60, 700], "zero": True},
-        "legend": {"orient": "top", "symbolFillColor": "gray", "symbolStrokeColor": "gray"},
+        "legend": {"tickCount": 3, "symbolFillColor": "gray", "symbolStrokeColor": "gray"},
     }
     told = [("params", "parameters, M", ".2f"), ("gmacs", "GMACs", ".2f"), ("ap", "AP of FP32", ".1f")]
     place: Spec = {"x": x, "y": y}

@@ -35,7 +35,11 @@ def theme(dark: bool, font: str = FONT) -> dict[str, Any]:
         | {"titleFontWeight": "normal", "labelFontSize": 11, "titleFontSize": 12},
         "legend": {"labelColor": ink, "titleColor": soft, "titleFontWeight": "normal", "labelFontSize": 12}
         | {"orient": "top", "columns": 3, "labelLimit": 220}
-        | {"symbolBaseFillColor": ink, "symbolBaseStrokeColor": ink, "symbolDashOffset": 0},
+        | {
+            "symbolBaseFillColor": ink,
+            "symbolBaseStrokeColor": ink,
+            "layout": {"top": {"direction": "vertical", "anchor": "start", "margin": 2}},
+        },
         "title": {"color": soft},
         "text": {"color": ink},
         "rule": {"color": ink},
