@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +71,8 @@ class _Builder:
             self.measure_last(cells)
         else:
             self.finish_rows_early(cells)
+        for cell in cells:
+            self.repeat(cell)
         self.analyze(cells, written)
         return Plan(self.steps, tuple(cells))
 
@@ -117,16 +120,35 @@ class _Builder:
         """Only the evaluation set is read in parallel."""
         return self.spec.data.shards if role == "evaluation" else 1
 
-    def images(self, role: Role, name: str = "images") -> dict[str, Ref]:
-        """Inputs ``<name>-000``...: the image shards of a role."""
-        return {
-            f"{name}-{shard:03d}": Ref("import-data", f"{role}-images-{shard:03d}")
-            for shard in range(self.shards(role))
+    def draw_again(self, seed: int | None) -> str:
+        """The step that draws the images to calibrate on: by another seed, from what no other set has."""
+        if seed is None:
+            return "import-data"
+        sets = self.spec.data.sets
+        name, source = sets["calibration"].source, self.spec.data.sources[sets["calibration"].source]
+        parameters = {
+            "sets": {"calibration": {"source": name, "count": self.spec.set_size("calibration")}},
+            "shards": {"calibration": 1},
+            "seed": seed,
+            "skip_bad": self.spec.data.skip_bad,
         }
+        inputs: dict[str, Ref | Source] = {
+            f"annotations.{name}": self.source_of(source.annotations),
+            f"images.{name}": self.source_of(source.images),
+            "apart": Ref("import-data", "record"),
+            **{f"apart-{role}": Ref("import-data", role) for role in sets if role != "calibration"},
+        }
+        step = f"import-data/seed-{seed}"
+        self.add(step, "import-data", parameters, inputs)
+        return step
 
-    def role(self, role: Role) -> dict[str, Ref]:
-        """Inputs ``<role>`` and ``<role>-images-000``...: annotations and images of a role."""
-        return {role: Ref("import-data", role), **self.images(role, f"{role}-images")}
+    def images(self, role: Role, name: str = "images", step: str = "import-data") -> dict[str, Ref]:
+        """Inputs ``<name>-000``...: the image shards of a role."""
+        return {f"{name}-{shard:03d}": Ref(step, f"{role}-images-{shard:03d}") for shard in range(self.shards(role))}
+
+    def role(self, role: Role, step: str = "import-data") -> dict[str, Ref]:
+        """Inputs ``<role>`` and ``<role>-images-000``...: annotations and images of a role, as ``step`` drew it."""
+        return {role: Ref(step, role), **self.images(role, f"{role}-images", step)}
 
     # --- per model ---
 
@@ -143,9 +165,9 @@ class _Builder:
             training = {"detector": model.detector, "input": size, **self.training(model.train)}
             self.add(f"train/{model.name}", "train", training, {**start, **self.role("train")})
 
-    def training(self, how: Train | Qat) -> dict[str, Any]:
-        """The parameters by which both kinds of training are carried out."""
-        recipe = {**how.recipe(), "seed": self.spec.random_seed}
+    def training(self, how: Train | Qat, seed: int | None = None) -> dict[str, Any]:
+        """The parameters by which both kinds of training are carried out; by the run's seed where none is given."""
+        recipe = {**how.recipe(), "seed": self.spec.random_seed if seed is None else seed}
         return {"recipe": recipe, "compute": how.compute(), "threads": how.threads}
 
     def make_onnx(self, cell: Cell) -> None:
@@ -155,13 +177,14 @@ class _Builder:
         if maker == "export":
             self.add(f"export/{model}", "export", {}, weights)
             return
+        calibration = self.role("calibration", self.draw_again(cell.seed))
         choice = self.spec.quantization.model_dump(mode="json")
-        self.add(f"ptq/{model}", "ptq", choice, {**weights, **self.role("calibration"), **self.role("tuning")})
+        self.add(f"ptq/{cell.graph}", "ptq", choice, {**weights, **calibration, **self.role("tuning")})
         if maker == "ptq":
             return
-        start = {**weights, "ptq": Ref(f"ptq/{model}", "record"), "rounded": Ref(f"ptq/{model}", "weights")}
+        start = {**weights, "ptq": Ref(f"ptq/{cell.graph}", "record"), "rounded": Ref(f"ptq/{cell.graph}", "weights")}
         sets = {**self.role("train"), **self.role("tuning")}
-        self.add(f"qat/{model}", "qat", self.training(self.spec.qat), {**start, **sets})
+        self.add(f"qat/{cell.graph}", "qat", self.training(self.spec.qat, cell.seed), {**start, **sets})
         if maker == "export-qat":
             self.add(f"export-qat/{model}", "export", {}, {"weights": Ref(f"qat/{model}", "weights")})
 
@@ -187,7 +210,7 @@ class _Builder:
         return Cell(model.name, model.detector, weights, variant, device, steps)
 
     def onnx_of(self, cell: Cell) -> Ref:
-        return Ref(f"{VARIANTS[cell.variant][2]}/{cell.model}", "onnx")
+        return Ref(f"{VARIANTS[cell.variant][2]}/{cell.graph}", "onnx")
 
     def engine_of(self, cell: Cell) -> dict[str, Ref]:
         return {
@@ -258,6 +281,38 @@ class _Builder:
             inputs.update(self.predictions(reference, "detections", "reference", tolerant=True))
         self.add(f"score/{cell.name}", "score", parameters, inputs)
 
+    # --- INT8 by other seeds ---
+
+    def repeat(self, cell: Cell) -> None:
+        """A row's INT8 made anew and scored; not timed, since scales and weights do not change what is computed."""
+        for again in self.repeats_of(cell):
+            self.build(again)
+            self.predict(again)
+            self.score(again)
+
+    def repeats_of(self, cell: Cell) -> list[Cell]:
+        """A row by each further seed; none where there are none to make."""
+        if self.why_no_repeats(cell):
+            return []
+        return [replace(cell, steps=(), seed=seed) for seed in self.spec.seeds(self.times(cell))[1:]]
+
+    def times(self, cell: Cell) -> int:
+        """By how many seeds the spec asks to make a row, the run's own among them."""
+        repeats = self.spec.repeats
+        return {"int8-ptq": repeats.calibration, "int8-qat": repeats.qat}.get(cell.variant, 1)
+
+    def why_no_repeats(self, cell: Cell) -> str | None:
+        """Why a row is not made anew; None where it is: on one device, since its graphs are the same on all."""
+        if VARIANTS[cell.variant][1] != "int8":
+            return "only INT8 is made anew by other seeds"
+        if self.times(cell) == 1:
+            what = "calibrate" if cell.variant == "int8-ptq" else "train"
+            return f"the spec does not ask to {what} anew by other seeds (repeats)"
+        able = [name for name, device in self.devices.items() if (device.precisions or {}).get("fast_int8") is not False]
+        if not able:
+            return "no device of the spec runs INT8"
+        return None if cell.device == able[0] else f"what is made anew by other seeds is scored on {able[0]} alone"
+
     # --- the answer ---
 
     def analyze(self, cells: Sequence[Cell], written: Mapping[str, Any]) -> None:
@@ -281,6 +336,8 @@ class _Builder:
                 step = f"benchmark/{cell.name}/{trial}"
                 inputs[f"benchmark-{index}-{trial}"] = Ref(step, "record", tolerant=True)
                 inputs[f"samples-{index}-{trial}"] = Ref(step, "samples", tolerant=True)
+            for again in self.repeats_of(cell):
+                inputs[f"repeat-{index}-{again.seed}"] = Ref(f"score/{again.name}", "record", tolerant=True)
         parameters = {
             "cells": [
                 {
@@ -293,6 +350,8 @@ class _Builder:
                     "device": cell.device,
                     "protocol": self.spec.protocol.name,
                     "comparable": self.spec.protocol.comparable,
+                    "repeats": [again.seed for again in self.repeats_of(cell)],
+                    "why_no_repeats": self.why_no_repeats(cell),
                     **({"simulated": True} if self.devices[cell.device].hardware.get("simulated") else {}),
                 }
                 for cell in cells

@@ -74,7 +74,11 @@ class Step:
 
 @dataclass(frozen=True)
 class Cell:
-    """One row to come: detector x weights x precision x device, and the steps that decide it."""
+    """One row to come: detector x weights x precision x device, and the steps that decide it.
+
+    Attributes:
+        seed: None for a row. Else this is no row but its INT8 made anew by that seed, to be scored beside it.
+    """
 
     model: str
     detector: str
@@ -82,10 +86,24 @@ class Cell:
     variant: str
     device: str
     steps: tuple[str, ...]
+    seed: int | None = None
 
     @property
     def name(self) -> str:
-        return f"{self.model}/{self.variant}/{self.device}"
+        """
+        >>> Cell("m", "m", "base", "int8-ptq", "host", (), seed=43).name
+        'm/int8-ptq/host/seed-43'
+        """
+        return f"{self.model}/{self.variant}/{self.device}{self._by_seed}"
+
+    @property
+    def graph(self) -> str:
+        """What the steps that make its graph are called after their kind."""
+        return f"{self.model}{self._by_seed}"
+
+    @property
+    def _by_seed(self) -> str:
+        return "" if self.seed is None else f"/seed-{self.seed}"
 
     @property
     def board(self) -> str:

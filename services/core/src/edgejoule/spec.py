@@ -99,7 +99,9 @@ FolderInput = Annotated[Path, BeforeValidator(_existing_folder)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
 Count = Annotated[int, Field(ge=1, strict=True)]
 Threads = Annotated[int, Field(ge=1, le=1024, strict=True)]
-Seed = Annotated[int, Field(ge=0, le=2**32 - 1, strict=True)]
+SEEDS = 2**32
+Seed = Annotated[int, Field(ge=0, le=SEEDS - 1, strict=True)]
+Times = Annotated[int, Field(ge=1, le=100, strict=True)]
 
 
 class Section(BaseModel):
@@ -307,6 +309,18 @@ class Quantization(Section):
     threads: Threads = Field(default=2, description="CPU threads of the quantizer; part of the result's key")
 
 
+class Repeats(Section):
+    """INT8 made anew by other seeds, to tell what a difference in accuracy owes to chance; 1 does nothing again.
+
+    Images to calibrate on are drawn anew from those of their source that no other set has.
+    """
+
+    calibration: Times = Field(default=1, description="calibrations of each model in all, the row's own among them")
+    qat: Times = Field(
+        default=1, description="trainings of int8-qat in all, each from the calibration by its seed: as many at most"
+    )
+
+
 def _protocol_schema() -> dict[str, Any]:
     """What a spec's author may write for the protocol: a preset's name, or a mapping."""
     values = Protocol.model_json_schema()["properties"]
@@ -331,6 +345,9 @@ class Spec(Section):
     )
     quantization: Quantization = Field(default=Quantization(), description="how INT8 is made")
     qat: Qat = Field(default=Qat(), description="how weights are trained for the precisions that end in -qat")
+    repeats: Repeats = Field(
+        default=Repeats(), description="INT8 made anew by other seeds; what is made so is scored, and not timed"
+    )
     scorer: Scorer = Field("hotcoco", description="which program computes AP; pycocotools is the slow reference")
     seed: Seed | None = Field(None, description="of every random choice; the protocol's where not given")
     threads: Threads = Field(1, description="CPU threads of inference")
@@ -373,6 +390,10 @@ class Spec(Section):
     def random_seed(self) -> int:
         """The seed of every random choice of the run."""
         return self.protocol.seed if self.seed is None else self.seed
+
+    def seeds(self, times: int) -> list[int]:
+        """The seeds of as many repeats, the run's own first."""
+        return [(self.random_seed + number) % SEEDS for number in range(times)]
 
     def set_size(self, role: Role) -> int | None:
         """How many images of ``role`` are drawn; ``None``: all that is left of its source."""
@@ -507,6 +528,7 @@ def _contradictions(spec: Spec, devices: Sequence[str]) -> Iterator[tuple[Locati
     ):
         if asking and role not in sets:
             yield ("data", "sets"), f"precision {asking[0]} needs a {role} set, to {use}"
+    yield from _of_repeats(spec)
     detectors = [entry.name for entry in entry_points(group="edgejoule.detectors")]
     for index, model in enumerate(spec.models):
         here = ("models", index)
@@ -516,6 +538,29 @@ def _contradictions(spec: Spec, devices: Sequence[str]) -> Iterator[tuple[Locati
             yield here, "has neither weights nor train; name a weights file, or say how to train"
         if model.train is not None and "train" not in sets:
             yield (*here, "train"), "training needs a train set in data.sets"
+
+
+def _of_repeats(spec: Spec) -> Iterator[tuple[Location, str]]:
+    """What stands against making INT8 anew by other seeds."""
+    repeats, sets = spec.repeats, spec.data.sets
+    for key, needed in (("calibration", ("int8-ptq", "int8-qat")), ("qat", ("int8-qat",))):
+        if getattr(repeats, key) > 1 and not set(needed).intersection(spec.precisions):
+            yield ("repeats", key), f"{key}: there is nothing to make anew; precisions has no {' or '.join(needed)}"
+    if repeats.qat > repeats.calibration:
+        yield (
+            ("repeats", "qat"),
+            f"qat: {repeats.qat} trainings need as many calibrations to go on from, and repeats.calibration is "
+            f"{repeats.calibration}; make it {repeats.qat} or more",
+        )
+    if repeats.calibration > 1 and "calibration" in sets:
+        source = sets["calibration"].source
+        for role, chosen in sets.items():
+            if chosen.source == source and spec.set_size(role) is None:
+                yield (
+                    ("data", "sets", role),
+                    f"takes all that is left of source {source!r}, and repeats.calibration draws anew from that; "
+                    f"give {role} a count",
+                )
 
 
 def _repeated(location: Location, names: Sequence[str], advice: str) -> Iterator[tuple[Location, str]]:

@@ -85,6 +85,22 @@ def draw(wishes: Mapping[str, Wish], available: Mapping[str, Iterable[int]], see
     return {role: drawn[role] for role in ROLES if role in drawn}
 
 
+def require_choice(wishes: Mapping[str, Wish], available: Mapping[str, Sequence[int]]) -> None:
+    """Raise a DataError where a set drawn anew would be all but the one drawn before.
+
+    From twice as many images as are drawn two draws can be altogether different, and have half in common on average;
+    from hardly more than are drawn they would be nearly one set, and what follows from them would seem certain.
+    """
+    for role, wish in wishes.items():
+        left = len(available[wish.source])
+        if wish.count is not None and left < 2 * wish.count:
+            raise DataError(
+                f"{role} draws {wish.count} images anew from source {wish.source!r}, where the other sets leave {left};"
+                f" {2 * wish.count} are needed for draws that differ. Lower the count of a set, or draw {role} from a"
+                " larger source"
+            )
+
+
 def _too_many(role: str, source: str, count: int | None, left: int, before: Mapping[str, int]) -> str:
     asked = f"{role} asks for {'the rest' if count is None else count} of source {source!r}, which has"
     if not before:

@@ -1,7 +1,8 @@
 """Step ``import-data``: from COCO folders to checked, disjoint, packed sets.
 
 Parameters: ``sets`` {role: {source, count}}, ``shards`` {role: n}, ``seed``, ``skip_bad``.
-Inputs: ``annotations.<source>`` (file), ``images.<source>`` (folder).
+Inputs: ``annotations.<source>`` (file), ``images.<source>`` (folder). To draw a set anew beside those of another
+import, also that one's ``apart`` (record) and ``apart-<role>``, the sets to keep apart from.
 Outputs: ``record``; for each role asked for ``<role>`` (JSON) and ``<role>-images-000`` ... (tar).
 Only the images that a set draws are decoded and packed, and a bad box matters only if its image is drawn: the
 official train2017 holds two boxes without area, which need not keep anyone from drawing 64 other images.
@@ -60,17 +61,17 @@ def run(job: Job) -> None:
     wishes = {role: sets.Wish(**wish) for role, wish in job.parameters["sets"].items()}
     sources = {name: _open(job, name) for name in sorted({wish.source for wish in wishes.values()})}
     _require_same_categories(sources)
-    drawn = _draw_good(job, wishes, sources)
-    sets.require_disjoint(
-        {
-            role: [
-                sets.Member(source.annotations_sha256, id_, source.sha256[id_])
-                for source in [sources[wishes[role].source]]
-                for id_ in ids
-            ]
-            for role, ids in drawn.items()
-        }
-    )
+    apart = _apart(job)
+    drawn = _draw_good(job, wishes, sources, apart)
+    members = {
+        role: [
+            sets.Member(source.annotations_sha256, id_, source.sha256[id_])
+            for source in [sources[wishes[role].source]]
+            for id_ in ids
+        ]
+        for role, ids in drawn.items()
+    }
+    sets.require_disjoint({**apart, **members})
     record: dict[str, Any] = {"seed": job.parameters["seed"], "skip_bad": job.parameters["skip_bad"], "sets": {}}
     packed, total = 0, sum(map(len, drawn.values()))
     for role, ids in drawn.items():
@@ -107,11 +108,40 @@ def _require_same_categories(sources: Mapping[str, _Source]) -> None:
             )
 
 
-def _draw_good(job: Job, wishes: Mapping[str, sets.Wish], sources: Mapping[str, _Source]) -> dict[str, list[int]]:
-    """Draw, decode what was drawn, and, where bad images may be left out, draw again without them."""
+def _apart(job: Job) -> dict[str, list[sets.Member]]:
+    """The sets of another import that have taken their images already, by role; none at a first import."""
+    if "apart" not in job.inputs:
+        return {}
+    record = job.read_json("apart")
+    found = {}
+    for role, told in record["sets"].items():
+        if (name := f"apart-{role}") in job.inputs:
+            annotations_sha256 = record["sources"][told["source"]]["annotations_sha256"]
+            images = job.read_json(name)["images"]
+            found[role] = [sets.Member(annotations_sha256, image["id"], image["sha256"]) for image in images]
+    return found
+
+
+def _draw_good(
+    job: Job,
+    wishes: Mapping[str, sets.Wish],
+    sources: Mapping[str, _Source],
+    apart: Mapping[str, Sequence[sets.Member]],
+) -> dict[str, list[int]]:
+    """Draw, decode what was drawn, and, where bad images may be left out, draw again without them.
+
+    Args:
+        apart: sets whose images are taken.
+    """
     skip_bad = job.parameters["skip_bad"]
+    taken = {(member.annotations_sha256, member.id) for members in apart.values() for member in members}
     while True:
-        usable = {name: source.usable() for name, source in sources.items()}
+        usable = {
+            name: [id_ for id_ in source.usable() if (source.annotations_sha256, id_) not in taken]
+            for name, source in sources.items()
+        }
+        if apart:
+            sets.require_choice(wishes, usable)
         drawn = sets.draw(wishes, usable, job.parameters["seed"])
         ids_of = _by_source(drawn, wishes)
         if not skip_bad:
