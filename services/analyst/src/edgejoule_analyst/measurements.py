@@ -7,12 +7,12 @@ made it ended. So an unsupported or failed cell is read like any other.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
 from edgejoule.canonical import hash_file
 from edgejoule.errors import DataError
@@ -40,6 +40,9 @@ class Cell(Record):
     protocol: str
     comparable: bool
     simulated: bool = False
+    seeds: list[int] = Field(default_factory=list)
+    """Those by which it was made, the run's own first."""
+    why_no_repeats: str | None = "the plan has none"
 
 
 @dataclass(frozen=True)
@@ -72,6 +75,8 @@ class Measurements:
     trials: list[Trial | Ended]
     hashes: Hashes
     matches_sha256: str | None = None
+    repeats: Mapping[int, ScoreRecord | Ended] = field(default_factory=dict)
+    """By seed: the cell made anew."""
 
     def endings(self) -> list[Ended]:
         """Steps without result, the most upstream first."""
@@ -79,11 +84,12 @@ class Measurements:
         return [part for part in parts if isinstance(part, Ended)]
 
 
-def read_cell(index: int, inputs: Mapping[str, Path], quantized: bool) -> Measurements:
+def read_cell(index: int, inputs: Mapping[str, Path], quantized: bool, seeds: Sequence[int] = ()) -> Measurements:
     """The measurements of the cell whose inputs are called ``build-<index>``, ``score-<index>``, ...
 
     Args:
         quantized: whether the calibration set had a part in it, so that its hash belongs to the row.
+        seeds: those by which it was made, the run's own first.
 
     Raises:
         DataError: a file is neither what it should be nor an outcome file.
@@ -104,6 +110,7 @@ def read_cell(index: int, inputs: Mapping[str, Path], quantized: bool) -> Measur
             calibration=_hash(inputs, "calibration") if quantized else None,
         ),
         matches_sha256=_hash(inputs, f"matches-{index}"),
+        repeats={seed: _record(inputs[f"repeat-{index}-{seed}"], ScoreRecord) for seed in seeds[1:]},
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, get_args
 
-from edgejoule.records import BenchmarkRecord, EngineRecord, Evidence, Interval, Row, ScoreRecord, Status
+from edgejoule.records import BenchmarkRecord, EngineRecord, Evidence, Interval, Repeat, Row, ScoreRecord, Status
 from edgejoule_analyst import efficiency, latency
 from edgejoule_analyst.bootstrap import Estimate
 from edgejoule_analyst.comparison import Accuracy, Metric
@@ -70,19 +70,24 @@ def make_row(cell: Cell, measured: Measurements, recomputed: Mapping[Metric, Est
     trials = [trial for trial in measured.trials if isinstance(trial, Trial)]
     _put_trials(row, trials, measured.endings())
     _put_efficiency(row)
+    _put_repeats(row, cell, measured)
     row.put("pareto", None, "only rows with status ok are compared")
     status, reason = judge(measured)
     simulated = cell.simulated or _is_simulated(measured)
     return Row.model_validate(
         {
-            **cell.model_dump(exclude={"name"}),
+            **cell.model_dump(exclude={"name", "seeds", "why_no_repeats"}),
             **row.values,
             "absent": row.absent,
             "status": status,
             "reason": reason,
             "simulated": simulated,
             "hashes": measured.hashes,
-            "flags": [*find_flags(trials, simulated), *_contradictions(row.values, recomputed)],
+            "flags": [
+                *find_flags(trials, simulated),
+                *_contradictions(row.values, recomputed),
+                *_lost_repeats(row.values, measured),
+            ],
         }
     )
 
@@ -125,6 +130,13 @@ def _contradictions(values: Mapping[str, Any], recomputed: Mapping[Metric, Estim
         product_mj = efficiency.energy_per_inference_mj(power_w, values["latency_ms"].mean)
         if abs(energy_mj - product_mj) > ENERGY_TOLERANCE * product_mj:
             yield f"energy of {energy_mj:.1f} mJ is far from power times latency, {product_mj:.1f} mJ"
+
+
+def _lost_repeats(values: Mapping[str, Any], measured: Measurements) -> Iterator[str]:
+    """Seeds that are missing among those told of."""
+    lost = {seed: score.reason for seed, score in measured.repeats.items() if isinstance(score, Ended)}
+    if lost and values["repeats"] is not None:
+        yield f"made anew without a score: by seed {', '.join(map(str, lost))}: {next(iter(lost.values()))}"
 
 
 def with_unchanged_flagged(rows: Sequence[Row]) -> list[Row]:
@@ -263,6 +275,19 @@ def _put_efficiency(row: _Values) -> None:
     known = ap50 is not None and energy_mj is not None
     why = row.absent.get("energy_mj") or row.absent.get("ap50", "")
     row.put("map_per_joule", efficiency.map_per_joule(ap50, energy_mj) if known else None, why)
+
+
+def _put_repeats(row: _Values, cell: Cell, measured: Measurements) -> None:
+    """Accuracy by seed, where INT8 was made by several and at least two have a score."""
+    scores = dict(zip(cell.seeds, (measured.score, *measured.repeats.values()), strict=False))
+    found = [
+        Repeat(seed=seed, ap=score.accuracy.ap, ap50=score.accuracy.ap50)
+        for seed, score in scores.items()
+        if isinstance(score, ScoreRecord)
+    ]
+    reasons = [score.reason for score in scores.values() if isinstance(score, Ended)]
+    why_not = cell.why_no_repeats or f"made anew, but not scored: {reasons[0] if reasons else 'no seed but one'}"
+    row.put("repeats", found if len(found) > 1 else None, why_not)
 
 
 def _is_simulated(measured: Measurements) -> bool:

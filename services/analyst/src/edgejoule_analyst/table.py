@@ -12,6 +12,7 @@ from rich.text import Text
 from edgejoule.records import Difference, Results, Row
 from edgejoule_analyst.headline import AS_CARDS, Comparison, comparisons, shared_endings, shared_flags
 from edgejoule_analyst.plausibility import unchecked
+from edgejoule_analyst.repeats import in_short, sentences
 from edgejoule_analyst.words import level, points, row_name, signed_points
 
 WIDTH = 100
@@ -93,6 +94,9 @@ def _caption(results: Results) -> Text:
     told = comparisons(results)
     for comparison in told if len(told) <= AS_CARDS else ():
         caption.append(f"\n• {comparison.sentence}")
+    of_seeds = list(sentences(results))
+    for sentence in of_seeds if len(of_seeds) <= AS_CARDS else [in_short(results)]:
+        caption.append(f"\n• {sentence}")
     for rows, text in shared_endings(results.rows):
         caption.append(f"\n• {_names(rows)}: {text}", style=STYLES.get(rows[0].status, "red"))
     for rows, text in shared_flags(results.rows):

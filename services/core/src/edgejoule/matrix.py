@@ -308,10 +308,11 @@ class _Builder:
         if self.times(cell) == 1:
             what = "calibrate" if cell.variant == "int8-ptq" else "train"
             return f"the spec does not ask to {what} anew by other seeds (repeats)"
-        able = [name for name, device in self.devices.items() if (device.precisions or {}).get("fast_int8") is not False]
-        if not able:
+        told = {label: device.precisions or {} for label, device in self.devices.items()}
+        where = next((label for label, found in told.items() if found.get("fast_int8") is not False), None)
+        if where is None:
             return "no device of the spec runs INT8"
-        return None if cell.device == able[0] else f"what is made anew by other seeds is scored on {able[0]} alone"
+        return None if cell.device == where else f"what is made anew by other seeds is scored on {where} alone"
 
     # --- the answer ---
 
@@ -350,7 +351,7 @@ class _Builder:
                     "device": cell.device,
                     "protocol": self.spec.protocol.name,
                     "comparable": self.spec.protocol.comparable,
-                    "repeats": [again.seed for again in self.repeats_of(cell)],
+                    "seeds": [self.spec.random_seed, *(again.seed for again in self.repeats_of(cell))],
                     "why_no_repeats": self.why_no_repeats(cell),
                     **({"simulated": True} if self.devices[cell.device].hardware.get("simulated") else {}),
                 }

@@ -325,6 +325,14 @@ class Hashes(Record):
     calibration: Sha256 | None
 
 
+class Repeat(Record):
+    """What a row's model scores when its INT8 is made by a seed."""
+
+    seed: int = Field(description="of calibration and, for int8-qat, of training; the spec's own is the row itself")
+    ap: float
+    ap50: float
+
+
 class Row(Measured):
     """One detector x weights x precision x device."""
 
@@ -348,6 +356,9 @@ class Row(Measured):
     accuracy_from: Literal["same-engine", "host-proxy"] | None
     operating_point: OperatingPoint | None
     fidelity: Fidelity | None
+    repeats: list[Repeat] | None = Field(
+        description="by the spec's own seed first, and then by those that have a score"
+    )
     latency_ms: Latency | None
     execution_ms: Latency | None = Field(description="the execution alone by the device's clock: the paper's t_inf")
     fps: float | None = Field(description="1000 / latency_ms.mean")
@@ -387,6 +398,30 @@ class Difference(Record):
     level: float
     resamples: int
     images: int
+    verdict: str
+
+
+class SeedTest(Measured):
+    """A t-test of a difference in accuracy over the seeds by which INT8 was made: of seeds, not of images."""
+
+    metric: Literal["ap", "ap50"]
+    row: str = Field(description="model/variant/device")
+    against: str
+    test: Literal["paired", "one-sample"] = Field(
+        description="paired by seed; or, against a row that no seed changes, of the differences from its one value"
+    )
+    seeds: list[int]
+    difference: float = Field(description="mean over the seeds of the row less that of the other")
+    low: float | None = Field(description="of Student's interval")
+    high: float | None
+    level: float
+    effect: float | None = Field(
+        description="Cohen's d_z: the mean difference in standard deviations of the differences"
+    )
+    t: float | None
+    freedom: int | None = Field(description="degrees of freedom")
+    p: float | None = Field(description="two-sided")
+    p_holm: float | None = Field(description="p after Holm's correction over all of these tests of the run")
     verdict: str
 
 
@@ -455,6 +490,7 @@ class Results(Record):
     spec: dict[str, Any]
     rows: list[Row]
     differences: list[Difference]
+    seed_tests: list[SeedTest] = Field(default_factory=list, description="where INT8 was made by several seeds")
     evidence: dict[str, Evidence] = Field(default_factory=dict, description="model/variant/device -> what is behind it")
     data: dict[str, Any] = Field(description="per set: images, boxes, left out and why")
     notes: list[str]

@@ -3,7 +3,7 @@
 Parameters: ``cells`` (see ``measurements.Cell``), ``run``, ``spec``. Inputs: ``data`` (record of the import),
 ``evaluation`` and ``calibration`` (the sets: for their hashes, and whether they overlap), and per cell index i
 ``weights-i``, ``onnx-i``, ``engine-i``, ``build-i``, ``score-i``, ``matches-i``, ``benchmark-i-trial``,
-``samples-i-trial``. Any may be an outcome file.
+``samples-i-trial``, and ``repeat-i-seed``, the score of the cell made anew by another seed. Any may be an outcome file.
 """
 
 from __future__ import annotations
@@ -42,6 +42,7 @@ SOURCES = (
     "edgejoule_analyst.pareto",
     "edgejoule_analyst.plausibility",
     "edgejoule_analyst.ranking",
+    "edgejoule_analyst.repeats",
     "edgejoule_analyst.report",
     "edgejoule_analyst.rows",
     "edgejoule_analyst.sensitivity",
@@ -62,13 +63,15 @@ def run(job: Job) -> None:
     from edgejoule_analyst.comparison import METRICS, differences, measure
     from edgejoule_analyst.measurements import Cell, Trial, read_cell
     from edgejoule_analyst.plausibility import checked
+    from edgejoule_analyst.repeats import seed_tests
     from edgejoule_analyst.report import render_report
     from edgejoule_analyst.rows import make_evidence, make_row, with_pareto, with_unchanged_flagged
 
     cells = [Cell.model_validate(cell) for cell in job.parameters["cells"]]
     spec = job.parameters["spec"]
     measured = {
-        cell.name: read_cell(index, job.inputs, quantized=cell.precision == "int8") for index, cell in enumerate(cells)
+        cell.name: read_cell(index, job.inputs, quantized=cell.precision == "int8", seeds=cell.seeds)
+        for index, cell in enumerate(cells)
     }
     scored = {name: found.matches for name, found in measured.items() if found.matches is not None}
     accuracy = {
@@ -85,15 +88,17 @@ def run(job: Job) -> None:
         {name: [trial for trial in found.trials if isinstance(trial, Trial)] for name, found in measured.items()},
         *(_images(job, role) for role in ("evaluation", "calibration")),
     )
+    tests = seed_tests(cells, rows)
     results = Results(
         run=job.parameters["run"],
         edgejoule_version=__version__,
         spec=spec,
         rows=rows,
         differences=differences(cells, accuracy),
+        seed_tests=tests,
         evidence=evidence,
         data=job.read_json("data"),
-        notes=_notes(cells),
+        notes=_notes(cells, over_seeds=bool(tests)),
     )
     job.write_json("results", results.model_dump(mode="json"))
     written = Results.model_validate_json(job.output("results").read_bytes())  # as a later reader will have it
@@ -115,7 +120,7 @@ def _teller(job: Job, number: int, total: int) -> Callable[[int], None]:
     return lambda done: job.progress(number * RESAMPLES + done, total, "resamples")
 
 
-def _notes(cells: Sequence[Cell]) -> list[str]:
+def _notes(cells: Sequence[Cell], *, over_seeds: bool) -> list[str]:
     """What every reader of the figures should know, beside what each row says of itself."""
     from edgejoule_analyst.bootstrap import LEVEL
     from edgejoule_analyst.words import level
@@ -127,6 +132,11 @@ def _notes(cells: Sequence[Cell]) -> list[str]:
         "AP runs high when images are few, so an interval of AP may reach further down than up. Hold APs of different"
         " evaluation sets against each other with care.",
     ]
+    if over_seeds:
+        notes.append(
+            "Tests over seeds speak of other calibrations and trainings on these evaluation images: paired t-tests by"
+            " seed, one-sample t-tests against FP32, p-values corrected by Holm over all of them."
+        )
     if any(not cell.comparable for cell in cells):
         notes.insert(0, "Measured by a protocol for looking, not for comparing: too few inferences and trials.")
     return notes
