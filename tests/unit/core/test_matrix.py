@@ -4,7 +4,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from edgejoule.canonical import canonical_json, hash_json
@@ -260,7 +260,7 @@ def test_saved_run_is_loaded_equal(tmp_path):
 
 def qat_spec(folder, precisions, **changes):
     data = spec_of(folder).model_dump(mode="json", exclude_none=True)["data"]
-    data["sets"]["train"] = {"source": "a"}
+    data["sets"]["train"] = {"source": "a", "count": 6}
     return spec_of(folder, precisions=precisions, data=data, **changes)
 
 
@@ -291,3 +291,105 @@ def test_recipe_of_qat_decides_qat_and_nothing_before_it(tmp_path):
     after = plan_of(qat_spec(tmp_path, ["fp32", "int8-ptq", "int8-qat"], qat={"preset": "short"}))
     assert "ptq" not in changed_kinds(before, after)
     assert {"qat", "build"} <= changed_kinds(before, after)
+
+
+# --- INT8 by other seeds ---------------------------------------------------------------------------
+
+INT8 = ["fp32", "int8-ptq", "int8-qat"]
+
+
+@given(st.integers(1, 6), st.data())
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_repeats_add_what_makes_and_scores_int8_anew_and_move_nothing_else(tmp_path, calibrations, data):
+    trainings = data.draw(st.integers(1, calibrations))
+    before = plan_of(qat_spec(tmp_path, INT8))
+    after = plan_of(qat_spec(tmp_path, INT8, repeats={"calibration": calibrations, "qat": trainings}))
+    old, new = keys_of(before), keys_of(after)
+    assert {step for step in old if new[step] != old[step]} <= {"analyze"}
+    again, trained = calibrations - 1, trainings - 1
+    assert Counter(after.steps[step].kind for step in new.keys() - old.keys()) == Counter(
+        {
+            "import-data": again,
+            "ptq": again,
+            "qat": trained,
+            "build": again + trained,
+            "predict": 2 * (again + trained),
+            "score": again + trained,
+        }
+    )
+    assert len(set(new.values())) == len(new)  # no work that other work repeats
+    assert after.cells == before.cells
+    seen = set()
+    for step in after.steps.values():
+        assert {ref.step for ref in step.upstream()} <= seen
+        seen.add(step.id)
+
+
+def test_more_repeats_keep_those_that_are_done(tmp_path):
+    three = keys_of(plan_of(qat_spec(tmp_path, INT8, repeats={"calibration": 3, "qat": 2})))
+    four = keys_of(plan_of(qat_spec(tmp_path, INT8, repeats={"calibration": 4, "qat": 2})))
+    assert set(three.values()) - set(four.values()) == {three["analyze"]}
+
+
+def test_repeat_is_calibrated_on_a_draw_of_its_own_and_trained_by_its_own_seed(tmp_path):
+    plan = plan_of(qat_spec(tmp_path, INT8, repeats={"calibration": 3, "qat": 2}))
+    draw, ptq, qat = (plan.steps[f"{step}/seed-43"] for step in ("import-data", "ptq/nanodet_m", "qat/nanodet_m"))
+    assert draw.parameters["sets"] == {"calibration": {"source": "a", "count": 8}}
+    assert (draw.parameters["seed"], qat.parameters["recipe"]["seed"]) == (43, 43)
+    assert plan.steps["qat/nanodet_m"].parameters["recipe"]["seed"] == 42
+    assert {name for name in draw.inputs if name.startswith("apart-")} == {
+        "apart-evaluation",
+        "apart-train",
+        "apart-tuning",
+    }
+    assert ptq.inputs["calibration-images-000"] == Ref("import-data/seed-43", "calibration-images-000")
+    assert ptq.inputs["tuning"] == Ref("import-data", "tuning")
+    assert qat.inputs["ptq"] == Ref("ptq/nanodet_m/seed-43", "record")
+    assert qat.inputs["train"] == Ref("import-data", "train")
+    build = plan.steps["build/nanodet_m/int8-qat/host/seed-43"]
+    assert build.inputs["onnx"] == Ref("qat/nanodet_m/seed-43", "onnx")
+    assert "qat/nanodet_m/seed-44" not in plan.steps
+
+
+def test_repeats_are_scored_by_the_analysis_whatever_became_of_them(tmp_path):
+    analyze = plan_of(qat_spec(tmp_path, INT8, repeats={"calibration": 3, "qat": 2})).steps["analyze"]
+    asked = {name: ref for name, ref in analyze.inputs.items() if name.startswith("repeat-")}
+    assert asked == {
+        "repeat-1-43": Ref("score/nanodet_m/int8-ptq/host/seed-43", "record", tolerant=True),
+        "repeat-1-44": Ref("score/nanodet_m/int8-ptq/host/seed-44", "record", tolerant=True),
+        "repeat-2-43": Ref("score/nanodet_m/int8-qat/host/seed-43", "record", tolerant=True),
+    }
+    fp32, ptq, qat = analyze.parameters["cells"]
+    assert (fp32["seeds"], ptq["seeds"], qat["seeds"]) == ([42], [42, 43, 44], [42, 43])
+    assert "only INT8" in fp32["why_no_repeats"]
+    assert ptq["why_no_repeats"] is None
+
+
+def test_repeats_that_were_not_asked_for_are_absent_for_that_reason(tmp_path):
+    cells = plan_of(qat_spec(tmp_path, INT8, repeats={"calibration": 2})).steps["analyze"].parameters["cells"]
+    assert [cell["seeds"] for cell in cells] == [[42], [42, 43], [42]]
+    assert "does not ask to train anew" in cells[2]["why_no_repeats"]
+
+
+def test_the_last_seed_is_followed_by_the_first(tmp_path):
+    spec = spec_of(tmp_path, seed=2**32 - 1, repeats={"calibration": 3})
+    assert spec.seeds(3) == [2**32 - 1, 0, 1]
+
+
+def test_repeats_are_scored_on_the_first_device_that_computes_int8(tmp_path):
+    old, new, newest = (
+        Device(name, f"{name}-1", {"machine": name}, {}, precisions)
+        for name, precisions in (
+            ("simulated-nano", {"fast_int8": False}),
+            ("simulated-orin-nano", {"fast_int8": True}),
+            ("host", None),
+        )
+    )
+    spec = spec_of(tmp_path, devices=[old.name, new.name, newest.name], repeats={"calibration": 2})
+    devices = {device.name: device for device in (old, new, newest)}
+    plan = make_plan(spec, devices, lambda path: Source(path, hash_json(path.name)), {"name": "test"})
+    built = [step for step in plan.steps if step.startswith("build/") and step.endswith("/seed-43")]
+    assert built == ["build/nanodet_m/int8-ptq/simulated-orin-nano/seed-43"]
+    told = {cell["name"]: cell["why_no_repeats"] for cell in plan.steps["analyze"].parameters["cells"]}
+    assert told["nanodet_m/int8-ptq/simulated-orin-nano"] is None
+    assert "on simulated-orin-nano alone" in told["nanodet_m/int8-ptq/host"]

@@ -138,6 +138,33 @@ def test_unset_variable_is_named(folder):
         ),
         ("name: shapes", "name: shapes\nname: again", "spec.yaml:2: the key 'name' is there twice"),
         ('"${VAL:-val}"', "${VAL:-val}", "inside { } or [ ], put ${NAME} in quotes"),
+        (
+            "protocol: quick",
+            "repeats: {calibration: 0}",
+            "spec.yaml:14: calibration: must be greater than or equal to 1",
+        ),
+        ("protocol: quick", "repeats: {calibraton: 3}", "unknown key 'calibraton'; did you mean 'calibration'?"),
+        (
+            "protocol: quick",
+            "repeats: {calibration: 3, qat: 3}",
+            "spec.yaml:14: qat: there is nothing to make anew; precisions has no int8-qat",
+        ),
+        (
+            "[fp32, int8-ptq]",
+            "[fp32]\nrepeats: {calibration: 3}",
+            "spec.yaml:6: calibration: there is nothing to make anew; precisions has no int8-ptq or int8-qat",
+        ),
+        (
+            "protocol: quick",
+            "repeats: {calibration: 2, qat: 3}",
+            "spec.yaml:14: qat: 3 trainings need as many calibrations to go on from, and repeats.calibration is 2",
+        ),
+        (
+            "protocol: quick",
+            "    train: {source: train}\nrepeats: {calibration: 3}",
+            "spec.yaml:14: takes all that is left of source 'train', and repeats.calibration draws anew from that; "
+            "give train a count",
+        ),
     ],
 )
 def test_mistake_is_told_with_its_line(folder, old, new, said):

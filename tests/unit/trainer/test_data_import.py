@@ -37,16 +37,19 @@ def own(made, tmp_path):
     return tmp_path / "own"
 
 
-def run(folder, into, sets, *, sources=("train", "val"), skip_bad=False, **parts):
+def run(folder, into, sets, *, sources=("train", "val"), skip_bad=False, seed=0, apart=None, **parts):
     into.mkdir(parents=True)
     parameters = {
         "sets": {role: {"source": source, "count": count} for role, (source, count) in sets.items()},
         "shards": {role: parts.get(role, 1) for role in sets},
-        "seed": 0,
+        "seed": seed,
         "skip_bad": skip_bad,
     }
     inputs = {f"annotations.{name}": folder / "annotations" / f"{name}.json" for name in sources}
     inputs |= {f"images.{name}": folder / name for name in sources}
+    if apart is not None:
+        inputs |= {"apart": apart / "record"}
+        inputs |= {f"apart-{role}": apart / role for role in read(apart, "record")["sets"] if role not in sets}
     import_data.run(Job(parameters, inputs, into, into, lambda *_: None))
     return into
 
@@ -259,3 +262,47 @@ def test_import_takes_real_coco_with_its_crowds(tmp_path):
     assert record["sets"]["evaluation"]["images"] == 30
     assert record["sets"]["evaluation"]["categories"] == 80
     assert record["sources"]["v"]["left_out"] == record["sources"]["t"]["left_out"] == []
+
+
+# --- a set drawn anew ------------------------------------------------------------------------------
+
+
+COUNTED = {**FOUR, "train": ("train", 3), "calibration": ("train", 3)}
+ANEW = {"calibration": ("train", 3)}
+
+
+def ids_of(out, role):
+    return {image["id"] for image in read(out, role)["images"]}
+
+
+def test_calibration_drawn_anew_stays_apart_from_the_other_sets(made, tmp_path):
+    first = run(made, tmp_path / "first", COUNTED)
+    taken = ids_of(first, "tuning") | ids_of(first, "train")
+    free = ids_of(run(made, tmp_path / "all", {"train": ("train", None)}, sources=("train",)), "train") - taken
+    draws = []
+    for seed in range(1, 9):
+        out = run(made, tmp_path / str(seed), ANEW, sources=("train",), seed=seed, apart=first)
+        assert sorted(path.name for path in out.iterdir()) == ["calibration", "calibration-images-000", "record"]
+        draws.append(ids_of(out, "calibration"))
+        assert len(draws[-1]) == 3
+        assert draws[-1] <= free
+    assert set().union(*draws) == free  # of 7, among them those of the first calibration
+    assert len({frozenset(drawn) for drawn in draws}) > 4
+
+
+def test_set_is_drawn_anew_only_where_it_can_differ(made, tmp_path):
+    first = run(made, tmp_path / "first", {**COUNTED, "calibration": ("train", 4)})
+    with pytest.raises(DataError, match="draws 4 images anew from source 'train', where the other sets leave 7; 8 are"):
+        run(made, tmp_path / "anew", {"calibration": ("train", 4)}, sources=("train",), seed=1, apart=first)
+
+
+def test_set_drawn_anew_holds_no_copy_of_what_is_judged_on(own, tmp_path):
+    """The same picture under another id of another source: content tells."""
+    first = run(own, tmp_path / "first", COUNTED)
+    (judged, *_) = read(first, "evaluation")["images"]
+    taken = ids_of(first, "tuning") | ids_of(first, "train")
+    for image in json.loads((own / "annotations" / "train.json").read_text())["images"]:
+        if image["id"] not in taken:
+            (own / "train" / image["file_name"]).write_bytes((own / "val" / judged["file_name"]).read_bytes())
+    with pytest.raises(DataError, match=r"evaluation \(image \d+\) and calibration \(image \d+\): same content"):
+        run(own, tmp_path / "anew", ANEW, sources=("train",), seed=1, apart=first)

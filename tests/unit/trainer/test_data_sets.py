@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgejoule.errors import DataError
-from edgejoule_trainer.data.sets import ROLES, Member, Wish, draw, require_disjoint, stable_order
+from edgejoule_trainer.data.sets import ROLES, Member, Wish, draw, require_choice, require_disjoint, stable_order
 
 IDS = st.lists(st.integers(0, 10**6), unique=True, min_size=1, max_size=60)
 
@@ -92,3 +92,12 @@ def test_require_disjoint_lists_twenty_and_counts_the_rest():
         require_disjoint({"calibration": members, "evaluation": members})
     assert "and 5 more" in str(error.value)
     assert str(error.value).count("same id") == 20
+
+
+def test_set_drawn_anew_needs_twice_as_many_images():
+    wishes = {"calibration": Wish("s", 4)}
+    require_choice(wishes, {"s": range(8)})
+    with pytest.raises(
+        DataError, match="calibration draws 4 images anew from source 's', where the other sets leave 7;"
+    ):
+        require_choice(wishes, {"s": range(7)})
