@@ -317,7 +317,7 @@ class Repeats(Section):
 
     calibration: Times = Field(default=1, description="calibrations of each model in all, the row's own among them")
     qat: Times = Field(
-        default=1, description="trainings of int8-qat in all, each from the calibration by its seed: as many at most"
+        default=1, description="trainings of int8-qat in all, each from the calibration by the same seed; so no more of them"
     )
 
 
