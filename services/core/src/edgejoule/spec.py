@@ -317,7 +317,8 @@ class Repeats(Section):
 
     calibration: Times = Field(default=1, description="calibrations of each model in all, the row's own among them")
     qat: Times = Field(
-        default=1, description="trainings of int8-qat in all, each from the calibration by the same seed; so no more of them"
+        default=1,
+        description="trainings of int8-qat in all, each from the calibration by its seed; so no more than those",
     )
 
 

@@ -1,0 +1,100 @@
+"""INT8 by two seeds with the real steps, each called in this process: from pictures to the tests over seeds."""
+
+import importlib
+import json
+from pathlib import Path
+
+import pytest
+
+from edgejoule.canonical import hash_file, hash_json
+from edgejoule.devices import Device
+from edgejoule.job import Job
+from edgejoule.kinds import Kinds
+from edgejoule.matrix import make_plan
+from edgejoule.plan import Source
+from edgejoule.records import Results
+from edgejoule.spec import as_written, check_spec
+from edgejoule.yamltree import Tree
+from edgejoule_agent import host
+from edgejoule_trainer.data import generate
+
+START = Path(__file__).parents[2] / "examples/nanodet_m_shapes.safetensors"
+NOT_TIMED = {"outcome": "failed", "reason": "this test times nothing", "step": "benchmark"}
+
+
+def plan_in(folder):
+    value = {
+        "name": "seeds",
+        "models": [{"detector": "nanodet_m", "weights": str(START), "input": 96}],
+        "precisions": ["fp32", "int8-ptq", "int8-qat"],
+        "data": {
+            "sources": {
+                name: {"images": f"data/{name}", "annotations": f"data/annotations/{name}.json"}
+                for name in ("train", "val")
+            },
+            "sets": {
+                "calibration": {"source": "train", "count": 4},
+                "tuning": {"source": "train", "count": 4},
+                "train": {"source": "train", "count": 8},
+                "evaluation": {"source": "val"},
+            },
+            "shards": 1,
+        },
+        "protocol": {"preset": "quick", "trials": 1},
+        "quantization": {"calibrators": ["minmax"], "threads": 1},
+        "qat": {"preset": "short", "iterations": 6, "batch": 4, "learning_rate": 0.001, "threads": 1},
+        "repeats": {"calibration": 2, "qat": 2},
+    }
+    tree = Tree(value, {(): "spec"})
+    spec = check_spec(tree, folder, {})
+    here = Device("host", "host-1", host.hardware(), {})
+    return make_plan(spec, {"host": here}, lambda path: Source(path, hash_json(str(path))), as_written(spec, tree))
+
+
+def carry_out(plan, folder):
+    """Every step but the benchmarks; where the outputs of each are."""
+    kinds, outputs = Kinds(), {}
+    for number, step in enumerate(plan.steps.values()):
+        if step.kind == "benchmark":
+            continue
+        inputs = {}
+        for name, given in step.inputs.items():
+            inputs[name] = given.path if isinstance(given, Source) else outputs.get(given.step, folder) / given.output
+            if not inputs[name].exists():
+                assert given.step.startswith("benchmark/")
+                inputs[name] = folder / "not-timed"
+        outputs[step.id] = folder / f"{number:02d}"
+        outputs[step.id].mkdir()
+        job = Job(step.parameters, inputs, outputs[step.id], outputs[step.id], lambda *_: None)
+        importlib.import_module(kinds[step.kind].module).run(job)
+    return outputs
+
+
+def test_int8_by_two_seeds_is_made_scored_and_tested(tmp_path):
+    generate.generate(tmp_path / "data", {"train": 32, "val": 8}, seed=3)
+    (tmp_path / "not-timed").write_text(json.dumps(NOT_TIMED))
+    outputs = carry_out(plan_in(tmp_path), tmp_path)
+
+    graphs = {step: hash_file(outputs[step] / "onnx") for step in outputs if step.startswith(("ptq/", "qat/"))}
+    assert set(graphs) == {f"{kind}/nanodet_m{seed}" for kind in ("ptq", "qat") for seed in ("", "/seed-43")}
+    assert graphs["ptq/nanodet_m"] != graphs["ptq/nanodet_m/seed-43"]
+    assert graphs["qat/nanodet_m"] != graphs["qat/nanodet_m/seed-43"]
+    records = [json.loads((outputs[f"ptq/nanodet_m{seed}"] / "record").read_text()) for seed in ("", "/seed-43")]
+    assert records[0]["sets"]["calibration"]["ids_sha256"] != records[1]["sets"]["calibration"]["ids_sha256"]
+    assert records[0]["sets"]["tuning"] == records[1]["sets"]["tuning"]
+
+    results = Results.model_validate_json((outputs["analyze"] / "results").read_bytes())
+    for row in results.rows[1:]:
+        own, again = row.repeats
+        name = f"{row.model}/{row.variant}/{row.device}"
+        scored = json.loads((outputs[f"score/{name}/seed-43"] / "record").read_text())["accuracy"]
+        assert (own.seed, own.ap, own.ap50) == (42, row.ap, row.ap50)
+        assert (again.seed, again.ap, again.ap50) == (43, scored["ap"], scored["ap50"])
+    assert [(test.row.split("/")[1], test.against.split("/")[1], test.test) for test in results.seed_tests[::2]] == [
+        ("int8-ptq", "fp32", "one-sample"),
+        ("int8-qat", "fp32", "one-sample"),
+        ("int8-qat", "int8-ptq", "paired"),
+    ]
+    ptq, qat = results.rows[1:]
+    gains = [ours.ap - theirs.ap for ours, theirs in zip(qat.repeats, ptq.repeats, strict=True)]
+    assert results.seed_tests[4].difference == pytest.approx(sum(gains) / 2, abs=1e-12)
