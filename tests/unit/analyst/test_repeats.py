@@ -129,6 +129,13 @@ def test_seed_without_a_score_is_flagged_and_the_others_count(cells, analyze_cel
     assert judged(results, "int8-ptq", "fp32").seeds == [42, 43, 45]
 
 
+def test_engine_of_another_runtime_is_flagged(cells, analyze_cells, by_seeds) -> None:
+    results, _ = analyze_cells(cells.fp32, replace(cells.int8, by_seed=(0.002,), remade_for="onnxruntime"))
+    (flag,) = row_of(results, "int8-ptq").flags
+    assert flag.startswith("made anew for another runtime: seed 43 on onnxruntime as int8+fp32;")
+    assert row_of(by_seeds[0], "int8-ptq").flags == []
+
+
 def test_row_of_which_no_repeat_has_a_score_says_why(cells, analyze_cells) -> None:
     results, _ = analyze_cells(cells.fp32, replace(cells.int8, by_seed=(None, None)))
     row = row_of(results, "int8-ptq")

@@ -353,11 +353,11 @@ def test_repeat_is_calibrated_on_a_draw_of_its_own_and_trained_by_its_own_seed(t
 
 def test_repeats_are_scored_by_the_analysis_whatever_became_of_them(tmp_path):
     analyze = plan_of(qat_spec(tmp_path, INT8, repeats={"calibration": 3, "qat": 2})).steps["analyze"]
-    asked = {name: ref for name, ref in analyze.inputs.items() if name.startswith("repeat-")}
+    asked = {name: ref for name, ref in analyze.inputs.items() if name.startswith(("rebuild-", "rescore-"))}
     assert asked == {
-        "repeat-1-43": Ref("score/nanodet_m/int8-ptq/host/seed-43", "record", tolerant=True),
-        "repeat-1-44": Ref("score/nanodet_m/int8-ptq/host/seed-44", "record", tolerant=True),
-        "repeat-2-43": Ref("score/nanodet_m/int8-qat/host/seed-43", "record", tolerant=True),
+        f"re{kind}-{row}-{seed}": Ref(f"{kind}/nanodet_m/{variant}/host/seed-{seed}", "record", tolerant=True)
+        for kind in ("build", "score")
+        for row, variant, seed in ((1, "int8-ptq", 43), (1, "int8-ptq", 44), (2, "int8-qat", 43))
     }
     fp32, ptq, qat = analyze.parameters["cells"]
     assert (fp32["seeds"], ptq["seeds"], qat["seeds"]) == ([42], [42, 43, 44], [42, 43])

@@ -64,6 +64,14 @@ class Trial:
 
 
 @dataclass(frozen=True)
+class Remade:
+    """A cell made by one seed, as far as it came."""
+
+    build: EngineRecord | Ended
+    score: ScoreRecord | Ended
+
+
+@dataclass(frozen=True)
 class Measurements:
     """All that is known of one cell."""
 
@@ -75,8 +83,8 @@ class Measurements:
     trials: list[Trial | Ended]
     hashes: Hashes
     matches_sha256: str | None = None
-    repeats: Mapping[int, ScoreRecord | Ended] = field(default_factory=dict)
-    """By seed: the cell made anew."""
+    repeats: Mapping[int, Remade] = field(default_factory=dict)
+    """By further seed."""
 
     def endings(self) -> list[Ended]:
         """Steps without result, the most upstream first."""
@@ -110,7 +118,13 @@ def read_cell(index: int, inputs: Mapping[str, Path], quantized: bool, seeds: Se
             calibration=_hash(inputs, "calibration") if quantized else None,
         ),
         matches_sha256=_hash(inputs, f"matches-{index}"),
-        repeats={seed: _record(inputs[f"repeat-{index}-{seed}"], ScoreRecord) for seed in seeds[1:]},
+        repeats={
+            seed: Remade(
+                _record(inputs[f"rebuild-{index}-{seed}"], EngineRecord),
+                _record(inputs[f"rescore-{index}-{seed}"], ScoreRecord),
+            )
+            for seed in seeds[1:]
+        },
     )
 
 

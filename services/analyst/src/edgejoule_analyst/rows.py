@@ -9,7 +9,7 @@ from edgejoule.records import BenchmarkRecord, EngineRecord, Evidence, Interval,
 from edgejoule_analyst import efficiency, latency
 from edgejoule_analyst.bootstrap import Estimate
 from edgejoule_analyst.comparison import Accuracy, Metric
-from edgejoule_analyst.measurements import Cell, Ended, Measurements, Trial
+from edgejoule_analyst.measurements import Cell, Ended, Measurements, Remade, Trial
 from edgejoule_analyst.pareto import front
 
 BYTES_PER_MB = 1e6
@@ -86,7 +86,7 @@ def make_row(cell: Cell, measured: Measurements, recomputed: Mapping[Metric, Est
             "flags": [
                 *find_flags(trials, simulated),
                 *_contradictions(row.values, recomputed),
-                *_lost_repeats(row.values, measured),
+                *_doubtful_repeats(row.values, measured),
             ],
         }
     )
@@ -132,11 +132,17 @@ def _contradictions(values: Mapping[str, Any], recomputed: Mapping[Metric, Estim
             yield f"energy of {energy_mj:.1f} mJ is far from power times latency, {product_mj:.1f} mJ"
 
 
-def _lost_repeats(values: Mapping[str, Any], measured: Measurements) -> Iterator[str]:
-    """Seeds that are missing among those told of."""
-    lost = {seed: score.reason for seed, score in measured.repeats.items() if isinstance(score, Ended)}
-    if lost and values["repeats"] is not None:
+def _doubtful_repeats(values: Mapping[str, Any], measured: Measurements) -> Iterator[str]:
+    """Seeds that are missing among those told of, or whose engine is not of the row's runtime."""
+    repeats: list[Repeat] | None = values["repeats"]
+    if repeats is None:
+        return
+    lost = {seed: again.score.reason for seed, again in measured.repeats.items() if isinstance(again.score, Ended)}
+    if lost:
         yield f"made anew without a score: by seed {', '.join(map(str, lost))}: {next(iter(lost.values()))}"
+    if others := [again for again in repeats if (again.runtime, again.ran_as) != (values["runtime"], values["ran_as"])]:
+        told = ", ".join(f"seed {again.seed} on {again.runtime} as {again.ran_as}" for again in others)
+        yield f"made anew for another runtime: {told}; part of the scatter between seeds is the runtimes'"
 
 
 def with_unchanged_flagged(rows: Sequence[Row]) -> list[Row]:
@@ -279,13 +285,19 @@ def _put_efficiency(row: _Values) -> None:
 
 def _put_repeats(row: _Values, cell: Cell, measured: Measurements) -> None:
     """Accuracy by seed, where INT8 was made by several and at least two have a score."""
-    scores = dict(zip(cell.seeds, (measured.score, *measured.repeats.values()), strict=False))
+    made = dict(zip(cell.seeds, (Remade(measured.build, measured.score), *measured.repeats.values()), strict=False))
     found = [
-        Repeat(seed=seed, ap=score.accuracy.ap, ap50=score.accuracy.ap50)
-        for seed, score in scores.items()
-        if isinstance(score, ScoreRecord)
+        Repeat(
+            seed=seed,
+            ap=again.score.accuracy.ap,
+            ap50=again.score.accuracy.ap50,
+            runtime=again.build.hardware.runtime,
+            ran_as=again.build.ran_as,
+        )
+        for seed, again in made.items()
+        if isinstance(again.score, ScoreRecord) and isinstance(again.build, EngineRecord)
     ]
-    reasons = [score.reason for score in scores.values() if isinstance(score, Ended)]
+    reasons = [again.score.reason for again in made.values() if isinstance(again.score, Ended)]
     why_not = cell.why_no_repeats or f"made anew, but not scored: {reasons[0] if reasons else 'no seed but one'}"
     row.put("repeats", found if len(found) > 1 else None, why_not)
 

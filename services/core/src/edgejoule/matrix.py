@@ -338,7 +338,10 @@ class _Builder:
                 inputs[f"benchmark-{index}-{trial}"] = Ref(step, "record", tolerant=True)
                 inputs[f"samples-{index}-{trial}"] = Ref(step, "samples", tolerant=True)
             for again in self.repeats_of(cell):
-                inputs[f"repeat-{index}-{again.seed}"] = Ref(f"score/{again.name}", "record", tolerant=True)
+                inputs |= {
+                    f"rebuild-{index}-{again.seed}": Ref(f"build/{again.name}", "record", tolerant=True),
+                    f"rescore-{index}-{again.seed}": Ref(f"score/{again.name}", "record", tolerant=True),
+                }
         parameters = {
             "cells": [
                 {

@@ -331,6 +331,8 @@ class Repeat(Record):
     seed: int = Field(description="of calibration and, for int8-qat, of training; the spec's own is the row itself")
     ap: float
     ap50: float
+    runtime: str = Field(description="of its engine, chosen for each anew where a device has several")
+    ran_as: str
 
 
 class Row(Measured):

@@ -3,7 +3,7 @@
 Parameters: ``cells`` (see ``measurements.Cell``), ``run``, ``spec``. Inputs: ``data`` (record of the import),
 ``evaluation`` and ``calibration`` (the sets: for their hashes, and whether they overlap), and per cell index i
 ``weights-i``, ``onnx-i``, ``engine-i``, ``build-i``, ``score-i``, ``matches-i``, ``benchmark-i-trial``,
-``samples-i-trial``, and ``repeat-i-seed``, the score of the cell made anew by another seed. Any may be an outcome file.
+``samples-i-trial``, and of the cell made anew by another seed ``rebuild-i-seed`` and ``rescore-i-seed``. Any may be an outcome file.
 """
 
 from __future__ import annotations
