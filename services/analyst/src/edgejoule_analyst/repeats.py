@@ -10,14 +10,14 @@ The images are the same at every seed, so nothing here speaks of other images; t
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from edgejoule.records import Results, Row, SeedTest
 from edgejoule_analyst.bootstrap import LEVEL, NO_EVIDENCE
 from edgejoule_analyst.comparison import METRICS, Metric, references_of
-from edgejoule_analyst.measurements import Cell
+from edgejoule_analyst.measurements import Cell, Ended, Measurements
 from edgejoule_analyst.significance import holm, paired_t_test
 from edgejoule_analyst.words import level, p_value, row_name, signed_points, variant_name
 
@@ -58,6 +58,29 @@ def seed_tests(cells: Sequence[Cell], rows: Sequence[Row]) -> list[SeedTest]:
     return [
         _record(pairs, values, next(corrected) if values else None) for pairs, values in zip(found, told, strict=True)
     ]
+
+
+def doubts(rows: Sequence[Row], measured: Mapping[str, Measurements]) -> Iterator[str]:
+    """What speaks against the scatter between seeds; it says nothing against the row, which is of one seed.
+
+    Args:
+        measured: by the name of the row.
+    """
+    for row in rows:
+        if row.repeats is None:
+            continue
+        name = row_name(row)
+        made = measured[name].repeats.items()
+        if lost := {seed: again.score.reason for seed, again in made if isinstance(again.score, Ended)}:
+            seeds = ", ".join(map(str, lost))
+            yield f"{name}: made anew without a score by seed {seeds}, and tested without: {next(iter(lost.values()))}"
+        others = [again for again in row.repeats if (again.runtime, again.ran_as) != (row.runtime, row.ran_as)]
+        if others:
+            told = ", ".join(f"by seed {again.seed} on {again.runtime} as {again.ran_as}" for again in others)
+            yield (
+                f"{name}: made for {row.runtime} as {row.ran_as}, but {told}; what the runtimes differ by is in the"
+                " scatter between its seeds."
+            )
 
 
 def sentences(results: Results) -> Iterator[str]:

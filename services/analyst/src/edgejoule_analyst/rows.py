@@ -83,11 +83,7 @@ def make_row(cell: Cell, measured: Measurements, recomputed: Mapping[Metric, Est
             "reason": reason,
             "simulated": simulated,
             "hashes": measured.hashes,
-            "flags": [
-                *find_flags(trials, simulated),
-                *_contradictions(row.values, recomputed),
-                *_doubtful_repeats(row.values, measured),
-            ],
+            "flags": [*find_flags(trials, simulated), *_contradictions(row.values, recomputed)],
         }
     )
 
@@ -130,19 +126,6 @@ def _contradictions(values: Mapping[str, Any], recomputed: Mapping[Metric, Estim
         product_mj = efficiency.energy_per_inference_mj(power_w, values["latency_ms"].mean)
         if abs(energy_mj - product_mj) > ENERGY_TOLERANCE * product_mj:
             yield f"energy of {energy_mj:.1f} mJ is far from power times latency, {product_mj:.1f} mJ"
-
-
-def _doubtful_repeats(values: Mapping[str, Any], measured: Measurements) -> Iterator[str]:
-    """Seeds that are missing among those told of, or whose engine is not of the row's runtime."""
-    repeats: list[Repeat] | None = values["repeats"]
-    if repeats is None:
-        return
-    lost = {seed: again.score.reason for seed, again in measured.repeats.items() if isinstance(again.score, Ended)}
-    if lost:
-        yield f"made anew without a score: by seed {', '.join(map(str, lost))}: {next(iter(lost.values()))}"
-    if others := [again for again in repeats if (again.runtime, again.ran_as) != (values["runtime"], values["ran_as"])]:
-        told = ", ".join(f"seed {again.seed} on {again.runtime} as {again.ran_as}" for again in others)
-        yield f"made anew for another runtime: {told}; part of the scatter between seeds is the runtimes'"
 
 
 def with_unchanged_flagged(rows: Sequence[Row]) -> list[Row]:

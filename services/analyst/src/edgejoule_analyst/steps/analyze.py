@@ -3,7 +3,8 @@
 Parameters: ``cells`` (see ``measurements.Cell``), ``run``, ``spec``. Inputs: ``data`` (record of the import),
 ``evaluation`` and ``calibration`` (the sets: for their hashes, and whether they overlap), and per cell index i
 ``weights-i``, ``onnx-i``, ``engine-i``, ``build-i``, ``score-i``, ``matches-i``, ``benchmark-i-trial``,
-``samples-i-trial``, and of the cell made anew by another seed ``rebuild-i-seed`` and ``rescore-i-seed``. Any may be an outcome file.
+``samples-i-trial``, and of the cell made anew by another seed ``rebuild-i-seed`` and ``rescore-i-seed``. Any may be
+an outcome file.
 """
 
 from __future__ import annotations
@@ -63,7 +64,7 @@ def run(job: Job) -> None:
     from edgejoule_analyst.comparison import METRICS, differences, measure
     from edgejoule_analyst.measurements import Cell, Trial, read_cell
     from edgejoule_analyst.plausibility import checked
-    from edgejoule_analyst.repeats import seed_tests
+    from edgejoule_analyst.repeats import doubts, seed_tests
     from edgejoule_analyst.report import render_report
     from edgejoule_analyst.rows import make_evidence, make_row, with_pareto, with_unchanged_flagged
 
@@ -98,7 +99,7 @@ def run(job: Job) -> None:
         seed_tests=tests,
         evidence=evidence,
         data=job.read_json("data"),
-        notes=_notes(cells, over_seeds=bool(tests)),
+        notes=[*_notes(cells, over_seeds=bool(tests)), *doubts(rows, measured)],
     )
     job.write_json("results", results.model_dump(mode="json"))
     written = Results.model_validate_json(job.output("results").read_bytes())  # as a later reader will have it
