@@ -299,7 +299,7 @@ INT8 = ["fp32", "int8-ptq", "int8-qat"]
 
 
 @given(st.integers(1, 6), st.data())
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(deadline=None, max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_repeats_add_what_makes_and_scores_int8_anew_and_move_nothing_else(tmp_path, calibrations, data):
     trainings = data.draw(st.integers(1, calibrations))
     before = plan_of(qat_spec(tmp_path, INT8))
