@@ -13,7 +13,7 @@ from edgejoule.records import Results, Row
 from edgejoule_analyst import drawing
 from edgejoule_analyst.charts import all_charts
 from edgejoule_analyst.methods import bibtex, methods
-from edgejoule_analyst.words import points, row_name, signed_points
+from edgejoule_analyst.words import NO_GAPS, points, row_name, signed_points
 
 Table = list[list[str]]
 """Header and lines; what nobody measured is empty, and its reason is in the row's last cell."""
@@ -52,7 +52,8 @@ def rows_table(results: Results) -> Table:
         ]
         latency = [getattr(row.latency_ms, name) if row.latency_ms else None for name in LATENCIES]
         cells = [row_name(row), *(getattr(row, field) for field in CSV_FIELDS), *ends, *latency, "; ".join(row.flags)]
-        why = row.reason or "; ".join(f"{field}: {reason}" for field, reason in row.absent.items() if field != "pareto")
+        gaps = [f"{field}: {reason}" for field, reason in row.absent.items() if field not in NO_GAPS]
+        why = row.reason or "; ".join(gaps)
         table.append([*(_plain(cell) for cell in cells), why])
     return table
 

@@ -17,8 +17,6 @@ from edgejoule_analyst import charts, headline, methods, page, paper_tables, pla
 from edgejoule_analyst.exports import rows_table
 
 HASH_DIGITS = 12
-NO_GAPS = ("pareto", "repeats")
-"""Fields whose null is no figure that was not measured."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +79,7 @@ def find_gaps(results: Results) -> list[Gap]:
 def _absences(rows: list[Row]) -> Iterator[tuple[Row, str, str]]:
     for row in rows:
         if row.ap is not None or row.latency_ms is not None:
-            fields = [field for field in Row.model_fields if field in row.absent and field not in NO_GAPS]
+            fields = [field for field in Row.model_fields if field in row.absent and field not in words.NO_GAPS]
             yield from ((row, field, row.absent[field]) for field in fields)
 
 

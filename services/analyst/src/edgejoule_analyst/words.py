@@ -37,6 +37,9 @@ FIELDS = {
 }
 """Fields of a row whose name alone reads badly."""
 
+NO_GAPS = ("pareto", "repeats")
+"""Fields of a row whose null is no figure that was not measured."""
+
 
 def field_name(field: str) -> str:
     """
