@@ -25,11 +25,27 @@ MANIFEST = ModelManifest.model_validate(
 )
 
 
-def write_model(path):
-    """One convolution to 64 boxes with one class each, under the engine contract."""
-    weight = np.random.default_rng(0).standard_normal((5, 3, 4, 4)).astype(np.float32) / 1000
-    nodes = [
-        helper.make_node("Conv", ["image", "weight"], ["cells"], name="conv", strides=[4, 4]),
+WIDTH = 256  # channels of what makes a model work
+
+
+def write_model(path, depth=0):
+    """One convolution to 64 boxes with one class each, under the engine contract.
+
+    Args:
+        depth: so many convolutions of 1.2 GFLOPs each before it, for a latency of milliseconds.
+    """
+    random = np.random.default_rng(0)
+    nodes, weights, image, channels = [], [], "image", 3
+    for number in range(depth + 1 if depth else 0):  # the first brings the channels
+        weight = random.standard_normal((WIDTH, channels, 3, 3)).astype(np.float32) / (3 * channels**0.5)
+        weights.append(onnx.numpy_helper.from_array(weight, f"weight-{number}"))
+        nodes.append(
+            helper.make_node("Conv", [image, weights[-1].name], [f"deep-{number}"], f"deep-{number}", pads=[1, 1, 1, 1])
+        )
+        image, channels = f"deep-{number}", WIDTH
+    weight = random.standard_normal((5, channels, 4, 4)).astype(np.float32) / 1000
+    nodes += [
+        helper.make_node("Conv", [image, "weight"], ["cells"], name="conv", strides=[4, 4]),
         helper.make_node("Reshape", ["cells", "shape"], ["rows"]),
         helper.make_node("Transpose", ["rows"], ["columns"], perm=[0, 2, 1]),
         helper.make_node("Sigmoid", ["columns"], ["fractions"]),
@@ -43,7 +59,7 @@ def write_model(path):
         "toy",
         [tensors["image"]],
         [tensors["boxes"], tensors["scores"]],
-        [onnx.numpy_helper.from_array(value, name) for name, value in constants.items()],
+        weights + [onnx.numpy_helper.from_array(value, name) for name, value in constants.items()],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
     model.metadata_props.add(key="edgejoule", value=MANIFEST.model_dump_json())

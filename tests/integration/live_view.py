@@ -1,10 +1,12 @@
-"""The live view on one machine, without containers: a small matrix, a simulated board, a real Prometheus, every panel.
+"""The live view on one machine, without containers: a small matrix, simulated boards, a real Prometheus, every panel.
 
-    python tests/integration/live_view.py [--keep SECONDS]
+    python tests/integration/live_view.py [--previews FOLDER] [--keep SECONDS]
 
-Needs ``prometheus`` (PROMETHEUS may name it). Conductor, workers, gateway and agents are processes of their own; a tiny
-model is built and measured on this host and on a simulated Orin Nano. Then every query of every dashboard is asked, and
-the energy that Prometheus saw is compared with the record.
+Needs ``prometheus`` (PROMETHEUS may name it), and about nine minutes. Conductor, workers, gateway and agents are
+processes of their own; a model of seven convolutions is built and measured on this host, a simulated Nano and a
+simulated Orin Nano, each of whose trials lasts over a minute of the day. Then every query of every dashboard is asked,
+and latency and energy as Prometheus saw them are compared with the records. ``--previews`` draws the dashboards while
+the Orin Nano's last cell is measured.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from bisect import bisect_left
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -27,7 +30,9 @@ import yaml
 sys.path.insert(0, str(Path(__file__).parents[1]))
 sys.path.insert(0, str(Path(__file__).parents[1] / "stack"))
 sys.path.insert(0, str(Path(__file__).parent))
-from dashboards import BOARDS_ALONE, MAY_BE_EMPTY, Prometheus, empty_queries
+sys.path.insert(0, str(Path(__file__).parents[2] / "grafana"))
+from dashboards import BOARDS_ALONE, MAY_BE_EMPTY, empty_queries
+from queries import Prometheus
 from servers import RedisServer, free_ports
 from test_gateway import commit_files
 from toy_gateway import BoardStack
@@ -39,9 +44,17 @@ from edgejoule.protocols import PRESETS
 from edgejoule.store import Made, Manifest, Store
 
 ROOT = Path(__file__).resolve().parents[2]
-DEVICES = {"host": {}, "orin": {"EDGEJOULE_SIMULATE": "orin-nano"}}
+SIMULATED = {"nano": "nano", "orin": "orin-nano"}
+DEVICES: dict[str, dict[str, str]] = {
+    "host": {},
+    **{device: {"EDGEJOULE_SIMULATE": board} for device, board in SIMULATED.items()},
+}
 PRECISIONS = ("fp32", "fp16")
-ITERATIONS = {"host": 500_000, "orin": 1_200_000}  # so that a trial lasts longer than a scrape interval
+DEPTH = 6
+ITERATIONS = {"host": 300, "nano": 1_600, "orin": 15_000}
+WINDOW_S = 75.0  # of the energy, at least
+LEAST_S = 60.0  # over which energy is compared
+BOUNDS_S = (0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.015, 0.02, 0.03, 0.045, 0.065, 0.1, 0.15, 0.25, 0.5)
 
 
 def cell_steps(precision: str, device: str) -> list[Step]:
@@ -53,7 +66,7 @@ def cell_steps(precision: str, device: str) -> list[Step]:
         {"precision": precision, "threads": 1, "device": device},
         {"onnx": Ref("files", "onnx"), "images-000": Ref("files", "images-000")},
     )
-    protocol = {**PRESETS["quick"].measuring(), "warmup_iterations": 50, "iterations": ITERATIONS[device]}
+    protocol = {**PRESETS["quick"].measuring(), "iterations": ITERATIONS[device], "power_window_s": WINDOW_S}
     benchmark = Step(
         f"benchmark/{name}/0",
         "benchmark",
@@ -88,7 +101,7 @@ def commit_score(step: Step, store: Store) -> None:
 
 def plan_with_cells(store: Store, folder: Path) -> Plan:
     files = Step("files", "toy", {"name": "files"})
-    commit_files(files, store, folder)
+    commit_files(files, store, folder, DEPTH)
     steps, cells = [files, toy("more", ticks=50), toy("again", "more")], []
     for device in DEVICES:
         for precision in PRECISIONS:
@@ -137,7 +150,6 @@ def record_of(stack: BoardStack, step: str) -> Any:
 
 def compare_latency(server: Prometheus, stack: BoardStack) -> list[str]:
     """Cells whose percentiles by histogram are not within a bucket of the exact ones."""
-    bounds = [0.0, 0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.015, 0.02, 0.03, 0.045, 0.065, 0.1, 0.15, 0.25, 0.5]
     wrong = []
     for device in DEVICES:
         for precision in PRECISIONS:
@@ -148,20 +160,76 @@ def compare_latency(server: Prometheus, stack: BoardStack) -> list[str]:
             cell = f'device="{device}",precision="{precision}",stage="measure"'
             for quantile in ("0.5", "0.9", "0.99"):
                 buckets = f"sum by (le) (edgejoule_inference_latency_seconds_bucket{{{cell}}})"
-                found = server.get("query", query=f"histogram_quantile({quantile}, {buckets})")["result"]
+                found = server.instant(f"histogram_quantile({quantile}, {buckets})", time.time())
                 seen_s = float(found[0]["value"][1])
                 true_s = exact["p" + quantile[2:].ljust(2, "0")] / 1e3
-                at = [next((i for i, b in enumerate(bounds) if b >= s), len(bounds)) for s in (seen_s, true_s)]
+                apart = abs(bisect_left(BOUNDS_S, seen_s) - bisect_left(BOUNDS_S, true_s))
                 name = f"{device} {precision} p{100 * float(quantile):g}"
-                print(f"  {name}: {1e3 * true_s:.3f} ms, seen {1e3 * seen_s:.3f} ms")
-                if abs(at[0] - at[1]) > 1:
+                print(f"  {name}: {1e3 * true_s:.3f} ms, seen {1e3 * seen_s:.3f} ms, {apart} buckets apart")
+                if apart > 1:
                     wrong.append(f"{name}: {true_s} s, seen {seen_s} s")
     return wrong
+
+
+def measured_between(server: Prometheus, cell: str) -> tuple[float, float]:
+    """The first and the last scrape that surely fell into a cell's window: its inferences had begun, and went on."""
+    (found,) = server.instant(f'edgejoule_inferences_total{{{cell},stage="measure"}}[1h]', time.time())
+    counts = [(float(at), float(count)) for at, count in found["values"]]
+    inside = [at for at, count in counts if 0 < count < counts[-1][1]]
+    return inside[0], inside[-1]
+
+
+def compare_energy(server: Prometheus, stack: BoardStack) -> list[str]:
+    """Cells whose energy by PromQL is further from the record's than that says of itself.
+
+    A record says no times of day, so the window is taken from scrapes, and lacks what lies before the first and behind
+    the last: the mean power over the rest stands for all of it.
+    """
+    wrong = []
+    for device in SIMULATED:
+        for precision in PRECISIONS:
+            record = record_of(stack, f"benchmark/toy/{precision}/{device}/0")
+            begin_s, end_s = measured_between(server, f'device="{device}",precision="{precision}"')
+            window, at = f'{{device="{device}"}}[{int(end_s - begin_s)}s]', f"@ {end_s:.3f}"
+            power = (
+                f"increase(edgejoule_board_energy_joules_total{window} {at}) "
+                f"/ increase(edgejoule_board_energy_observed_seconds_total{window} {at})"
+            )
+            ((_, power_w),) = (one["value"] for one in server.instant(power, time.time()))
+            seen_j = float(power_w) * record["window_s"]
+            true_j, within_j = (
+                record[name] * record["window_inferences"] / 1e3 for name in ("energy_mj", "energy_uncertainty_mj")
+            )
+            name = f"{device} {precision}"
+            print(
+                f"  {name}: {true_j:.2f} J ± {within_j:.2f} in {record['window_s']:.1f} s, "
+                f"seen {seen_j:.2f} J by {int(end_s - begin_s)} s of it"
+            )
+            if end_s - begin_s < LEAST_S or abs(seen_j - true_j) > within_j:
+                wrong.append(f"energy of {name}: {true_j} J ± {within_j}, seen {seen_j} in {end_s - begin_s} s")
+    return wrong
+
+
+def draw_previews(server: Prometheus, stack: BoardStack, folder: Path, device: str = "orin") -> None:
+    """Draw the dashboards half a minute into the measurement of a board's last cell."""
+    from previews import draw  # here alone, since it needs vl-convert
+
+    def in_the_last() -> bool:
+        cell = f'{{device="{device}"'
+        done = server.instant(f'edgejoule_cell_state{cell},state="ok"}}', time.time())
+        return len(done) == len(PRECISIONS) - 1 and bool(
+            server.instant(f'edgejoule_cell_info{cell},stage="measure"}}', time.time())
+        )
+
+    stack.wait_until(in_the_last, 1200)
+    time.sleep(30)
+    print(*draw(server.url, folder, 10, {"device": device}), sep="\n")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--keep", type=float, default=0.0, help="stay so many seconds after it has ended")
+    parser.add_argument("--previews", type=Path, metavar="FOLDER", help="draw the dashboards into it")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="edgejoule-live-") as name:
         folder = Path(name)
@@ -179,10 +247,12 @@ def main() -> None:
                 for device, settings in DEVICES.items():
                     stack.board(device, **shown[device], **settings)
                 stack.submit(plan_with_cells(stack.store, folder))
-                print(stack.finish(seconds=900), flush=True)
+                if arguments.previews:
+                    draw_previews(server, stack, arguments.previews)
+                print(stack.finish(seconds=1200), flush=True)
                 time.sleep(20)
                 asked, empty = empty_queries(server, minutes=20)
-                wrong = compare_latency(server, stack)
+                wrong = compare_latency(server, stack) + compare_energy(server, stack)
                 for line in empty:
                     title = line.partition(" / ")[2].partition(" (")[0]
                     if title not in MAY_BE_EMPTY and not ("host" in line and title in BOARDS_ALONE):

@@ -122,9 +122,9 @@ def real_plan() -> Plan:
     return plan_of(files, build, benchmark)
 
 
-def commit_files(step: Step, store: Store, folder: Path) -> None:
+def commit_files(step: Step, store: Store, folder: Path, depth: int = 0) -> None:
     """Have a step done whose outputs are a model and an image shard."""
-    write_model(folder / "model.onnx")
+    write_model(folder / "model.onnx", depth)
     write_shard(folder / "shard.tar")
     outputs = {
         "text": store.put(b""),

@@ -9,19 +9,15 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import json
-import re
 import sys
 import time
-import urllib.error
-import urllib.parse
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[2]
-FOLDER = ROOT / "grafana" / "dashboards"
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "grafana"))
+from queries import Prometheus, Refused, filled, pages, panels
+
 STEP_S = 15
 
 MAY_BE_EMPTY = {
@@ -39,50 +35,6 @@ BOARDS_ALONE = (
 """Panels that a host without such sensors leaves empty: absent is absent."""
 
 
-class Refused(Exception):
-    """What the server says of a query that it does not answer."""
-
-
-class Prometheus:
-    """The HTTP API of one server (prometheus.io, "HTTP API")."""
-
-    def __init__(self, url: str) -> None:
-        self._url = url.rstrip("/")
-
-    def get(self, path: str, **parameters: str | float) -> Any:
-        address = f"{self._url}/api/v1/{path}?{urllib.parse.urlencode(parameters)}"
-        try:
-            with urllib.request.urlopen(address, timeout=30) as answer:
-                return json.load(answer)["data"]
-        except urllib.error.HTTPError as error:
-            raise Refused(json.load(error).get("error", str(error))) from error
-
-    def values(self, query: str) -> list[str]:
-        """What a variable's ``label_values(series, label)`` gives."""
-        series, label = re.fullmatch(r"label_values\((.+), (\w+)\)", query).groups()  # type: ignore[union-attr]
-        return sorted({found[label] for found in self.get("series", **{"match[]": series}) if label in found})
-
-    def has_data(self, expr: str, *, instant: bool, minutes: float) -> bool:
-        now = time.time()
-        if instant:
-            return bool(self.get("query", query=expr, time=now)["result"])
-        start = now - 60 * minutes
-        return bool(self.get("query_range", query=expr, start=start, end=now, step=STEP_S)["result"])
-
-
-def panels(page: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    for panel in page["panels"]:
-        yield panel
-        yield from panel.get("panels", ())
-
-
-def filled(text: str, chosen: dict[str, str]) -> str:
-    """A query with its variables' values."""
-    for name, value in {**chosen, "__rate_interval": "1m"}.items():
-        text = text.replace(f"${name}", value)
-    return text
-
-
 def choices(page: dict[str, Any], server: Prometheus) -> Iterator[dict[str, str]]:
     """Every combination of values; of a variable that takes several, all at once too."""
     chosen: list[dict[str, str]] = [{}]
@@ -96,11 +48,15 @@ def choices(page: dict[str, Any], server: Prometheus) -> Iterator[dict[str, str]
     yield from chosen
 
 
+def has_data(server: Prometheus, expr: str, *, instant: bool, minutes: float) -> bool:
+    now = time.time()
+    return bool(server.instant(expr, now) if instant else server.range(expr, now - 60 * minutes, now, STEP_S))
+
+
 def empty_queries(server: Prometheus, minutes: float) -> tuple[int, list[str]]:
     """How many queries were asked, and which had no data."""
     asked, empty = 0, []
-    for path in sorted(FOLDER.glob("*.json")):
-        page = json.loads(path.read_text(encoding="utf-8"))
+    for page in pages().values():
         for chosen in choices(page, server):
             for panel in panels(page):
                 for target in panel["targets"]:
@@ -109,7 +65,7 @@ def empty_queries(server: Prometheus, minutes: float) -> tuple[int, list[str]]:
                     words = ", ".join(f"{name}={value}" for name, value in chosen.items())
                     about = f"{page['title']} / {panel['title']} ({words}): {expr}"
                     try:
-                        there = server.has_data(expr, instant=bool(target.get("instant")), minutes=minutes)
+                        there = has_data(server, expr, instant=bool(target.get("instant")), minutes=minutes)
                     except Refused as error:
                         there, about = False, f"{about} is refused: {error}"
                     if not there:

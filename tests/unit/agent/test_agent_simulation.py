@@ -13,7 +13,7 @@ import pytest
 
 from edgejoule_agent import engines, jetson, sensors
 from edgejoule_agent.energy import integrate
-from edgejoule_agent.errors import EngineError, SettingsError, UnsupportedError
+from edgejoule_agent.errors import EngineError, SensorError, SettingsError, UnsupportedError
 from edgejoule_agent.sensors.state import gpu_folder
 from edgejoule_agent.simulation import device, files, governor, machine, physics, trees
 from edgejoule_agent.simulation.declared import BOARDS, NANO, ORIN_NANO, Thermal
@@ -233,7 +233,39 @@ def test_faults_show_as_the_sensors_know_them(tree):
     assert "-256 °C" in reason
 
 
-@pytest.mark.parametrize("words", ["stuck", "warm:VDD_IN", "stuck:VDD_IN@soon", "dead:"])
+def test_a_fault_goes_as_it_came(tree):
+    root = tree("orin-nano")
+    shown = files.Files(root, ORIN_NANO, [files.parse_fault("off:VDD_IN@2-4")])
+    state = machine.at_rest(ORIN_NANO, files.limits_of(root))
+    rail = sensors.pick_rails(["VDD_IN"], root)[0]
+    for age_s in (1.9, 4.0):
+        shown.write(state, age_s)
+        assert rail.read_w() > 4
+    for age_s in (2.0, 3.9):
+        shown.write(state, age_s)
+        with pytest.raises(SensorError, match="the rail VDD_IN is off or its sensor wrong"):
+            rail.read_w()
+    shown.close()
+
+
+def test_a_board_without_its_heat_sink_gets_hot_and_cools_once_it_is_back(tree):
+    bare = ORIN_NANO._replace(thermal=physics.without_sink(ORIN_NANO.thermal))
+    limits, temps_c = files.limits_of(tree("orin-nano")), []
+    for board in (ORIN_NANO, bare):
+        state = machine.at_rest(ORIN_NANO, limits)
+        for _ in range(120):
+            state = machine.advance(board, limits, state, 1.0, 0.5)
+        temps_c.append(state.temps_c[0])
+    assert temps_c[0] < 60
+    assert temps_c[1] > 90
+    for _ in range(20):
+        state = machine.advance(ORIN_NANO, limits, state, 0.0, 0.5)
+    assert state.temps_c[0] < 60
+
+
+@pytest.mark.parametrize(
+    "words", ["stuck", "warm:VDD_IN", "stuck:VDD_IN@soon", "dead:", "off:VDD_IN@9-3", "loose:VDD_IN", "off:sink"]
+)
 def test_what_is_no_fault_is_refused(words):
     with pytest.raises(SettingsError, match="is no fault: write stuck:RAIL"):
         files.parse_fault(words)
@@ -241,7 +273,7 @@ def test_what_is_no_fault_is_refused(words):
 
 def test_a_fault_of_a_sensor_that_is_not_there_is_refused(tree):
     with pytest.raises(SettingsError, match="no rail and no zone called VDD_IN"):
-        files.Files(tree("nano"), NANO, [files.parse_fault("dead:VDD_IN")])
+        files.Files(tree("nano"), NANO, [files.parse_fault("dead:VDD_IN"), files.parse_fault("loose:sink")])
 
 
 # --- the process -------------------------------------------------------------------------------------
@@ -391,6 +423,13 @@ def test_a_step_is_for_the_board_of_its_plan_unless_the_agent_plays_one(tmp_path
         assert device.board_of(hardware) == "orin-nano"
         with device.alive("orin-nano") as folder:
             assert folder == str(tmp_path)
+
+
+def test_what_comes_of_a_board_with_faults_says_so(tmp_path, monkeypatch):
+    assert "faults" not in device.probe("orin-nano")["environment"]["simulation"]
+    with running(Settings("orin-nano", faults=["off:VDD_IN@5-6"]), str(tmp_path)):
+        monkeypatch.setenv(device.FOLDER, str(tmp_path))
+        assert device.probe("orin-nano")["environment"]["simulation"]["faults"] == ["off:VDD_IN@5-6"]
 
 
 def test_fans_and_governor_stay_within_their_ends():

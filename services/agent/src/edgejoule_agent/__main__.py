@@ -40,7 +40,7 @@ def main(arguments: Optional[List[str]] = None) -> int:
         connection = Connection(options.gateway, token, options.ca, options.plain, heard)
         with contextlib.ExitStack() as stack:
             stack.enter_context(_alone(options.state))
-            probe, root = stack.enter_context(_device(options.simulate, options.state))
+            probe, root = stack.enter_context(_device(options.simulate, options.faults, options.state))
             port = stack.enter_context(_metrics(options.metrics, options.state, root))
             cache_bytes = int(options.cache_gb * 1e9)
             Service(connection, options.state, cache_bytes, stopping, probe=probe, metrics_port=port).serve()
@@ -93,6 +93,13 @@ def _options(arguments: Optional[List[str]]) -> Any:
         help=f"play a board that is not there: {', '.join(sorted(BOARDS))} (EDGEJOULE_SIMULATE)",
     )
     parser.add_argument(
+        "--faults",
+        metavar="WORDS",
+        default=given("EDGEJOULE_SIMULATE_FAULTS"),
+        help="what goes wrong with the board that is played, and from when to when in seconds, with blanks between: "
+        "off:VDD_IN@60-90 loose:sink@120 (EDGEJOULE_SIMULATE_FAULTS; nothing)",
+    )
+    parser.add_argument(
         "--metrics",
         metavar="HOST:PORT",
         default=given("EDGEJOULE_METRICS"),
@@ -105,6 +112,8 @@ def _options(arguments: Optional[List[str]]) -> Any:
         parser.error("which gateway? give --gateway URL")
     if options.probe and options.simulate:
         parser.error("--probe tells of this device, not of a simulated one: leave --simulate out")
+    if options.faults and not options.simulate:
+        parser.error("only a simulated board has faults to order: give --simulate BOARD, or leave --faults out")
     return options
 
 
@@ -126,7 +135,9 @@ def _token(path: Optional[str], environment: Mapping[str, str]) -> str:
 
 
 @contextlib.contextmanager
-def _device(board: Optional[str], state: str) -> Iterator[Tuple[Callable[[], Dict[str, Any]], str]]:
+def _device(
+    board: Optional[str], faults: Optional[str], state: str
+) -> Iterator[Tuple[Callable[[], Dict[str, Any]], str]]:
     """What says what this device is, and where its files lie: this host, or a board simulated while the block lasts.
 
     Raises:
@@ -135,7 +146,8 @@ def _device(board: Optional[str], state: str) -> Iterator[Tuple[Callable[[], Dic
     if not board:
         yield host.probe, "/"
         return
-    with running(Settings(board), os.path.join(state, "board")) as folder:
+    settings = Settings(board, faults=(faults or "").split())
+    with running(settings, os.path.join(state, "board")) as folder:
         os.environ[simulated.FOLDER] = folder  # for the steps, each in a process of its own
         try:
             yield functools.partial(simulated.probe, board, root_of(folder)), root_of(folder)

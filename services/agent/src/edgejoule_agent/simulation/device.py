@@ -105,9 +105,11 @@ def _facts(name: str, root: Optional[str] = None) -> Dict[str, Any]:
 
 
 def _simulation(name: str) -> Dict[str, Any]:
-    """The constants of the simulation, so that a record says all that its figures come from."""
+    """The constants of the simulation, so that a record says all that its figures come from; faults, if there are."""
     board = declared(name)
+    faults = read_status(os.environ[FOLDER]).get("faults") if os.environ.get(FOLDER) else None
     return {
+        **({"faults": faults} if faults else {}),
         "board": name,
         "model": MODEL,
         "gpu": dict(board.gpu._asdict()),

@@ -18,38 +18,50 @@ from edgejoule_agent.simulation.machine import BUS_V, Limits, State
 WIDTH = 16  # bytes of a file that changes: a number, blanks, a newline
 OFF_MC = -256000  # what the sensor of a sleeping part reads
 RPM = 6000  # of a fan at full speed, [thorfan] of the trees: nvfancontrol.conf
-FAULTS = ("stuck", "dead", "off")
+FAULTS = ("stuck", "dead", "off", "loose")
+SINK = "sink"  # all that can be loose
 
 
 class Fault(NamedTuple):
-    """Something wrong with a sensor: a rail ``stuck`` or ``dead`` (0 mA), a zone ``off`` (-256 °C).
+    """Something wrong with the board.
 
-    What a file cannot do is not here: none gives EAGAIN. Zones that do so on a board cannot be read in its tree at all.
+    A rail ``stuck``, ``dead`` (0 mA) or ``off`` (0 mV), a zone ``off`` (-256 °C), or ``loose:sink``: the heat sink has
+    come off. What a file cannot do is not here: none gives EAGAIN. Zones that do so on a board cannot be read in its
+    tree at all.
     """
 
     kind: str
     name: str
     after_s: float  # since the board began
+    until_s: float = float("inf")
+
+    def holds(self, age_s: float) -> bool:
+        """Whether it is there ``age_s`` after the board began."""
+        return self.after_s <= age_s < self.until_s
 
 
 def parse_fault(words: str) -> Fault:
-    """``KIND:NAME`` or ``KIND:NAME@SECONDS``.
+    """``KIND:NAME``, ``KIND:NAME@FROM`` or ``KIND:NAME@FROM-UNTIL``, in seconds since the board began.
 
-    >>> parse_fault("stuck:VDD_IN@2.5")
-    Fault(kind='stuck', name='VDD_IN', after_s=2.5)
+    >>> parse_fault("stuck:VDD_IN@2.5"), parse_fault("loose:sink@30-90").until_s
+    (Fault(kind='stuck', name='VDD_IN', after_s=2.5, until_s=inf), 90.0)
 
     Raises:
         SettingsError: it is none.
     """
-    what, _, after = words.partition("@")
+    what, _, when = words.partition("@")
     kind, _, name = what.partition(":")
+    after, _, until = when.partition("-")
     try:
-        after_s = float(after or 0)
+        after_s, until_s = float(after or 0), float(until or "inf")
     except ValueError:
-        after_s = -1.0
-    if kind not in FAULTS or not name or after_s < 0:
-        raise SettingsError(f"{words!r} is no fault: write stuck:RAIL, dead:RAIL or off:ZONE, with @SECONDS if later")
-    return Fault(kind, name, after_s)
+        after_s = until_s = -1.0
+    if kind not in FAULTS or not name or (kind == "loose") != (name == SINK) or not 0 <= after_s < until_s:
+        raise SettingsError(
+            f"{words!r} is no fault: write stuck:RAIL, dead:RAIL, off:RAIL, off:ZONE or loose:sink, with @FROM or "
+            "@FROM-UNTIL behind it if it does not hold always, in seconds"
+        )
+    return Fault(kind, name, after_s, until_s)
 
 
 def limits_of(root: str) -> Limits:
@@ -105,11 +117,12 @@ class Files:
     ) -> None:
         self._board, self._limits = board, limits_of(root)
         self._noise, self._random = noise, random
-        self._faults = {fault.name: fault for fault in faults}
+        self._faults = faults
         self._rails = [rail for rail in find_rails(root)[0] if rail.name in board.rails]
         self._zones = [(zone.name, os.path.join(zone.path, "temp")) for zone in find_zones(root)]
         self._zones = [(name, path) for name, path in self._zones if os.path.isfile(path)]
-        unknown = set(self._faults) - {rail.name for rail in self._rails} - {name for name, _ in self._zones}
+        unknown = {fault.name for fault in faults} - {rail.name for rail in self._rails} - {SINK}
+        unknown -= {name for name, _ in self._zones}
         if unknown:
             raise SettingsError(f"the board {board.name} has no rail and no zone called {', '.join(sorted(unknown))}")
         self._gpu, self._gpu_load = gpu_folder(root), gpu_load_file(root)
@@ -155,14 +168,15 @@ class Files:
         elif self._noise:
             power_w *= max(0.0, 1 + self._noise * self._random.standard_normal())
         mv, ma = physics.ina3221(power_w, BUS_V, self._board.shunt_ohm)
+        if self._fault("off", rail.name, age_s):
+            mv = ma = 0
         self._put(rail.voltage_mv, mv)
         self._put(rail.current_ma, ma)
         if rail.power is not None:
             self._put(rail.power, mv * ma // 1000)
 
     def _fault(self, kind: str, name: str, age_s: float) -> bool:
-        fault = self._faults.get(name)
-        return fault is not None and fault.kind == kind and age_s >= fault.after_s
+        return any(fault.kind == kind and fault.name == name and fault.holds(age_s) for fault in self._faults)
 
     def _put(self, path: str, value: int) -> None:
         if path not in self._open:

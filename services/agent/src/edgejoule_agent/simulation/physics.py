@@ -81,6 +81,18 @@ def heat(
     return float(junction), float(sink)
 
 
+BARE_K_W = 15.0  # from a junction without its heat sink to what is left around it (assumed)
+
+
+def without_sink(thermal: Thermal) -> Thermal:
+    """The same board with its heat sink come off: what heat there is hardly leaves the junction.
+
+    >>> without_sink(Thermal(8.0, 120.0, 0.7, 3.3, 1.6)).junction_to_sink_k_w
+    15.0
+    """
+    return thermal._replace(junction_to_sink_k_w=BARE_K_W)
+
+
 # --- sensors -----------------------------------------------------------------------------------------
 
 BUS_STEP_MV = 8  # INA3221, data sheet SBOS576: bus voltage 8 mV, shunt voltage 40 µV

@@ -24,7 +24,7 @@ from typing import Any, Dict, Iterator, List, Mapping, NamedTuple, Optional, Seq
 import numpy as np
 
 from edgejoule_agent.errors import EngineError, SettingsError
-from edgejoule_agent.simulation import machine, trees
+from edgejoule_agent.simulation import machine, physics, trees
 from edgejoule_agent.simulation.declared import AMBIENT_C, BOARDS, Declared
 from edgejoule_agent.simulation.files import Fault, Files, limits_of, parse_fault
 
@@ -183,12 +183,13 @@ def run(settings: Settings, folder: str, lifeline: int, ready: Any) -> None:
     prepare(folder, board)
     root = root_of(folder)
     limits = limits_of(root)
+    bare = board._replace(thermal=physics.without_sink(board.thermal))
     state = machine.at_rest(board, limits, settings.ambient_c, settings.start_c)
     files = Files(root, board, faults, settings.noise, np.random.RandomState(settings.seed))
     pipe = os.open(os.path.join(folder, "load"), os.O_RDWR | os.O_NONBLOCK)  # writing too, so that it never ends
     began = last = time.monotonic()
     files.write(state, 0.0)
-    _write_status(folder, board, state, last)
+    _write_status(folder, settings, state, last)
     ready()
     intervals: List[Tuple[float, float]] = []
     due = began + TICK_S
@@ -199,10 +200,12 @@ def run(settings: Settings, folder: str, lifeline: int, ready: Any) -> None:
         if now < due:
             continue
         intervals += _read(pipe)
-        state = machine.advance(board, limits, state, busy_share(intervals, last, now), now - last, settings.ambient_c)
+        busy = busy_share(intervals, last, now)
+        loose = any(fault.kind == "loose" and fault.holds(now - began) for fault in faults)
+        state = machine.advance(bare if loose else board, limits, state, busy, now - last, settings.ambient_c)
         intervals = [each for each in intervals if each[1] > now]
         files.write(state, now - began)
-        _write_status(folder, board, state, now)
+        _write_status(folder, settings, state, now)
         last = now
         due = max(due + TICK_S, now)  # after a stall go on from here: what was missed is in the longer step
     files.close()
@@ -221,8 +224,9 @@ def _read(pipe: int) -> List[Tuple[float, float]]:
             return found
 
 
-def _write_status(folder: str, board: Declared, state: machine.State, now: float) -> None:
-    status: Dict[str, Any] = dict(state._asdict(), simulated=True, board=board.name, time_s=now)
+def _write_status(folder: str, settings: Settings, state: machine.State, now: float) -> None:
+    told = {"simulated": True, "board": settings.board, "faults": list(settings.faults), "time_s": now}
+    status: Dict[str, Any] = dict(state._asdict(), **told)
     path = os.path.join(folder, "status.json")
     with open(path + ".new", "w", encoding="ascii") as file:
         json.dump(status, file)
@@ -230,7 +234,10 @@ def _write_status(folder: str, board: Declared, state: machine.State, now: float
 
 
 def read_status(folder: str) -> Mapping[str, Any]:
-    """The machine's own state: the fields of ``machine.State`` and ``time_s``, the monotonic time it is of."""
+    """The machine's own state: the fields of ``machine.State``, and of what board with which faults it is.
+
+    ``time_s`` is the monotonic time it is of.
+    """
     with open(os.path.join(folder, "status.json"), encoding="ascii") as file:
         found: Mapping[str, Any] = json.load(file)
         return found
