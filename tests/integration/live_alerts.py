@@ -1,4 +1,4 @@
-"""Alerts from end to end: a simulated board gets too hot, loses a rail and is killed, and a real Prometheus must say so.
+"""Alerts from end to end: a simulated board gets hot, loses a rail and is killed, and a real Prometheus must say so.
 
     python tests/integration/live_alerts.py
 
@@ -22,7 +22,7 @@ import yaml
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 sys.path.insert(0, str(Path(__file__).parent))
-from live_view import ROOT, prometheus
+from prometheus_server import ROOT, prometheus
 from queries import Prometheus
 from servers import RedisServer, free_ports
 from toy_gateway import BoardStack, stop
@@ -117,7 +117,7 @@ def judge(expected: list[Expected], seen: dict[str, tuple[float, float, str]]) -
         limit_s, end_limit_s = holds_s + each.late_s + STEP_S, each.over_s + STEP_S
         print(
             f"  {each.alert}: true for {each.end_s - each.begin_s:.0f} s; fired {after_s:.1f} s after that began "
-            f"(for: {holds_s:.0f} s; at most {limit_s:.1f}), over {over_s:.1f} s after its end (at most {end_limit_s:.1f})"
+            f"(for: {holds_s:.0f} s; at most {limit_s:.1f}), over {over_s:.1f} s after it (at most {end_limit_s:.1f})"
         )
         if not holds_s <= after_s <= limit_s:
             wrong.append(f"{each.alert} fired {after_s:.1f} s after it was true, not within {holds_s} to {limit_s} s")
@@ -177,7 +177,7 @@ def main() -> None:
         redis.start()
         stack = BoardStack(folder, redis)
         try:
-            with prometheus(folder, ports) as server:
+            with prometheus(folder, ports) as (server, _):
                 stack.conductor(**shown["conductor"])
                 stack.gateway(**shown["gateway"])
                 stack.worker(**shown["worker"])

@@ -13,25 +13,18 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import shutil
-import subprocess
 import sys
 import tempfile
 import time
 from bisect import bisect_left
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-
-import yaml
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 sys.path.insert(0, str(Path(__file__).parents[1] / "stack"))
 sys.path.insert(0, str(Path(__file__).parent))
-sys.path.insert(0, str(Path(__file__).parents[2] / "grafana"))
 from dashboards import BOARDS_ALONE, MAY_BE_EMPTY, empty_queries
+from prometheus_server import prometheus
 from queries import Prometheus
 from servers import RedisServer, free_ports
 from test_gateway import commit_files
@@ -43,7 +36,6 @@ from edgejoule.plan import Cell, Plan, Ref, Step, step_key
 from edgejoule.protocols import PRESETS
 from edgejoule.store import Made, Manifest, Store
 
-ROOT = Path(__file__).resolve().parents[2]
 SIMULATED = {"nano": "nano", "orin": "orin-nano"}
 DEVICES: dict[str, dict[str, str]] = {
     "host": {},
@@ -110,33 +102,6 @@ def plan_with_cells(store: Store, folder: Path) -> Plan:
             steps += own
             cells.append(Cell("toy", "toy", "base", precision, device, tuple(step.id for step in own)))
     return Plan({step.id: step for step in steps}, tuple(cells))
-
-
-@contextmanager
-def prometheus(folder: Path, ports: dict[str, int]) -> Iterator[Prometheus]:
-    """A server with our rules, and our scrape configuration for these ports of this host."""
-    program = shutil.which(os.environ.get("PROMETHEUS") or "prometheus")
-    if program is None:
-        sys.exit("there is no prometheus here: install it, or say where it is: PROMETHEUS=/path/prometheus")
-    config = yaml.safe_load((ROOT / "grafana/prometheus/prometheus.yml").read_text(encoding="utf-8"))
-    config["rule_files"] = [str(ROOT / "grafana/prometheus/rules/*.yml")]
-    for job in config["scrape_configs"]:
-        if job.pop("dns_sd_configs", None):
-            job["static_configs"] = [{"targets": [f"127.0.0.1:{ports[job['job_name']]}"]}]
-        for found in job.get("http_sd_configs", ()):
-            found["url"] = f"http://127.0.0.1:{ports['gateway']}/devices"
-            found["refresh_interval"] = "5s"
-    (port,) = free_ports(1)
-    (folder / "prometheus.yml").write_text(yaml.safe_dump(config))
-    words = [program, f"--config.file={folder / 'prometheus.yml'}", f"--storage.tsdb.path={folder / 'tsdb'}"]
-    with open(folder / "prometheus.log", "wb") as log:
-        server = subprocess.Popen([*words, f"--web.listen-address=127.0.0.1:{port}"], stdout=log, stderr=log)
-    try:
-        print(f"Prometheus is at http://127.0.0.1:{port}", flush=True)
-        yield Prometheus(f"http://127.0.0.1:{port}")
-    finally:
-        server.terminate()
-        server.wait()
 
 
 def record_of(stack: BoardStack, step: str) -> Any:
@@ -240,7 +205,7 @@ def main() -> None:
         redis.start()
         stack = BoardStack(folder, redis)
         try:
-            with prometheus(folder, ports) as server:
+            with prometheus(folder, ports) as (server, _):
                 stack.conductor(**shown["conductor"])
                 stack.gateway(**shown["gateway"])
                 stack.worker(**shown["worker"])
