@@ -3,10 +3,11 @@
     python benchmarks/many_devices.py [--devices 200] [--cells 4] [--minutes 5]
 
 One process answers for all devices, with the exporter's golden scrapes under other names: counters grow and gauges move
-as on a board that measures one cell and has measured ``--cells`` before. A conductor, a gateway and a worker that know of
-all these devices are played too. A real Prometheus (PROMETHEUS may name it) scrapes all of it by the project's own
-configuration and rules. Then it is asked for the time of every scrape and rule group, and every query of every dashboard
-is timed over half an hour, one after the other; those of Overview must all together take less than its 5 s of refresh.
+as on a board that measures one cell and has measured ``--cells`` before. A conductor, a gateway and a worker that know
+of all these devices are played too. A real Prometheus (PROMETHEUS may name it) scrapes all of it by the project's own
+configuration and rules. Then it is asked for the time of every scrape and rule group, and every query of every
+dashboard is timed over half an hour, one after the other; those of Overview must all together take less than its 5 s of
+refresh.
 """
 
 from __future__ import annotations

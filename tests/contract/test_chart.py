@@ -37,6 +37,7 @@ RESTRICTED_VOLUMES = {
 WORKERS = {"trainer", "evaluator", "analyst"}
 STACK = WORKERS | {"conductor", "gateway"}  # they have an account of the store's and of the queues'
 SERVICES = STACK | {"host-agent"}
+METRICS = 9464
 
 Object = dict[str, Any]
 
@@ -123,7 +124,7 @@ def test_chart_lints_strictly(name: str) -> None:
 @for_all_values
 def test_every_object_is_valid_for_kubernetes(name: str, version: str) -> None:
     for one in rendered(name):
-        if not one["apiVersion"].startswith("keda.sh/"):
+        if not one["apiVersion"].startswith(("keda.sh/", "monitoring.coreos.com/")):
             kubernetes_validate.validate(one, version, strict=True)
 
 
@@ -336,15 +337,14 @@ def test_chart_runs_what_compose_runs_with_the_same_settings() -> None:
     for name in SERVICES | {"init"}:
         service, pod = compose()[name], charts[name]
         # A Secret holds the certificate, so that there is none to make for names.
-        # The chart brings no Prometheus yet, so nothing shows metrics.
-        expected = service["environment"].keys() - {own_secret(name), "EDGEJOULE_GATEWAY_NAMES", "EDGEJOULE_METRICS"}
+        expected = service["environment"].keys() - {own_secret(name), "EDGEJOULE_GATEWAY_NAMES"}
         assert variables(pod).keys() - {own_secret(name)} == expected - {own_secret(name)}, name
         container = container_of(pod)
         entry_point = container.get("command", []) + container.get("args", [])
         assert entry_point == service.get("entrypoint", []) + service.get("command", []), name
         for variable in (
             *("EDGEJOULE_S3_ACCESS_KEY", "EDGEJOULE_WORKSPACE", "EDGEJOULE_LOCKS", "EDGEJOULE_STORE"),
-            *("EDGEJOULE_GATEWAY_HOST", "EDGEJOULE_AGENT_STATE"),
+            *("EDGEJOULE_GATEWAY_HOST", "EDGEJOULE_AGENT_STATE", "EDGEJOULE_METRICS"),
         ):
             if name != "init" and variable in service["environment"]:
                 assert variables(pod)[variable]["value"] == service["environment"][variable]
@@ -544,7 +544,7 @@ def test_services_are_probed_by_a_command_that_there_is(name: str) -> None:
 def test_boards_are_sent_to_the_gateway_when_it_serves() -> None:
     pod = pods(rendered())["gateway"]
     container = container_of(pod)
-    assert container["ports"] == [{"name": "https", "containerPort": PORT}]
+    assert container["ports"][0] == {"name": "https", "containerPort": PORT}
     assert "EDGEJOULE_GATEWAY_PORT" not in variables(pod)
     asked = container["readinessProbe"]["httpGet"]
     assert (asked["scheme"], asked["port"]) == ("HTTPS", "https")
@@ -618,7 +618,8 @@ def test_network_lets_each_reach_what_its_settings_name_and_nothing_else(name: s
     for source, pod in pods(objects).items():
         needed = {server for server, variable in names.items() if variable in variables(pod)}
         for target in pods(objects):
-            ports = {port for port in (6379, PORT, 9000, 9001, 22) if reaches(objects, source, target, port)}
+            asked = (6379, PORT, 9000, 9001, METRICS, 22)
+            ports = {port for port in asked if reaches(objects, source, target, port)}
             assert ports == ({open_ports[target]} if target in needed else set()), f"{source} -> {target}"
 
 
@@ -657,7 +658,7 @@ def let_in_to_gateway(objects: list[Object]) -> list[Object]:
     rules = [
         rule
         for policy in of_kind(objects, "NetworkPolicy")
-        if selects(policy["spec"]["podSelector"], gateway)
+        if selects(policy["spec"]["podSelector"], gateway) and component(policy) != "metrics"
         for rule in policy["spec"].get("ingress", [])
     ]
     assert all(rule["ports"] == [{"protocol": "TCP", "port": PORT}] for rule in rules)
@@ -726,12 +727,142 @@ def test_keda_alone_reaches_redis_from_outside_and_only_when_it_is_used() -> Non
         return [peer for peer in peers if "namespaceSelector" in peer]
 
     assert strangers("default") == []
-    assert strangers("keda") == [
+    assert [peer for peer in strangers("keda") if "podSelector" in peer] == [
         {
             "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "keda"}},
             "podSelector": {"matchLabels": {"app": "keda-operator"}},
         }
     ]
+
+
+# --- metrics ------------------------------------------------------------------------------------------
+
+
+@needs_helm
+@for_all_values
+def test_services_show_metrics_at_one_port_or_none_does(name: str) -> None:
+    for service, pod in pods(rendered(name)).items():
+        ports = [port for port in container_of(pod).get("ports", []) if port["name"] == "metrics"]
+        shown = variables(pod).get("EDGEJOULE_METRICS", {}).get("value")
+        shows = service in SERVICES and name != "minimal"
+        assert ports == [{"name": "metrics", "containerPort": METRICS}] * shows, service
+        assert shown == (f"0.0.0.0:{METRICS}" if shows else None), service
+
+
+@needs_helm
+def test_prometheus_alone_reaches_metrics_and_from_its_namespace_only() -> None:
+    def let_in(objects: list[Object]) -> dict[str, list[Object]]:
+        rules = [
+            (policy["spec"]["podSelector"], rule["from"])
+            for policy in of_kind(objects, "NetworkPolicy")
+            for rule in policy["spec"].get("ingress", [])
+            if {"protocol": "TCP", "port": METRICS} in rule["ports"]
+        ]
+        return {
+            service: [peer for selector, peers in rules if selects(selector, labels) for peer in peers]
+            for service, labels in ((name, pod["metadata"]["labels"]) for name, pod in pods(objects).items())
+        }
+
+    assert not any(let_in(rendered()).values())
+    assert not any(let_in(rendered("default", "metrics.enabled=false", "metrics.namespace=monitoring")).values())
+    monitoring = {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "monitoring"}}}
+    found = let_in(rendered("keda"))
+    assert {service for service, peers in found.items() if peers == [monitoring]} == SERVICES
+    assert {service for service, peers in found.items() if not peers} == {"init", "redis", "s3"}
+
+
+@needs_helm
+def test_metrics_are_not_where_the_gateway_is_open_to_boards() -> None:
+    objects = rendered("keda")
+    assert [port["port"] for port in service_of(objects, "gateway")["spec"]["ports"]] == [PORT]
+    spec = service_of(objects, "gateway-metrics")["spec"]
+    assert spec["type"] == "ClusterIP"
+    assert [(port["port"], port["targetPort"]) for port in spec["ports"]] == [(METRICS, "metrics")]
+    assert selects({"matchLabels": spec["selector"]}, pods(objects)["gateway"]["metadata"]["labels"])
+    assert not [one for one in of_kind(rendered("minimal"), "Service") if component(one) == "gateway-metrics"]
+
+
+RELABELING = closed(
+    {name: {"type": "string"} for name in ("targetLabel", "regex", "replacement", "action", "separator")}
+    | {"sourceLabels": {"type": "array", "items": {"type": "string"}}}
+)
+SECONDS = {"type": "string", "pattern": "^[0-9]+s$"}
+# After podmonitor_types.go and scrapeconfig_types.go of the Prometheus operator; no more than is used here
+MONITORING = {
+    "PodMonitor": closed(
+        {
+            "selector": closed({"matchLabels": {"type": "object"}, "matchExpressions": {"type": "array"}}),
+            "podMetricsEndpoints": {
+                "type": "array",
+                "items": closed(
+                    {
+                        "port": {"type": "string"},
+                        "interval": SECONDS,
+                        "scrapeTimeout": SECONDS,
+                        "relabelings": {"type": "array", "items": RELABELING},
+                    }
+                ),
+            },
+        },
+        required=["selector", "podMetricsEndpoints"],
+    ),
+    "ScrapeConfig": closed(
+        {
+            "httpSDConfigs": {
+                "type": "array",
+                "items": closed({"url": {"type": "string"}, "refreshInterval": SECONDS}, required=["url"]),
+            },
+            "scrapeInterval": SECONDS,
+            "scrapeTimeout": SECONDS,
+            "relabelings": {"type": "array", "items": RELABELING},
+        }
+    ),
+}
+
+
+@needs_helm
+def test_operators_objects_say_what_prometheus_is_told_in_compose() -> None:
+    assert not of_kind(rendered(), *MONITORING)
+    objects = rendered("keda")
+    for kind, spec in MONITORING.items():
+        (one,) = of_kind(objects, kind)
+        jsonschema.validate(one["spec"], spec)
+        assert one["apiVersion"] == f"monitoring.coreos.com/{'v1' if kind == 'PodMonitor' else 'v1alpha1'}"
+        assert one["metadata"]["labels"]["release"] == "prometheus"
+    config = yaml.safe_load((ROOT / "grafana/prometheus/prometheus.yml").read_text(encoding="utf-8"))
+    jobs = {job["job_name"]: job for job in config["scrape_configs"]}
+    (monitor,), (devices,) = of_kind(objects, "PodMonitor"), of_kind(objects, "ScrapeConfig")
+    (endpoint,) = monitor["spec"]["podMetricsEndpoints"]
+    for told in ((endpoint["interval"], endpoint["scrapeTimeout"]),) + (
+        (devices["spec"]["scrapeInterval"], devices["spec"]["scrapeTimeout"]),
+    ):
+        assert told == (config["global"]["scrape_interval"], config["global"]["scrape_timeout"])
+
+    def job_of(service: str) -> str | None:
+        label = None
+        for rule in endpoint["relabelings"]:
+            assert rule["sourceLabels"] == ["__meta_kubernetes_pod_label_app_kubernetes_io_component"]
+            if match := re.fullmatch(rule["regex"], service):
+                assert rule["targetLabel"] == "job"
+                label = rule["replacement"].replace("$1", match[1])
+        return label
+
+    chosen = {name: pod for name, pod in pods(objects).items() if selects(monitor["spec"]["selector"], labels_of(pod))}
+    assert {name: job_of(name) for name in chosen} == {
+        **dict.fromkeys(WORKERS, "worker"),
+        "conductor": "conductor",
+        "gateway": "gateway",
+    }
+    assert devices["spec"]["relabelings"] == [{"targetLabel": "job", "replacement": "device"}]
+    assert {"conductor", "gateway", "worker", "device"} == jobs.keys() - {"prometheus"}
+    (found,) = devices["spec"]["httpSDConfigs"]
+    service = service_of(objects, "gateway-metrics")["metadata"]["name"]
+    assert found["url"] == f"http://{service}.vision.svc:{METRICS}/devices"
+    assert jobs["device"]["http_sd_configs"][0]["url"] == f"http://gateway:{METRICS}/devices"
+
+
+def labels_of(pod: Object) -> Object:
+    return dict(pod["metadata"]["labels"])
 
 
 # --- disruption and exclusivity -----------------------------------------------------------------------
@@ -862,6 +993,7 @@ def default_values() -> Object:
 
 FREE = {
     "annotations",
+    "labels",
     "podAnnotations",
     "nodeSelector",
     "requests",
@@ -921,6 +1053,7 @@ def test_schema_tells_of_every_value() -> None:
         (("hostLock.path=relative",), "path"),
         (("trainer.resources.limits.memory=much",), "memory"),
         (("gateway.tlsSecret=",), "tlsSecret"),
+        (("metrics.namespace=Not_A_Name",), "namespace"),
         (("gateway.replicas=2",), "replicas"),
         (("gateway.service.type=ExternalName",), "type"),
         (("gateway.service.type=NodePort",), "cidrs"),

@@ -166,8 +166,18 @@ spec:
       args: {{ toJson . }}
       {{- end }}
       env: {{- if .env }}{{ .env | nindent 8 }}{{ else }}{{ include "edgejoule.variables" . | nindent 8 }}{{ end }}
-      {{- with .ports }}
-      ports: {{- . | nindent 8 }}
+        {{- if .root.Values.metrics.enabled }}
+        - name: EDGEJOULE_METRICS
+          value: 0.0.0.0:9464
+        {{- end }}
+      {{- if or .ports .root.Values.metrics.enabled }}
+      ports:
+        {{- with .ports }}
+        {{- . | nindent 8 }}
+        {{- end }}
+        {{- if .root.Values.metrics.enabled }}
+        - {name: metrics, containerPort: 9464}
+        {{- end }}
       {{- end }}
       {{- $resources := deepCopy .values.resources }}
       {{- with .values.gpus }}
