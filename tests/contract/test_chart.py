@@ -833,10 +833,9 @@ def test_operators_objects_say_what_prometheus_is_told_in_compose() -> None:
     jobs = {job["job_name"]: job for job in config["scrape_configs"]}
     (monitor,), (devices,) = of_kind(objects, "PodMonitor"), of_kind(objects, "ScrapeConfig")
     (endpoint,) = monitor["spec"]["podMetricsEndpoints"]
-    for told in ((endpoint["interval"], endpoint["scrapeTimeout"]),) + (
-        (devices["spec"]["scrapeInterval"], devices["spec"]["scrapeTimeout"]),
-    ):
-        assert told == (config["global"]["scrape_interval"], config["global"]["scrape_timeout"])
+    told = (config["global"]["scrape_interval"], config["global"]["scrape_timeout"])
+    assert told == (endpoint["interval"], endpoint["scrapeTimeout"])
+    assert told == (devices["spec"]["scrapeInterval"], devices["spec"]["scrapeTimeout"])
 
     def job_of(service: str) -> str | None:
         label = None
