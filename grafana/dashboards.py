@@ -30,6 +30,7 @@ from panels import (
     graph,
     heat,
     named,
+    named_also_when_away,
     rows,
     scatter,
     states,
@@ -65,8 +66,23 @@ def cells_as_annotations(selector: str) -> dashboard.AnnotationQuery:
     return found.expr(f"edgejoule_cell_info{{{selector}}}")
 
 
+def told_annotations(name: str, *tags: str) -> dashboard.AnnotationQuery:
+    """What the conductor tells Grafana, where it has a token for it (edgejoule.stack.annotations)."""
+    target = dashboard.AnnotationTarget().limit(100).match_any(False).tags(["edgejoule", *tags]).type("tags")
+    found = dashboard.AnnotationQuery().name(name).enable(True).icon_color(ORANGE).target(target)
+    return found.datasource(models.DataSourceRef(type_val="grafana", uid="-- Grafana --"))
+
+
+def cells_by_name(metric: str) -> str:
+    """A metric of cells, each with one label: which it is, and whether its device is simulated."""
+    words = '"cell", " ", "detector", "precision", "device"'
+    real, simulated = (f'label_join({metric}{{simulated="{each}"}}, {words})' for each in ("false", "true"))
+    return f'max by (cell) ({real} or label_replace({simulated}, "cell", "$1 (simulated)", "cell", "(.+)"))'
+
+
 def overview() -> dashboard.Dashboard:
     board = page("overview", "The run under way: cells, progress, the best so far, and who is at work.")
+    board.annotation(told_annotations("runs", "run"))
     wrong = 'state!~"waiting|running|ok"'
     board.with_panel(figure("Cells done", "none", "", 'count(edgejoule_cell_state{state="ok"}) or vector(0)', span=4))
     board.with_panel(
@@ -107,7 +123,8 @@ def overview() -> dashboard.Dashboard:
             spark=False,
         )
     )
-    matrix = 'max by (cell, precision, state) (label_join(edgejoule_cell_state, "cell", " on ", "detector", "device"))'
+    states_of_cells = named_also_when_away("edgejoule_cell_state")
+    matrix = f'max by (cell, precision, state) (label_join({states_of_cells}, "cell", " on ", "detector", "shown"))'
     board.with_panel(
         rows(
             "Cells",
@@ -122,8 +139,8 @@ def overview() -> dashboard.Dashboard:
     board.with_panel(
         scatter(
             "AP50 against latency, as cells finish",
-            ("latency", 'label_join(edgejoule_cell_latency_seconds, "cell", " ", "detector", "precision", "device")'),
-            ("AP50", 'label_join(edgejoule_cell_ap50_ratio, "cell", " ", "detector", "precision", "device")'),
+            ("latency", cells_by_name("edgejoule_cell_latency_seconds")),
+            ("AP50", cells_by_name("edgejoule_cell_ap50_ratio")),
             ("s", "percentunit"),
             "Up and to the left is better. The report tests whether differences are more than chance.",
             span=10,
@@ -132,12 +149,12 @@ def overview() -> dashboard.Dashboard:
     board.with_panel(
         rows(
             "What cells came to",
-            ("", "edgejoule_cell_ap50_ratio"),
-            ("", "edgejoule_cell_latency_seconds"),
-            ("", "edgejoule_cell_energy_joules"),
+            *(
+                ("", f"max by (detector, precision, device, simulated) (edgejoule_cell_{name})")
+                for name in ("ap50_ratio", "latency_seconds", "energy_joules")
+            ),
             about="Of this conductor's runs. Exact rows with intervals stand in the report.",
             span=14,
-            hidden=("__name__", "instance", "job"),
             names={"Value #A": "AP50", "Value #B": "latency", "Value #C": "energy per inference"},
             units={"AP50": "percentunit", "latency": "s", "energy per inference": "joule"},
         )
@@ -186,6 +203,7 @@ def device() -> dashboard.Dashboard:
     board = page("device", "One device: power, heat, clocks, load, throttling, and the latency of what it measures.")
     board.with_variable(choice("device", "Device", "label_values(edgejoule_device_info, device)"))
     board.annotation(cells_as_annotations('device="$device"'))
+    board.annotation(told_annotations("boundaries of cells", "cell", "device:$device"))
     here = 'device="$device"'
     info = f'label_join(edgejoule_device_info{{{here}}}, "name", ", JetPack ", "board", "jetpack")'
     board.with_panel(
@@ -397,8 +415,8 @@ def pipeline() -> dashboard.Dashboard:
     board.with_panel(
         states(
             "Devices",
-            "{{device}}",
-            "max by (device) (edgejoule_device_connected)",
+            "{{shown}}",
+            named_also_when_away("max by (device) (edgejoule_device_connected)"),
             THERE,
             "Whether the gateway heard of them within a minute.",
             span=12,
@@ -516,8 +534,8 @@ def compare() -> dashboard.Dashboard:
     board.with_panel(
         scatter(
             "Energy against latency",
-            ("latency", f"max by (device, precision) ({median})"),
-            ("energy", f"max by (device, precision) (edgejoule_trial_energy_joules{{{cell}}})"),
+            ("latency", f"max by (precision, shown) ({named(median)})"),
+            ("energy", f"max by (precision, shown) ({named(f'edgejoule_trial_energy_joules{{{cell}}}')})"),
             ("s", "joule"),
             "Down and to the left is better.",
         )
@@ -525,8 +543,8 @@ def compare() -> dashboard.Dashboard:
     board.with_panel(
         scatter(
             "AP50 against energy",
-            ("energy", f"max by (device, precision) (edgejoule_cell_energy_joules{{{cell}}})"),
-            ("AP50", f"max by (device, precision) (edgejoule_cell_ap50_ratio{{{cell}}})"),
+            ("energy", f"max by (precision, shown) ({named(f'edgejoule_cell_energy_joules{{{cell}}}')})"),
+            ("AP50", f"max by (precision, shown) ({named(f'edgejoule_cell_ap50_ratio{{{cell}}}')})"),
             ("joule", "percentunit"),
             "Up and to the left is better.",
         )

@@ -63,6 +63,12 @@ def named(expr: str) -> str:
     return f"({expr}) * on (device) group_left (shown) device:shown:info"
 
 
+def named_also_when_away(expr: str) -> str:
+    """The same of what is told of a device by others, also while it is away; then nobody says that it is simulated."""
+    plain = f'label_replace({expr}, "shown", "$1", "device", "(.+)")'
+    return f"{named(expr)} or {plain} unless on (device) device:shown:info"
+
+
 def graph(title: str, unit: str, *queries: Query, about: str = "", **look: Any) -> timeseries.Panel:
     """Values over time.
 

@@ -59,6 +59,8 @@ def regions_of(
     """The stretches for which a query of an annotation has a value."""
     found = []
     for each in page["annotations"].get("list", ()):
+        if "expr" not in each:  # of Grafana itself
+            continue
         for one in server.range(filled(each["expr"], chosen), *span_s, STEP_S):
             moments = [float(at) for at, _ in one["values"]]
             begins = [at for before, at in zip([-math.inf, *moments], moments, strict=False) if at - before > STEP_S]

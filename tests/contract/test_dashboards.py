@@ -105,11 +105,20 @@ def test_power_and_energy_are_of_the_whole_board(name: str, panel: dict[str, Any
 def test_panels_of_devices_say_which_is_simulated() -> None:
     """The name that they show comes from the rule that adds it; one page is of one device and says it large."""
     for name, panel in ALL:
-        if name in ("overview", "compare"):
+        if name != "device":
             for target in panel["targets"]:
                 if "{{device}}" in target["legendFormat"]:
                     raise AssertionError(f"{panel['title']} names devices without {{{{shown}}}}")
     assert any("SIMULATED" in json.dumps(panel) for name, panel in ALL if name == "device")
+
+
+def test_queries_that_are_merged_share_no_name() -> None:
+    """Merge joins rows that are alike in every column which the queries share, the metric's own name among them."""
+    merged = [panel for _, panel in ALL if any(each["id"] == "merge" for each in panel.get("transformations", ()))]
+    assert merged
+    for panel in merged:
+        for target in panel["targets"]:
+            assert re.match(r"(?:max|min|sum|avg) by \(", target["expr"]), panel["title"]
 
 
 def test_grafana_loads_them_from_the_place_where_the_image_has_them() -> None:

@@ -13,6 +13,7 @@ import sys
 import threading
 
 from edgejoule.kinds import Kinds
+from edgejoule.stack.annotations import annotations_of
 from edgejoule.stack.app import Sender
 from edgejoule.stack.conductor import Conductor
 from edgejoule.stack.coordination import Coordination, Timing
@@ -49,7 +50,8 @@ def main() -> int:
     signal.signal(signal.SIGTERM, lambda number, frame: stopping.set())
     metrics = Metrics("conductor")
     with showing(metrics), watched(metrics, store, coordination):
-        Conductor(store, coordination, Sender(broker), kinds, stopping, metrics).serve()
+        told = annotations_of(os.environ)
+        Conductor(store, coordination, Sender(broker), kinds, stopping, metrics, told).serve()
     return 0
 
 

@@ -11,6 +11,7 @@ from typing import Any
 from edgejoule.errors import EdgejouleError
 from edgejoule.plan import Cell, Plan
 from edgejoule.reconcile import StepOutcome
+from edgejoule.stack.annotations import Annotations
 from edgejoule.stack.metrics import Metrics
 from edgejoule.store import Store
 
@@ -20,9 +21,10 @@ _log = logging.getLogger(__name__)
 class Cells:
     """The latest run of each cell counts, also when it has ended; what a restart forgets comes with the next run."""
 
-    def __init__(self, metrics: Metrics, store: Store) -> None:
+    def __init__(self, metrics: Metrics, store: Store, annotations: Annotations | None = None) -> None:
         self._metrics = metrics
         self._store = store
+        self._annotations = annotations
         self._states: dict[tuple[str, str, str], str] = {}
         self._keys: dict[tuple[str, str, str], frozenset[str]] = {}
 
@@ -39,6 +41,8 @@ class Cells:
             keys = frozenset(outcome.key or "" for outcome in ended.values())
             if state == "ok" and (self._states.get(name), self._keys.get(name)) != (state, keys):
                 self._show(cell, ended)
+            if self._annotations and (before := self._states.get(name)) not in (None, state):
+                self._annotations.cell_changed(cell.name, cell.device, str(before), state)
             self._states[name], self._keys[name] = state, keys
         self._metrics.replace("edgejoule_cell_state", {(*name, state): 1 for name, state in self._states.items()})
 

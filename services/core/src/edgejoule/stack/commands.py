@@ -63,6 +63,7 @@ def conductor(store: StorePlace = None) -> None:
     """Find out what is ready and send it to the workers, until told to stop; a second one stands by."""
     with stack() as (coordination, broker):
         from edgejoule.kinds import Kinds
+        from edgejoule.stack.annotations import annotations_of
         from edgejoule.stack.app import Sender
         from edgejoule.stack.conductor import Conductor
         from edgejoule.stack.health import watched
@@ -73,8 +74,9 @@ def conductor(store: StorePlace = None) -> None:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda number, frame: stopping.set())
         kept, metrics = store_of_stack(store), Metrics("conductor", workspace_of())
+        told = annotations_of(os.environ)
         with showing(metrics), watched(metrics, kept, coordination):
-            Conductor(kept, coordination, Sender(broker), Kinds(), stopping, metrics).serve(alive_file())
+            Conductor(kept, coordination, Sender(broker), Kinds(), stopping, metrics, told).serve(alive_file())
 
 
 def alive() -> None:

@@ -30,6 +30,7 @@ from edgejoule.kinds import Kinds
 from edgejoule.plan import Step
 from edgejoule.reconcile import Ready, StepOutcome, check, makers, put_outcome_files
 from edgejoule.stack.alive import touch
+from edgejoule.stack.annotations import Annotations
 from edgejoule.stack.app import Sender
 from edgejoule.stack.cells import Cells
 from edgejoule.stack.coordination import Changed, Coordination, Damaged, Ended, Standing, Wake
@@ -101,6 +102,7 @@ class Conductor:
     Args:
         stopping: set from outside to end :meth:`serve`.
         metrics: where it tells how far everything is.
+        annotations: whom it tells where runs and cells begin and end.
     """
 
     def __init__(
@@ -111,6 +113,7 @@ class Conductor:
         kinds: Kinds,
         stopping: threading.Event,
         metrics: Metrics | None = None,
+        annotations: Annotations | None = None,
     ) -> None:
         self._store = store
         self._coordination = coordination
@@ -119,7 +122,8 @@ class Conductor:
         self._kinds = kinds
         self._stopping = stopping
         self._metrics = metrics or Metrics("conductor")
-        self._cells = Cells(self._metrics, store)
+        self._annotations = annotations
+        self._cells = Cells(self._metrics, store, annotations)
         self._name = f"{socket.gethostname()}#{uuid4().hex[:8]}"
         self._leads = False
         self._led_at = 0.0
@@ -235,6 +239,8 @@ class Conductor:
                 if before:
                     run.repaired = before.repaired
                 self._runs[name] = run
+                if self._annotations and not state.cancelled:
+                    self._annotations.run_goes_on(name)
                 if state.cancelled:
                     orphans |= self._find_ready(name)
                     del self._runs[name]
@@ -296,6 +302,8 @@ class Conductor:
 
     def _end_run(self, name: str, end: End, reason: str | None = None) -> None:
         mark_ended(name, self._store, end, reason)
+        if self._annotations:
+            self._annotations.run_ended(name, end)
         _log.info("run %s: %s%s", name, end, f": {reason}" if reason else "")
 
     # --- flights ---
