@@ -32,13 +32,16 @@ def prometheus(folder: Path, ports: Mapping[str, int]) -> Iterator[Running]:
     """A server whose files lie in ``folder``, for as long as the block lasts.
 
     Args:
-        ports: of this host, for the jobs conductor, gateway and worker; the gateway's tells of the devices.
+        ports: of this host, for the jobs conductor, gateway and worker; the gateway's tells of the devices. For an
+            ``alertmanager`` too, where there is one.
     """
     program = shutil.which(os.environ.get("PROMETHEUS") or "prometheus")
     if program is None:
         sys.exit("there is no prometheus here: install it, or say where it is: PROMETHEUS=/path/prometheus")
     config = yaml.safe_load((ROOT / "grafana/prometheus/prometheus.yml").read_text(encoding="utf-8"))
     config["rule_files"] = [str(ROOT / "grafana/prometheus/rules/*.yml")]
+    places = [f"127.0.0.1:{ports['alertmanager']}"] if "alertmanager" in ports else []
+    config["alerting"] = {"alertmanagers": [{"static_configs": [{"targets": places}]}]}
     (port,) = free_ports(1)
     for job in config["scrape_configs"]:
         if job.pop("dns_sd_configs", None):

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import http.client
+import json
 import re
+import socket
 import stat
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from servers import free_ports
 
 from edgejoule.stack.accounts import HOST, RIGHTS, access_key, secret_name
 
@@ -20,7 +25,7 @@ SERVICES: dict[str, dict[str, Any]] = yaml.safe_load(COMPOSE)["services"]
 EXAMPLE = dict(re.findall(r"^([A-Z0-9_]+)=(.*)$", (ROOT / ".env.example").read_text(encoding="utf-8"), re.MULTILINE))
 DOCKERFILES = sorted([*ROOT.glob("services/*/Dockerfile"), *ROOT.glob("docker/*/Dockerfile")])
 ACCOUNT_OF = {"trainer-gpu": "trainer"}
-NO_ACCOUNT = ("redis", "minio", "init", "host-agent", "prometheus", "grafana")
+NO_ACCOUNT = ("redis", "minio", "init", "host-agent", "prometheus", "grafana", "alertmanager", "alert-receiver")
 WITH_ACCOUNT = [name for name in SERVICES if name not in NO_ACCOUNT]
 
 
@@ -109,6 +114,56 @@ def test_prometheus_finds_every_service_that_shows_metrics_and_no_port_of_the_ho
     assert not [port for service in SERVICES.values() for port in service.get("ports", ()) if port.endswith(":9464")]
     networks = set(SERVICES["prometheus"]["networks"])
     assert all(set(SERVICES[name]["networks"]) & networks for name in (*shown, "host-agent"))
+
+
+def test_alerts_go_from_prometheus_to_who_is_told_in_one_profile() -> None:
+    files = ROOT / "grafana" / "prometheus"
+    config = yaml.safe_load((files / "prometheus.yml").read_text(encoding="utf-8"))
+    (found,) = [sd for each in config["alerting"]["alertmanagers"] for sd in each["dns_sd_configs"]]
+    assert found["names"] == ["alertmanager"]
+    manager, receiver = SERVICES["alertmanager"], SERVICES["alert-receiver"]
+    assert manager["profiles"] == receiver["profiles"] == ["alerts"]
+    assert [port.rpartition(":")[2] for port in manager["ports"]] == [str(found["port"])]
+    told = yaml.safe_load((files / "alertmanager.yml").read_text(encoding="utf-8"))
+    urls = [hook["url"] for each in told["receivers"] for hook in each["webhook_configs"]]
+    dockerfile = (ROOT / "docker/alert-receiver/Dockerfile").read_text(encoding="utf-8")
+    (port,) = re.findall(r'CMD \["0\.0\.0\.0:(\d+)"\]', dockerfile)
+    assert urls == [f"http://alert-receiver:{port}/"]
+    for one, other in (("prometheus", manager), ("alertmanager", receiver)):
+        assert set(SERVICES[one]["networks"]) & set(other["networks"])
+
+
+def test_example_of_a_receiver_prints_a_line_for_each_alert() -> None:
+    (port,) = free_ports(1)
+    command = [sys.executable, str(ROOT / "docker/alert-receiver/receiver.py"), f"127.0.0.1:{port}"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as receiver:
+        assert receiver.stdout
+        try:
+            deadline = time.monotonic() + 20
+            while not listens(port):
+                assert time.monotonic() < deadline
+            alert = {"labels": {"alertname": "NoConductor", "severity": "critical"}, "annotations": {"summary": "none"}}
+            sent = {"version": "4", "alerts": [{**alert, "status": status} for status in ("firing", "resolved")]}
+            assert post(port, json.dumps(sent).encode()) == 200
+            assert post(port, b'{"alerts": 3}') == post(port, b"{") == 400
+            assert receiver.stdout.readline() == "firing   critical NoConductor: none (no runbook)\n"
+            assert receiver.stdout.readline() == "resolved critical NoConductor: none (no runbook)\n"
+        finally:
+            receiver.kill()
+
+
+def listens(port: int) -> bool:
+    try:
+        socket.create_connection(("127.0.0.1", port), 1).close()
+    except OSError:
+        return False
+    return True
+
+
+def post(port: int, body: bytes) -> int:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+    connection.request("POST", "/", body)
+    return connection.getresponse().status
 
 
 def test_who_looks_at_grafana_without_a_password_is_on_this_host_and_changes_nothing() -> None:

@@ -5,16 +5,21 @@
 Needs ``prometheus`` (PROMETHEUS may name it), and about six minutes. Rules, scrape interval and durations are those of
 ``grafana/prometheus``, unchanged. Each alert must fire within its ``for`` and the time that reading, scraping and two
 evaluations may take, counted from when the machine's own state says that it is true; must resolve as soon; and no other
-alert may fire meanwhile.
+alert may fire meanwhile. Where there is an Alertmanager (ALERTMANAGER may name it), it must tell the example receiver
+of each, and that it is over.
 """
 
 from __future__ import annotations
 
+import os
 import re
+import shutil
+import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -128,6 +133,42 @@ def judge(expected: list[Expected], seen: dict[str, tuple[float, float, str]]) -
     return wrong
 
 
+@contextmanager
+def alertmanager(folder: Path, port: int, receiver_port: int) -> Iterator[Path | None]:
+    """The project's Alertmanager and example receiver; gives the file of what that prints, None where none is here."""
+    program = shutil.which(os.environ.get("ALERTMANAGER") or "alertmanager") or shutil.which("prometheus-alertmanager")
+    if program is None:
+        print("there is no alertmanager here, so nobody is told: ALERTMANAGER may name one")
+        yield None
+        return
+    config = (ROOT / "grafana/prometheus/alertmanager.yml").read_text(encoding="utf-8")
+    assert "//alert-receiver:9095/" in config
+    (folder / "alertmanager.yml").write_text(config.replace("alert-receiver:9095", f"127.0.0.1:{receiver_port}"))
+    receiver = [sys.executable, str(ROOT / "docker/alert-receiver/receiver.py"), f"127.0.0.1:{receiver_port}"]
+    manager = [program, f"--config.file={folder / 'alertmanager.yml'}", f"--storage.path={folder / 'alertmanager'}"]
+    manager += [f"--web.listen-address=127.0.0.1:{port}", "--cluster.listen-address="]
+    with open(folder / "told", "wb") as told, open(folder / "alertmanager.log", "wb") as log:
+        running = [subprocess.Popen(receiver, stdout=told), subprocess.Popen(manager, stdout=log, stderr=log)]
+    try:
+        yield folder / "told"
+    finally:
+        for process in running:
+            process.kill()
+            process.wait()
+
+
+def not_told(told: Path, expected: list[Expected]) -> list[str]:
+    """Wait for word of each alert, and that it is over; gives what does not come."""
+    wanted = {f"{status} {each.alert}" for each in expected for status in ("firing", "resolved")}
+    deadline = time.monotonic() + 120  # group_interval, and the wait for what went wrong last
+    while wanted and time.monotonic() < deadline:
+        lines = told.read_text().splitlines()
+        wanted -= {f"{line.split()[0]} {line.split()[2].rstrip(':')}" for line in lines}
+        time.sleep(1)
+    print(told.read_text(), end="")
+    return [f"nobody was told: {words}" for words in sorted(wanted)]
+
+
 def run(stack: BoardStack, server: Prometheus, environment: dict[str, str]) -> tuple[float, list[Expected]]:
     """Have everything go wrong in turn; when it began, and what must have fired."""
     faults = "loose:sink@{:g}-{:g} off:VDD_IN@{:g}-{:g}".format(*LOOSE_S, *OFF_S)
@@ -170,20 +211,24 @@ def run(stack: BoardStack, server: Prometheus, environment: dict[str, str]) -> t
 def main() -> None:
     with tempfile.TemporaryDirectory(prefix="edgejoule-alerts-") as name:
         folder = Path(name)
-        roles = ("conductor", "worker", "gateway", DEVICE)
+        roles = ("conductor", "worker", "gateway", DEVICE, "alertmanager", "receiver")
         ports = dict(zip(roles, free_ports(len(roles)), strict=True))
         shown = {role: {"EDGEJOULE_METRICS": f"127.0.0.1:{port}"} for role, port in ports.items()}
         redis = RedisServer(folder / "redis")
         redis.start()
         stack = BoardStack(folder, redis)
         try:
-            with prometheus(folder, ports) as (server, _):
+            with (
+                alertmanager(folder, ports["alertmanager"], ports["receiver"]) as told,
+                prometheus(folder, ports) as (server, _),
+            ):
                 stack.conductor(**shown["conductor"])
                 stack.gateway(**shown["gateway"])
                 stack.worker(**shown["worker"])
                 stack.wait_until(lambda: len(server.instant("up == 1", time.time())) >= 3)
                 began, expected = run(stack, server, {**shown[DEVICE], "EDGEJOULE_SIMULATE": "orin-nano"})
                 wrong = judge(expected, fired(server, began))
+                wrong += not_told(told, expected) if told else []
         finally:
             stack.close()
             redis.kill()

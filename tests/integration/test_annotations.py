@@ -143,6 +143,6 @@ def test_what_is_told_of_cells_are_their_boundaries(grafana: Grafana) -> None:
 
 def test_nobody_is_told_without_a_token_and_what_is_no_address_is_refused() -> None:
     assert annotations_of({}) is None
-    assert annotations_of({"EDGEJOULE_GRAFANA": "http://grafana:3000", "EDGEJOULE_GRAFANA_TOKEN": ""}) is None
+    assert annotations_of({"EDGEJOULE_GRAFANA": "http://grafana:3000", "EDGEJOULE_GRAFANA_TOKEN": "none"}) is None
     with pytest.raises(EdgejouleError, match="EDGEJOULE_GRAFANA is no address of a Grafana: write it as http"):
         annotations_of({"EDGEJOULE_GRAFANA": "grafana:3000", "EDGEJOULE_GRAFANA_TOKEN": "a"})

@@ -101,9 +101,9 @@ def annotations_of(environment: Mapping[str, str]) -> Annotations | None:
         EdgejouleError: what is named is no address.
     """
     url, token = environment.get("EDGEJOULE_GRAFANA"), environment.get("EDGEJOULE_GRAFANA_TOKEN")
-    if not url or not token:
+    if not url or token in (None, "", "none"):
         return None
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise EdgejouleError("EDGEJOULE_GRAFANA is no address of a Grafana: write it as http://grafana:3000")
-    return Annotations(url, token)
+    return Annotations(url, str(token))
