@@ -293,7 +293,7 @@ def bargauge(drawn: Drawn) -> str:
     if not drawn.series:
         return nothing(drawn)
     most = drawn.defaults.get("max") or max(one.values[-1] for one in drawn.series) or 1.0
-    high = min(34.0, drawn.height / len(drawn.series))
+    high = min(64.0, drawn.height / len(drawn.series))
     named = min(0.45 * drawn.width, 12 + max(width_of(one.name, 12) for one in drawn.series))
     room, parts = drawn.width - named - 84, []
     for number, one in enumerate(drawn.series):

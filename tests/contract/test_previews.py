@@ -1,0 +1,145 @@
+"""Previews show every panel of every dashboard as Grafana would merge and name its data, and say what they are."""
+
+from __future__ import annotations
+
+import doctest
+import re
+import sys
+import xml.etree.ElementTree
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import vl_convert
+
+sys.path.append(str(Path(__file__).resolve().parents[2] / "grafana"))
+import drawing
+import previews
+from queries import pages, panels
+
+END_S = 1_700_000_000.0
+SPAN_S = (END_S - 600, END_S)
+LABELS = {
+    **dict.fromkeys(("detector", "cell"), "toy"),
+    "precision": "fp16",
+    "device": "orin",
+    "shown": "orin (simulated)",
+    "simulated": "true",
+    "state": "running",
+    "zone": "cpu-thermal",
+    "clock": "gpu",
+    "gpu": "gpu",
+    "rail": "VDD_IN",
+    "kind": "passive",
+    "queue": "evaluate",
+    "outcome": "ok",
+    "name": "Orin Nano",
+    "fan": "fan",
+    "job": "device",
+    "instance": "one",
+    "volume": "state",
+}
+
+
+class Answering:
+    """What a Prometheus answers whose every series is at 2 from begin to end, with a hole of two minutes."""
+
+    def __init__(self, *, empty: bool = False) -> None:
+        self._empty = empty
+
+    def values(self, query: str) -> list[str]:
+        return [LABELS[query.rpartition(" ")[2].rstrip(")")]]
+
+    def _labels(self, expr: str) -> Iterator[dict[str, str]]:
+        if self._empty:
+            return
+        if "by (le)" in expr:
+            yield from ({"le": bound} for bound in ("0.001", "0.002", "+Inf"))
+        else:
+            yield LABELS
+
+    def instant(self, expr: str, time_s: float) -> list[dict[str, Any]]:
+        return [{"metric": labels, "value": [time_s, "2"]} for labels in self._labels(expr)]
+
+    def range(self, expr: str, begin_s: float, end_s: float, step_s: float) -> list[dict[str, Any]]:
+        moments = [begin_s + step_s * number for number in range(int((end_s - begin_s) / step_s))]
+        points = [[at, "2"] for at in moments if not begin_s + 200 < at < begin_s + 320]
+        return [{"metric": labels, "values": points} for labels in self._labels(expr)]
+
+
+def drawn(panel: dict[str, Any], *answers: list[drawing.Series]) -> drawing.Drawn:
+    return drawing.Drawn(panel, answers, [], SPAN_S, 400.0, 200.0)
+
+
+def series(values: list[float], name: str = "a", step_s: float = 5.0, **labels: str) -> drawing.Series:
+    return drawing.Series(name, labels, [SPAN_S[0] + step_s * number for number in range(len(values))], values)
+
+
+@pytest.mark.parametrize("name", sorted(pages()))
+@pytest.mark.parametrize("empty", [False, True])
+def test_every_panel_is_drawn_and_the_picture_says_what_it_is(name: str, empty: bool) -> None:
+    page = pages()[name]
+    svg = previews.page_as_svg(page, {}, Answering(empty=empty), SPAN_S)
+    tree = xml.etree.ElementTree.fromstring(svg)
+    texts = {text.text for text in tree.iter("{http://www.w3.org/2000/svg}text")}
+    assert {panel["title"] for panel in panels(page)} <= texts
+    assert any("preview, drawn from Prometheus' answers; Grafana itself was not run" in str(text) for text in texts)
+    assert "SIMULATED: orin. Nothing that a simulated board shows was measured." in texts
+    identifiers = re.findall(r'\bid="([^"]+)"', svg)
+    assert len(set(identifiers)) == len(identifiers)
+    assert vl_convert.svg_to_png(svg, scale=1).startswith(b"\x89PNG")
+
+
+def test_units_and_colours() -> None:
+    assert doctest.testmod(drawing).failed == 0
+    panel = {
+        "fieldConfig": {
+            "defaults": {"thresholds": {"steps": [{"value": None, "color": "b"}, {"value": 5, "color": "o"}]}}
+        }
+    }
+    assert [drawn(panel).said(value)[1] for value in (-1.0, 4.9, 5.0)] == ["b", "b", "o"]
+    over = [
+        {
+            "matcher": {"id": "byRegexp", "options": f"/^(?:{pattern})$/"},
+            "properties": [{"id": "color", "value": {"fixedColor": colour}}],
+        }
+        for pattern, colour in (("fp.*", "first"), ("fp16", "last"))
+    ]
+    panel = {"fieldConfig": {"overrides": over}}
+    assert [drawn(panel).colour(name, 0) for name in ("fp32", "fp16", "other")] == ["first", "last", drawing.CLASSIC[0]]
+
+
+def test_merge_joins_what_is_alike_in_every_shared_column() -> None:
+    panel = {
+        "transformations": [
+            {"id": "merge", "options": {}},
+            {"id": "organize", "options": {"excludeByName": {"Time": True}, "renameByName": {"Value #B": "AP"}}},
+        ]
+    }
+    first, second = [series([1.0], cell="a"), series([2.0], cell="b")], [series([0.5], cell="b")]
+    assert drawing.rows_of(drawn(panel, first, second)) == [
+        {"cell": "a", "Value #A": 1.0},
+        {"cell": "b", "Value #A": 2.0, "AP": 0.5},
+    ]
+    named = [series([0.5], cell="b", __name__="ap")], [series([2.0], cell="b", __name__="latency")]
+    assert len(drawing.rows_of(drawn(panel, *named))) == 2
+
+
+def test_a_gap_is_a_gap() -> None:
+    one = drawing.Series("a", {}, [0.0, 5.0, 15.0, 31.0], [1.0, 1.0, 1.0, 1.0])
+    pieces = [point["piece"] for point in drawing._points(one, 1.0)]
+    assert [pieces[0] == pieces[1] == pieces[2], pieces[2] == pieces[3]] == [True, False]
+
+
+def test_what_is_no_number_is_left_out() -> None:
+    found = {"metric": {"zone": "cpu"}, "values": [[1, "2.5"], [2, "NaN"], [3, "+Inf"]]}
+    assert previews.series_of(found, "{{zone}} °C") == drawing.Series("cpu °C", {"zone": "cpu"}, [1.0], [2.5])
+
+
+def test_buckets_are_what_fell_into_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: dict[str, Any] = {}
+    monkeypatch.setattr(drawing, "chart", lambda *words, **spec: told.update(spec) or "")
+    buckets = [series([count], le=bound) for bound, count in (("+Inf", 9.0), ("0.001", 4.0), ("0.002", 4.0))]
+    drawing.heatmap(drawn({"type": "heatmap"}, buckets))
+    assert {(row["name"], row["n"]) for row in told["data"]["values"]} == {("1 ms", 4.0), ("+Inf", 5.0)}
