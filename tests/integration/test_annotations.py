@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.server
 import json
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -12,6 +13,8 @@ from typing import Any
 
 import pytest
 from servers import RedisServer, free_ports
+
+sys.path.insert(0, str(Path(__file__).parent))
 from toy_stack import Stack, toy
 
 from edgejoule.errors import EdgejouleError
