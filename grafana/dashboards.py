@@ -456,18 +456,18 @@ def pipeline() -> dashboard.Dashboard:
             "Memory of Redis",
             "bytes",
             ("used", "max(edgejoule_redis_memory_used_bytes)"),
-            ("limit", "max(edgejoule_redis_memory_limit_bytes)"),
+            ("limit", "max(edgejoule_redis_memory_limit_bytes) > 0"),
             colours={"used": BLUE, "limit": GREY},
             dashed="limit",
             least=0,
         )
     )
-    free = "min by (job, instance, volume) (edgejoule_disk_free_bytes / edgejoule_disk_size_bytes)"
+    free = "min by (job, device, instance, volume) (edgejoule_disk_free_bytes / edgejoule_disk_size_bytes)"
     board.with_panel(
         bars(
             "Disk that is free",
             "percentunit",
-            "{{job}} {{instance}}",
+            "{{job}} {{device}} {{instance}}",
             free,
             span=12,
             top=1,

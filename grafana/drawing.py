@@ -16,6 +16,7 @@ import vl_convert
 PAPER, PANEL, EDGE, INK, FAINT = "#111217", "#181b1f", "#34383e", "#d8d9e0", "#9fa3ab"  # Grafana's dark theme
 FONT = "Liberation Sans, Arial, sans-serif"
 CLASSIC = ("#73BF69", "#F2CC0C", "#8AB8FF", "#FF780A", "#F2495C", "#5794F2", "#B877D9")  # Grafana's, for unnamed series
+HOLD_S = 10.0  # that a state is drawn after the last word of it
 GAP_S = 15.0  # over which a line is broken: panels.graph's span_nulls
 
 
@@ -316,7 +317,7 @@ def state_timeline(drawn: Drawn) -> str:
         ends = [*one.times_s[1:], drawn.span_s[1]]
         for time_s, end_s, value in zip(one.times_s, ends, one.values, strict=True):
             word, colour = drawn.said(value)
-            end_s = min(end_s, time_s + GAP_S)
+            end_s = min(end_s, time_s + HOLD_S)
             if rows and rows[-1]["name"] == one.name and rows[-1]["word"] == word and rows[-1]["e"] >= 1e3 * time_s:
                 rows[-1]["e"] = 1e3 * end_s
             else:

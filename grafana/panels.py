@@ -64,9 +64,10 @@ def named(expr: str) -> str:
 
 
 def named_also_when_away(expr: str) -> str:
-    """The same of what is told of a device by others, also while it is away; then nobody says that it is simulated."""
-    plain = f'label_replace({expr}, "shown", "$1", "device", "(.+)")'
-    return f"{named(expr)} or {plain} unless on (device) device:shown:info"
+    """The same of what others tell of a device, which may be away."""
+    plain = f'label_replace({expr}, "shown", "$1", "device", "(.+)")'  # of one that was not there for a day
+    there = "device:shown:last1d"
+    return f"({expr}) * on (device) group_left (shown) {there} or {plain} unless on (device) {there}"
 
 
 def graph(title: str, unit: str, *queries: Query, about: str = "", **look: Any) -> timeseries.Panel:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import re
 import time
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timezone
@@ -35,6 +36,7 @@ def series_of(found: Mapping[str, Any], legend: str) -> Series:
     name = legend
     for label, value in labels.items():
         name = name.replace("{{" + label + "}}", value)
+    name = re.sub(r"\{\{\w+\}\}", "", name)
     points = [(float(at), float(value)) for at, value in found.get("values") or [found["value"]]]
     points = [point for point in points if math.isfinite(point[1])]
     return Series(name, labels, [at for at, _ in points], [value for _, value in points])
@@ -75,7 +77,7 @@ def chosen_for(page: Mapping[str, Any], given: Mapping[str, str], server: Promet
     for variable in page["templating"].get("list", ()):
         name = variable["name"]
         values = server.values(filled(variable["query"], chosen))
-        chosen[name] = variable["allValue"] if variable.get("includeAll") else given.get(name) or values[0]
+        chosen[name] = variable["allValue"] if variable.get("includeAll") else given.get(name) or next(iter(values), "")
     return chosen
 
 

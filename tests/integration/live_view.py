@@ -203,6 +203,7 @@ def main() -> None:
         shown = {role: {"EDGEJOULE_METRICS": f"127.0.0.1:{port}"} for role, port in ports.items()}
         redis = RedisServer(folder / "redis")
         redis.start()
+        redis.client().config_set("maxmemory", "512mb")  # as in the stack
         stack = BoardStack(folder, redis)
         try:
             with prometheus(folder, ports) as (server, _):
