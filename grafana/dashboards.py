@@ -31,6 +31,7 @@ from panels import (
     heat,
     named,
     named_also_when_away,
+    now_there,
     rows,
     scatter,
     states,
@@ -101,7 +102,17 @@ def overview() -> dashboard.Dashboard:
     )
     done = "max(edgejoule_steps_done) / (max(edgejoule_steps_planned) > 0)"
     board.with_panel(
-        figure("Steps done", "percentunit", "", done, "Of the runs that go on.", span=4, decimals=0, absent="no run")
+        figure(
+            "Steps done",
+            "percentunit",
+            "",
+            done,
+            "Of the runs that go on.",
+            span=4,
+            decimals=0,
+            absent="no run",
+            spark=False,
+        )
     )
     board.with_panel(
         figure(
@@ -176,7 +187,7 @@ def overview() -> dashboard.Dashboard:
             "Power of the boards",
             "watt",
             "{{shown}}",
-            named("device:power_watts:rate1m"),
+            now_there(named("device:power_watts:rate1m"), "device:power_watts:rate1m"),
             "Of the whole board, over the last minute.",
             span=12,
             height=7,
@@ -212,9 +223,12 @@ def device() -> dashboard.Dashboard:
     simulated = f'edgejoule_device_info{{{here},simulated="true"}} or on (device) 0 * edgejoule_device_info{{{here}}}'
     texts = {"0": ("a real device", BLUE), "1": ("SIMULATED", PINK)}
     board.with_panel(figure("Is it there?", "none", "", simulated, span=3, texts=texts, spark=False, absent="away"))
-    board.with_panel(figure("Power", "watt", "", f"device:power_watts:rate1m{{{here}}}", span=3, decimals=2))
-    per_inference = f"device:energy_per_inference_joules:rate1m{{{here}}}"
-    board.with_panel(figure("Energy per inference", "joule", "", per_inference, span=3, decimals=3))
+    power = f"device:power_watts:rate1m{{{here}}}"
+    board.with_panel(figure("Power", "watt", "", power, span=3, decimals=2, spark=False))
+    # not where nothing is measured any more: the last minute's power over its few inferences grows without end
+    measured = f'edgejoule_cell_info{{{here},stage=~"measure|power"}}'
+    per_inference = f"device:energy_per_inference_joules:rate1m{{{here}}} and on (device) {measured}"
+    board.with_panel(figure("Energy per inference", "joule", "", per_inference, span=3, decimals=1, spark=False))
     margin = f"min(device_zone:temperature_margin_celsius:min{{{here}}})"
     board.with_panel(
         figure(
@@ -225,6 +239,7 @@ def device() -> dashboard.Dashboard:
             "How far the hottest zone is below the board's own trip point.",
             span=3,
             decimals=1,
+            spark=False,
             steps={None: RED, 5: ORANGE, 15: BLUE},
         )
     )
@@ -268,7 +283,7 @@ def device() -> dashboard.Dashboard:
             "Energy per inference",
             "joule",
             ("board", per_inference),
-            about="Power of the whole board over inferences per second, idle power included.",
+            about="Of the last minute, idle power included; too high until a whole minute is measured.",
             least=0,
         )
     )
@@ -549,6 +564,7 @@ def compare() -> dashboard.Dashboard:
             "Up and to the left is better.",
         )
     )
+    power = 'device:power_watts:rate1m{device=~"$device"}'
     board.with_panel(
         graph(
             "Median latency, live",
@@ -560,11 +576,7 @@ def compare() -> dashboard.Dashboard:
             least=0,
         )
     )
-    board.with_panel(
-        figure(
-            "Power", "watt", "{{shown}}", named('device:power_watts:rate1m{device=~"$device"}'), height=8, decimals=2
-        )
-    )
+    board.with_panel(figure("Power", "watt", "{{shown}}", now_there(named(power), power), height=8, decimals=2))
     return board
 
 

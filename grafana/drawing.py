@@ -380,17 +380,35 @@ def xychart(drawn: Drawn) -> str:
     axes = {}
     for axis, name in (("x", across), ("y", up)):
         factor, suffix = scale_of(max(row[name] for row in found), drawn.overridden(name, "unit"))
-        axes[axis] = {"field": axis, "type": "quantitative", "axis": value_axis(suffix, name), "scale": {"zero": True}}
         for row in found:
             row[axis] = row[name] / factor
-    for row in found:
-        row["label"] = row.get("cell") or " ".join(str(v) for k, v in row.items() if k not in (across, up, "x", "y"))
+        most = 1.1 * max(row[axis] for row in found)
+        scale = {"domain": [0, most], "nice": False}
+        axes[axis] = {"field": axis, "type": "quantitative", "axis": value_axis(suffix, name), "scale": scale}
+    middle = max(row["x"] for row in found) / 2
+    for number, row in enumerate(sorted(found, key=lambda row: float(row["x"]))):
+        row["place"] = f"{'right' if row['x'] > middle else 'left'} {number % 2}"
+        row["label"] = row.get("cell") or " ".join(
+            str(v) for k, v in row.items() if k not in (across, up, "x", "y", "place")
+        )
     points = {"mark": {"type": "circle", "size": 130, "color": "#0072B2", "opacity": 0.8}, "encoding": axes}
-    names = {
-        "mark": {"type": "text", "align": "left", "dx": 9, "color": INK, "font": FONT, "fontSize": 11},
-        "encoding": {**axes, "text": {"field": "label"}},
-    }
-    return chart(drawn.width, drawn.height, [points, names], data={"values": found})
+    names = [  # on alternate sides of their points, so that fewer lie on each other
+        {
+            "transform": [{"filter": {"field": "place", "equal": f"{side} {turn}"}}],
+            "mark": {
+                "type": "text",
+                "align": side,
+                "dx": -4 if side == "right" else 4,
+                "dy": dy,
+                "color": INK,
+                "fontSize": 11,
+            },
+            "encoding": {**axes, "text": {"field": "label"}},
+        }
+        for side in ("left", "right")
+        for turn, dy in ((0, 18), (1, -14))
+    ]
+    return chart(drawn.width, drawn.height, [points, *names], data={"values": found})
 
 
 def table(drawn: Drawn) -> str:

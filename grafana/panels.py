@@ -70,6 +70,11 @@ def named_also_when_away(expr: str) -> str:
     return f"({expr}) * on (device) group_left (shown) {there} or {plain} unless on (device) {there}"
 
 
+def now_there(expr: str, series: str) -> str:
+    """An expression of devices, without those of which ``series``, a selector, is no longer there now."""
+    return f"{expr} and on (device) {series} @ end()"
+
+
 def graph(title: str, unit: str, *queries: Query, about: str = "", **look: Any) -> timeseries.Panel:
     """Values over time.
 
@@ -100,12 +105,15 @@ def graph(title: str, unit: str, *queries: Query, about: str = "", **look: Any) 
 def figure(title: str, unit: str, legend: str, expr: str, about: str = "", **look: Any) -> stat.Panel:
     """One figure, or one tile for each series with its name and what it was lately; to be read from two metres.
 
+    With a spark line the last value of the time shown stands there, also of a series that has ended: such an expression
+    must be there always, or end with ``now_there``.
+
     Args:
         look: ``span``, ``height``, ``steps`` (from which value on which colour), ``spark`` (False: none), ``decimals``,
             ``texts`` (value to text and colour), ``names`` (True: show the series' name alone), ``absent`` (text).
     """
     panel = _placed(stat.Panel(), title, about, look, height=4).unit(unit)
-    panel.with_target(*_queries([(legend, expr)]))
+    panel.with_target(*_queries([(legend, expr)], instant=not look.get("spark", True)))
     spark = common_models.BigValueGraphMode.AREA if look.get("spark", True) else common_models.BigValueGraphMode.NONE
     panel.graph_mode(spark).color_mode(common_models.BigValueColorMode.VALUE)
     panel.reduce_options(common.ReduceDataOptions().calcs(["lastNotNull"]))

@@ -23,7 +23,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parents[1]))
 sys.path.insert(0, str(Path(__file__).parents[1] / "stack"))
 sys.path.insert(0, str(Path(__file__).parent))
-from dashboards import BOARDS_ALONE, MAY_BE_EMPTY, empty_queries
+from dashboards import empty_queries, may_be_empty
 from prometheus_server import prometheus
 from queries import Prometheus
 from servers import RedisServer, free_ports
@@ -219,10 +219,7 @@ def main() -> None:
                 time.sleep(20)
                 asked, empty = empty_queries(server, minutes=20)
                 wrong = compare_latency(server, stack) + compare_energy(server, stack)
-                for line in empty:
-                    title = line.partition(" / ")[2].partition(" (")[0]
-                    if title not in MAY_BE_EMPTY and not ("host" in line and title in BOARDS_ALONE):
-                        wrong.append(line)
+                wrong += [line for line in empty if not may_be_empty(line, host="device=host" in line)]
                 print(f"{asked} queries asked, {len(empty)} without data")
                 time.sleep(arguments.keep)
                 if wrong:

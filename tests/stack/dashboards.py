@@ -24,8 +24,11 @@ MAY_BE_EMPTY = {
     "Alerts that fire": "nothing may be wrong",
     "Sensors without a value": "every sensor may have one",
     "Fan": "a host and a Nano without a fan show none",
+    "Measures": "nothing may be measured now",
+    "Device / Energy per inference": "the same",
+    "Steps done": "no run may go on now",
 }
-"""Panel to why it may have no data in a stack that is well."""
+"""Panel, with its page where others are called so too, to why it may have no data in a stack that is well."""
 
 BOARDS_ALONE = (
     *("Power", "Energy per inference", "Below throttling", "Power of the whole board", "Power of parts", "GPU load"),
@@ -46,6 +49,17 @@ def choices(page: dict[str, Any], server: Prometheus) -> Iterator[dict[str, str]
             grown += [{**before, variable["name"]: value} for value in itertools.chain(found, several)]
         chosen = grown
     yield from chosen
+
+
+def may_be_empty(line: str, *, host: bool) -> bool:
+    """Whether a line of ``empty_queries`` is as it may be.
+
+    Args:
+        host: it is of a device without a board's sensors.
+    """
+    panel = line.partition(" (")[0]
+    title = panel.partition(" / ")[2]
+    return bool({panel, title} & set(MAY_BE_EMPTY)) or (host and title in BOARDS_ALONE)
 
 
 def has_data(server: Prometheus, expr: str, *, instant: bool, minutes: float) -> bool:
@@ -82,9 +96,7 @@ def main() -> None:
     asked, empty = empty_queries(Prometheus(arguments.url), arguments.minutes)
     wrong = []
     for line in empty:
-        title = line.partition(" / ")[2].partition(" (")[0]
-        of_host = any(f"device={host}" in line for host in arguments.host)
-        if title in MAY_BE_EMPTY or (of_host and title in BOARDS_ALONE):
+        if may_be_empty(line, host=any(f"device={host}" in line for host in arguments.host)):
             print(f"empty, as it may be: {line}")
         else:
             wrong.append(line)
