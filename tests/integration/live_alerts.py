@@ -150,6 +150,9 @@ def alertmanager(folder: Path, port: int, receiver_port: int) -> Iterator[Path |
     with open(folder / "told", "wb") as told, open(folder / "alertmanager.log", "wb") as log:
         running = [subprocess.Popen(receiver, stdout=told), subprocess.Popen(manager, stdout=log, stderr=log)]
     try:
+        time.sleep(3)
+        if running[1].poll() is not None:
+            sys.exit(f"the alertmanager does not start: {(folder / 'alertmanager.log').read_text()[-500:]}")
         yield folder / "told"
     finally:
         for process in running:
