@@ -482,8 +482,8 @@ def pipeline() -> dashboard.Dashboard:
         bars(
             "Disk that is free",
             "percentunit",
-            "{{job}} {{device}} {{instance}}",
-            free,
+            "{{job}} {{shown}} {{instance}}",
+            named_also_when_away(free),
             span=12,
             top=1,
             steps={None: RED, 0.1: ORANGE, 0.25: BLUE},

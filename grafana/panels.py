@@ -65,8 +65,8 @@ def named(expr: str) -> str:
 
 def named_also_when_away(expr: str) -> str:
     """The same of what others tell of a device, which may be away."""
-    plain = f'label_replace({expr}, "shown", "$1", "device", "(.+)")'  # of one that was not there for a day
-    there = "device:shown:last1d"
+    plain = f'label_replace({expr}, "shown", "$1", "device", "(.+)")'  # of one that was not there for an hour
+    there = "device:shown:last1h"
     return f"({expr}) * on (device) group_left (shown) {there} or {plain} unless on (device) {there}"
 
 
