@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -100,6 +101,13 @@ def test_what_went_wrong_is_the_cells_state(store: FolderStore) -> None:
     wrong = StepOutcome("build/m", "unsupported", "no INT8", "build/m")
     Cells(metrics, store).look(PLAN, {"build/m": wrong}, ["score/m"])
     assert shown(metrics) == {("edgejoule_cell_state", "unsupported"): 1}
+
+
+def test_int8_made_anew_by_another_seed_is_no_cell_here(store: FolderStore) -> None:
+    metrics = Metrics("conductor")
+    again = replace(CELL, seed=43, steps=("ptq/m/seed-43",))
+    Cells(metrics, store).look(Plan({}, (CELL, again)), {}, ["ptq/m/seed-43"])
+    assert shown(metrics) == {("edgejoule_cell_state", "waiting"): 1}
 
 
 def test_a_record_that_is_none_stops_nobody(store: FolderStore) -> None:

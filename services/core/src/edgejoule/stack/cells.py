@@ -35,6 +35,8 @@ class Cells:
             at_work: ids of its steps that somebody carries out now.
         """
         for cell in plan.cells:
+            if cell.seed is not None:  # no row, and called as its row is
+                continue
             name = (cell.device, cell.model, cell.variant)
             ended = {step: outcomes[step] for step in cell.steps if step in outcomes}
             state = state_of_cell(cell, ended, at_work)
