@@ -97,6 +97,10 @@ test-stack: setup ## The whole stack in real containers: built, used, scaled, go
 test-faults: setup ## Thirty faults at random moments while the stack works, and nothing is lost (a quarter of an hour)
 	@PYTHONPATH=tests $(BIN)/python tests/stack/faults.py $(ARGS)
 
+.PHONY: test-boards
+test-boards: setup ## The boards' images built, in part emulated, used behind the stack, and a played board from nothing to removed
+	@PYTHONPATH=tests $(BIN)/python tests/stack/boards.py $(ARGS)
+
 .PHONY: jetson-deploy
 jetson-deploy: setup ## Bring the agent onto a Jetson over ssh and register it: HOST=user@board NAME=nano
 	@$(BIN)/python l4t/deploy.py deploy
