@@ -23,16 +23,16 @@ from edgejoule import runs
 from edgejoule.folder_store import FolderStore
 from edgejoule.kinds import Kinds
 from edgejoule.reconcile import StepOutcome, survey
-from edgejoule.records import ModelManifest
 from edgejoule_agent import postprocess, preprocess
 from edgejoule_agent.contract import read_model
+from edgejoule_agent.detections import as_columns
 from edgejoule_agent.engines import onnxruntime_engine, open_engine
+from edgejoule_agent.predict import ap_nms
 from edgejoule_agent.shards import ShardReader
 from edgejoule_evaluator.detections import Detections, merge, read_detections
 from edgejoule_evaluator.fidelity import fidelity
 from edgejoule_evaluator.ground_truth import from_dataset
 from edgejoule_evaluator.scoring import accuracy, curves
-from edgejoule_evaluator.steps.predict import ap_nms, as_columns
 
 
 class Calibration(CalibrationDataReader):
@@ -85,7 +85,7 @@ def prepared(shards: list[Path], manifest: dict) -> Iterator[np.ndarray]:
 
 def predict(onnx_path: Path, shards: list[Path], manifest: dict) -> Detections:
     """Detections of a graph executed without any optimization."""
-    nms = ap_nms(ModelManifest.model_validate(manifest).nms["origin"]).model_dump()
+    nms = ap_nms(manifest["nms"]["origin"])
     parts = []
     with open_engine("onnxruntime", onnx_path.read_bytes(), onnxruntime_engine.UNOPTIMIZED, 1) as engine:
         for path in shards:
@@ -94,7 +94,7 @@ def predict(onnx_path: Path, shards: list[Path], manifest: dict) -> Detections:
                 for _, content in shard:
                     image, frame = preprocess.prepare(preprocess.decode(content), manifest)
                     found.append(postprocess.detect(*engine.infer(image), frame, manifest, nms))
-                parts.append(as_columns(np.array(shard.ids, np.int64), found))
+                parts.append(Detections(**as_columns(np.array(shard.ids, np.int64), found)))
     return merge(parts)
 
 

@@ -14,11 +14,12 @@ from onnx import TensorProto, helper, numpy_helper
 from edgejoule.errors import DataError
 from edgejoule.job import Job
 from edgejoule.records import EngineRecord, PredictRecord, ScoreRecord
-from edgejoule_agent.errors import AgentError
+from edgejoule_agent.errors import AgentError, EngineError, ImageError
 from edgejoule_agent.host import hardware_class
+from edgejoule_agent.steps import predict
 from edgejoule_evaluator.detections import read_detections
 from edgejoule_evaluator.matching import read_matches
-from edgejoule_evaluator.steps import predict, score
+from edgejoule_evaluator.steps import score
 
 OPERATING = {"confidence": 0.25, "nms_iou": 0.45}
 # Fractions of the 32 x 32 input; the frames are 64 wide and 32 high, letter-boxed to the top left.
@@ -70,6 +71,7 @@ def engine_record(**changes: object) -> dict[str, object]:
         "candidates": [],
         "chosen_because": "the only one",
         "model": {
+            "format": 1,
             "detector": "tiny",
             "labels": LABELS,
             "input": {"height": 32, "width": 32},
@@ -190,7 +192,7 @@ def test_predict_twice_writes_the_same_bytes(bench: Bench) -> None:
 
 
 def test_predict_names_the_image_it_cannot_decode(bench: Bench) -> None:
-    with pytest.raises(DataError, match=r"Image 9: .*cannot be decoded"):
+    with pytest.raises(ImageError, match=r"Image 9: .*cannot be decoded"):
         bench.predict("predicted", {1: WHITE, 9: b"no image"})
 
 
@@ -202,7 +204,7 @@ def test_predict_refuses_an_engine_of_other_hardware(bench: Bench) -> None:
 
 def test_predict_refuses_what_is_no_engine_record(bench: Bench) -> None:
     inputs = {"engine_record": bench.file("record.json", {"precision": "fp32"})}
-    with pytest.raises(DataError, match="engine's record is not valid at ran_as"):
+    with pytest.raises(EngineError, match="engine's record is not valid: it has no hardware"):
         bench.run(predict, "predicted", {"threads": 1, "operating": OPERATING}, inputs)
 
 

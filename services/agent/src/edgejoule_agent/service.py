@@ -26,7 +26,7 @@ from edgejoule_agent.errors import HostError, JobGoneError, OutOfReachError
 from edgejoule_agent.host_lock import host_lock
 from edgejoule_agent.step_process import Limits, Report, Stopped, run_step
 
-KINDS = {"build": "edgejoule_agent.steps.build", "benchmark": "edgejoule_agent.steps.benchmark"}
+KINDS = {kind: f"edgejoule_agent.steps.{kind}" for kind in ("build", "benchmark", "predict")}
 LOG_BYTES = 8 << 20  # of what a step printed, its end
 BACK_OFF_S = (1.0, 2.0, 5.0, 10.0, 30.0)
 TROUBLE_S = 10.0  # after this host's own fault

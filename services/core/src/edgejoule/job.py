@@ -8,6 +8,7 @@ A *step kind* is a module announced under the entry-point group ``edgejoule.step
     OUTPUTS = ("record",)           # names every successful run writes; ``name-*`` for numbered ones
     SOURCES = ("pkg.module", ...)   # modules whose source decides the result, beside this one
     TIME_LIMIT_S = 6 * 3600.0       # optional: an attempt that takes longer is ended
+    ON_BOARDS = True                # optional: of a board's row the board carries it out, whatever the queue
     SILENCE_LIMIT_S = 600.0         # optional: so is one that says nothing of its progress for so long
 
     def run(job): ...               # reads job.inputs, writes job.output(name); returns nothing

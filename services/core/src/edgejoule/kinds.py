@@ -28,7 +28,7 @@ PACKAGES = {
     "qat": "edgejoule-trainer",
     "build": "edgejoule-agent",
     "benchmark": "edgejoule-agent",
-    "predict": "edgejoule-evaluator",
+    "predict": "edgejoule-agent",
     "score": "edgejoule-evaluator",
     "analyze": "edgejoule-analyst",
 }
@@ -41,6 +41,7 @@ class StepKind:
 
     Attributes:
         time_limit_s: an attempt that takes longer is ended.
+        on_boards: for the row of a board it is the board's step, whatever its queue.
         silence_limit_s: an attempt that says nothing of its progress for so long hangs, and is ended.
     """
 
@@ -53,6 +54,7 @@ class StepKind:
     sources: tuple[str, ...]
     time_limit_s: float
     silence_limit_s: float
+    on_boards: bool
 
 
 class Kinds:
@@ -106,6 +108,7 @@ class Kinds:
                 sources=tuple(module.SOURCES),
                 time_limit_s=float(getattr(module, "TIME_LIMIT_S", TIME_LIMIT_S)),
                 silence_limit_s=float(getattr(module, "SILENCE_LIMIT_S", SILENCE_LIMIT_S)),
+                on_boards=bool(getattr(module, "ON_BOARDS", module.QUEUE == "device")),
             )
         except AttributeError as error:
             raise StepError(f"the step kind {name!r} is broken: {error}; every step module must define it") from error

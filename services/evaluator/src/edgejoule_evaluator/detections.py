@@ -11,21 +11,12 @@ import numpy as np
 import numpy.typing as npt
 
 from edgejoule.errors import DataError
-from edgejoule_evaluator.npz import read_npz, write_npz
+from edgejoule_agent.detections import DTYPES
+from edgejoule_agent.npz import write_npz
+from edgejoule_evaluator.npz import read_npz
 
 Int64s = npt.NDArray[np.int64]
 Float32s = npt.NDArray[np.float32]
-
-SCORE_FLOOR = 0.001  # of detections for AP: low enough for the whole precision-recall curve
-MAX_DETECTIONS = 100  # of detections for AP: COCO looks at no more per image and category
-
-_DTYPES = {
-    "images": np.int64,
-    "image_id": np.int64,
-    "category_id": np.int64,
-    "score": np.float32,
-    "bbox": np.float32,
-}
 
 
 @dataclass(frozen=True)
@@ -82,7 +73,7 @@ class Detections:
 
 def write_detections(path: Path, detections: Detections) -> None:
     """Write a detections file; equal detections give equal bytes."""
-    write_npz(path, {name: np.asarray(array, _DTYPES[name]) for name, array in asdict(detections).items()})
+    write_npz(path, {name: np.asarray(array, DTYPES[name]) for name, array in asdict(detections).items()})
 
 
 def read_detections(path: Path) -> Detections:
@@ -91,7 +82,7 @@ def read_detections(path: Path) -> Detections:
     Raises:
         DataError: the file is not one, or its columns contradict each other.
     """
-    arrays: dict[str, Any] = read_npz(path, _DTYPES, "detections")
+    arrays: dict[str, Any] = read_npz(path, DTYPES, "detections")
     return Detections(**arrays)
 
 

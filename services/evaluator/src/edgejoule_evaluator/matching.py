@@ -16,9 +16,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from edgejoule_evaluator.detections import MAX_DETECTIONS, Detections, Float32s, Int64s
+from edgejoule_agent.detections import MAX_DETECTIONS
+from edgejoule_agent.npz import write_npz
+from edgejoule_evaluator.detections import Detections, Float32s, Int64s
 from edgejoule_evaluator.ground_truth import Bools, Float64s, GroundTruth
-from edgejoule_evaluator.npz import read_npz, write_npz
+from edgejoule_evaluator.npz import read_npz
 from edgejoule_evaluator.scoring import IOU_THRESHOLDS
 
 Int32s = npt.NDArray[np.int32]

@@ -1,8 +1,4 @@
-"""Arrays in an ``.npz`` file whose bytes depend on nothing but the arrays.
-
-Members are stored, not deflated: deflate's output differs between zlib versions, and equal results must
-have equal hashes on every machine.
-"""
+"""Reading of ``.npz`` files, as ``edgejoule_agent.npz`` writes them."""
 
 from __future__ import annotations
 
@@ -17,17 +13,6 @@ import numpy.typing as npt
 from edgejoule.errors import DataError
 
 Array = npt.NDArray[Any]
-
-_EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest date a zip can hold
-
-
-def write_npz(path: Path, arrays: Mapping[str, Array]) -> None:
-    """Write ``arrays`` so that ``numpy.load`` reads them; equal arrays give equal bytes."""
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
-        for name, array in arrays.items():
-            member = zipfile.ZipInfo(f"{name}.npy", _EPOCH)
-            with archive.open(member, "w", force_zip64=True) as file:
-                np.lib.format.write_array(file, np.ascontiguousarray(array), version=(1, 0), allow_pickle=False)
 
 
 def read_npz(path: Path, dtypes: Mapping[str, npt.DTypeLike], what: str) -> dict[str, Array]:

@@ -297,7 +297,7 @@ class Assignments:
     def _opened(self, device: str, data: bytes) -> StepMessage | None:
         try:
             message, kind = check_message(open_envelope(data), self._kinds)
-            if kind.queue != "device":
+            if not kind.on_boards:
                 raise Refused(f"{message.kind} is no step for a device")
             return message
         except Refused as error:

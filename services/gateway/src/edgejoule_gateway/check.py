@@ -12,12 +12,16 @@ from pydantic import BaseModel, ValidationError
 from edgejoule.boards import DeviceResult
 from edgejoule.canonical import hash_file
 from edgejoule.kinds import StepKind
-from edgejoule.records import BenchmarkRecord, EngineRecord
+from edgejoule.records import BenchmarkRecord, EngineRecord, PredictRecord
 from edgejoule_gateway.inbox import LOG, Entry, files_of
 from edgejoule_gateway.limits import Limits
 
 RECORD = "record"
-RECORDS: Mapping[str, type[BaseModel]] = {"build": EngineRecord, "benchmark": BenchmarkRecord}
+RECORDS: Mapping[str, type[BaseModel]] = {
+    "build": EngineRecord,
+    "benchmark": BenchmarkRecord,
+    "predict": PredictRecord,
+}
 """Step kind to what its output ``record`` is."""
 
 _REPEATED = ("device", "trial", "threads", "precision")

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 from pydantic import ConfigDict, Field, ValidationError
 
+from edgejoule.devices import HOST
 from edgejoule.errors import StepError
 from edgejoule.kinds import Kinds, StepKind
 from edgejoule.plan import Step, step_key
@@ -117,5 +118,9 @@ def queue_of(step: Step, kind: StepKind, device: str | None) -> str:
     >>> from edgejoule.kinds import Kinds
     >>> queue_of(Step("build/m/fp32/nano", "build"), Kinds()["build"], "nano")
     'device.nano'
+    >>> [queue_of(Step("predict/m", "predict"), Kinds()["predict"], device) for device in ("nano", "host")]
+    ['device.nano', 'evaluate']
     """
-    return f"device.{device or step.parameters.get('device', 'host')}" if kind.queue == "device" else kind.queue
+    if kind.queue == "device":
+        return f"device.{device or step.parameters.get('device', HOST)}"
+    return f"device.{device}" if kind.on_boards and device not in (None, HOST) else kind.queue

@@ -14,7 +14,8 @@ from pathlib import Path
 
 from edgejoule.job import Job
 from edgejoule.records import Fidelity, ScoreRecord
-from edgejoule_evaluator.detections import SCORE_FLOOR, Detections, merge, read_detections, require_same_images
+from edgejoule_agent.detections import SCORE_FLOOR
+from edgejoule_evaluator.detections import Detections, merge, read_detections, require_same_images
 from edgejoule_evaluator.fidelity import CONFIDENCE, fidelity
 from edgejoule_evaluator.ground_truth import GroundTruth, from_dataset, require_known_categories
 from edgejoule_evaluator.matching import match, write_matches
@@ -26,6 +27,8 @@ QUEUE = "evaluate"
 EXCLUSIVE = False
 OUTPUTS = ("record", "matches")
 SOURCES = (
+    "edgejoule_agent.detections",
+    "edgejoule_agent.npz",
     "edgejoule_evaluator.detections",
     "edgejoule_evaluator.fidelity",
     "edgejoule_evaluator.ground_truth",
