@@ -9,7 +9,8 @@ from toy_model import MANIFEST, write_model, write_shard
 
 from edgejoule.job import Job
 from edgejoule.protocols import PRESETS
-from edgejoule.records import BenchmarkRecord, EngineRecord
+from edgejoule.records import BenchmarkRecord, EngineRecord, PredictRecord
+from edgejoule_evaluator.detections import read_detections
 
 
 @pytest.fixture
@@ -28,7 +29,7 @@ def step(tmp_path):
     return run
 
 
-def test_records_of_build_and_benchmark_are_cores_records(tmp_path, step):
+def test_records_of_build_benchmark_and_predict_are_cores_records(tmp_path, step):
     write_model(tmp_path / "m.onnx")
     write_shard(tmp_path / "s.tar")
     built = step(
@@ -56,6 +57,15 @@ def test_records_of_build_and_benchmark_are_cores_records(tmp_path, step):
     assert not record.simulated
     with np.load(measured / "samples") as samples:
         assert samples["latency_ms"].shape == (5,)
+
+    seen = step(
+        "predict",
+        {"threads": 1, "operating": {"confidence": 0.25, "nms_iou": 0.45}},
+        {"engine": built / "engine", "engine_record": built / "record", "images-000": tmp_path / "s.tar"},
+    )
+    told = PredictRecord.model_validate_json((seen / "record").read_text())
+    assert told.nms["operating"].score_floor == 0.25
+    assert len(read_detections(seen / "detections")) == told.detections
 
 
 def test_manifests_that_core_writes_are_read_by_the_agent():

@@ -240,7 +240,7 @@ METRICS: tuple[Metric, ...] = (
         "",
         _AGENT,
         "1 while the device carries out a step of this kind.",
-        {"kind": "`build`, `benchmark`"},
+        {"kind": "`build`, `benchmark`, `predict`"},
     ),
     Metric("edgejoule_result_waiting", "gauge", "", _AGENT, "1 while a result waits to be delivered to the gateway."),
     Metric(

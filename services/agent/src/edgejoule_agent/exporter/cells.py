@@ -8,7 +8,7 @@ from typing import Any, Dict, Iterator, List, Mapping, Optional
 from edgejoule_agent.exporter.exposition import Distribution, Readings
 from edgejoule_agent.live import HISTOGRAM
 
-KINDS = ("build", "benchmark")
+KINDS = ("build", "benchmark", "predict")
 FORGOTTEN_S = 30 * 24 * 3600.0  # a cell that was not measured for so long is no longer shown
 
 
