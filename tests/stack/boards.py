@@ -184,7 +184,7 @@ def wait_until(holds: Any, what: str, limit_s: float) -> None:
 
 
 def boards_carry_out_their_steps(stack: Stack, folder: Path) -> None:
-    """Each builds an engine, measures it and predicts with it; what came back is valid by its schema, and says what it is."""
+    """Each builds an engine, measures it and predicts with it; its records are valid by their schemas."""
     began = time.monotonic()
     out = folder / "out"
     with open(folder / "run.log", "wb") as log:
