@@ -17,7 +17,8 @@ import pytest
 import yaml
 from servers import free_ports
 
-from edgejoule.stack.accounts import HOST, RIGHTS, access_key, secret_name
+from edgejoule.devices import known
+from edgejoule.stack.accounts import AGENTS, HOST, RIGHTS, access_key, secret_name
 
 ROOT = Path(__file__).resolve().parents[2]
 COMPOSE = (ROOT / "docker-compose.yml").read_text(encoding="utf-8")
@@ -25,7 +26,8 @@ SERVICES: dict[str, dict[str, Any]] = yaml.safe_load(COMPOSE)["services"]
 EXAMPLE = dict(re.findall(r"^([A-Z0-9_]+)=(.*)$", (ROOT / ".env.example").read_text(encoding="utf-8"), re.MULTILINE))
 DOCKERFILES = sorted([*ROOT.glob("services/*/Dockerfile"), *ROOT.glob("docker/*/Dockerfile")])
 ACCOUNT_OF = {"trainer-gpu": "trainer"}
-NO_ACCOUNT = ("redis", "minio", "init", "host-agent", "prometheus", "grafana", "alertmanager", "alert-receiver")
+AGENT_SERVICES = ("host-agent", "simulated-nano")
+NO_ACCOUNT = ("redis", "minio", "init", *AGENT_SERVICES, "prometheus", "grafana", "alertmanager", "alert-receiver")
 WITH_ACCOUNT = [name for name in SERVICES if name not in NO_ACCOUNT]
 
 
@@ -68,18 +70,28 @@ def test_service_uses_its_own_account_and_no_other(name: str) -> None:
     assert settings["EDGEJOULE_BROKER"].startswith(f"redis://{account}:")
 
 
-def test_hosts_agent_holds_its_token_and_sees_the_gateway_and_who_asks_for_its_metrics() -> None:
-    agent, gateway = SERVICES["host-agent"], SERVICES["gateway"]
-    assert re.findall(r"\$\{(\w*(?:SECRET|PASSWORD))\b", str(agent)) == ["HOST_AGENT_SECRET"]
-    assert agent["environment"]["EDGEJOULE_TOKEN"] == f"{HOST}.${{HOST_AGENT_SECRET}}"
+@pytest.mark.parametrize(("name", "device"), [("host-agent", HOST), ("simulated-nano", "simulated-nano")])
+def test_agent_holds_its_token_and_sees_the_gateway_and_who_asks_for_its_metrics(name: str, device: str) -> None:
+    agent, gateway = SERVICES[name], SERVICES["gateway"]
+    assert re.findall(r"\$\{(\w*(?:SECRET|PASSWORD))\b", str(agent)) == [AGENTS[device]]
+    assert agent["environment"]["EDGEJOULE_TOKEN"].startswith(f"{device}.${{{AGENTS[device]}")
+    assert AGENTS[device] in SERVICES["init"]["environment"]
     (network,) = agent["networks"]
-    neighbours = [name for name, service in SERVICES.items() if network in service["networks"]]
-    assert neighbours == ["gateway", "host-agent", "prometheus"]
+    neighbours = {other for other, service in SERVICES.items() if network in service["networks"]}
+    assert neighbours == {"gateway", "host-agent", "simulated-nano", "prometheus"}
     key = Path(gateway["environment"]["EDGEJOULE_GATEWAY_KEY"])
     shared = {volume.partition(":")[0] for volume in agent["volumes"] if isinstance(volume, str)}
     (place,) = [volume for volume in gateway["volumes"] if volume.partition(":")[2] == str(key.parent)]
     assert place.partition(":")[0] not in shared
     assert "certificate:/etc/edgejoule:ro" in agent["volumes"]
+    assert "locks:/var/lock/edgejoule" in agent["volumes"]
+
+
+def test_simulated_board_plays_what_a_spec_calls_so() -> None:
+    settings = SERVICES["simulated-nano"]["environment"]
+    assert settings["EDGEJOULE_SIMULATE"] == "nano"
+    assert "simulated-nano" in known()
+    assert SERVICES["simulated-nano"]["profiles"] == ["simulated"]
 
 
 @pytest.mark.parametrize("name", SERVICES)
@@ -109,7 +121,8 @@ def test_prometheus_finds_every_service_that_shows_metrics_and_no_port_of_the_ho
     }
     (devices,) = [sd["url"] for job in config["scrape_configs"] for sd in job.get("http_sd_configs", ())]
     assert devices == f"http://gateway:{shown['gateway']}/devices"
-    assert shown.pop("host-agent") == 9464  # a device, which the gateway tells of
+    for agent in AGENT_SERVICES:
+        assert shown.pop(agent) == 9464  # a device, which the gateway tells of
     assert found == shown
     assert not [port for service in SERVICES.values() for port in service.get("ports", ()) if port.endswith(":9464")]
     networks = set(SERVICES["prometheus"]["networks"])

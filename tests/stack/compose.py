@@ -55,7 +55,7 @@ class Stack:
     def __init__(self, folder: Path) -> None:
         names = ("REDIS_PORT", "S3_PORT", "GATEWAY_PORT", "PROMETHEUS_PORT")
         given = dict(zip(names, map(str, free_ports(len(names))), strict=True))
-        given.update(EDGEJOULE_TAG=TAG, COMPOSE_PROFILES="cpu")  # no image of Grafana is to be had everywhere
+        given.update(EDGEJOULE_TAG=TAG, COMPOSE_PROFILES="cpu,simulated")  # no image of Grafana is to be had everywhere
         (folder / ".env").write_text("".join(f"{name}={value}\n" for name, value in given.items()))
         subprocess.run([sys.executable, str(ROOT / "docker" / "environment.py"), str(folder)], check=True)
         self.settings = variables(folder / ".env")

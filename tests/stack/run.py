@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import dashboards
 from compose import (
     ACCURACY,
     HERE,
@@ -132,6 +133,29 @@ def logged_predictions(container: Mapping[str, Any]) -> int:
     return sum(" predict/" in line and line.endswith(": ok") for line in (told.stdout + told.stderr).splitlines())
 
 
+def simulated_board_has_joules(stack: Stack, folder: Path) -> None:
+    """Its rows say simulated, its energies are there, and it refuses what a Nano's GPU cannot."""
+    run_on_stack(stack, folder, "simulated", "devices=[host, simulated-nano]")
+    found = json.loads((folder / "simulated" / "results.json").read_text(encoding="utf-8"))["rows"]
+    fp32, int8 = (row for row in found if row["device"] == "simulated-nano")
+    check(fp32["simulated"] and int8["simulated"], "rows of the simulated board say so")
+    check(
+        fp32["status"] == "ok" and fp32["energy_mj"] > 0 and fp32["ap50"] is not None,
+        f"{fp32['variant']} on it: {fp32['energy_mj']:.1f} mJ, AP50 {fp32['ap50']:.4f}",
+    )
+    check(int8["status"] == "unsupported", f"{int8['variant']} on it: {int8['status']}, {int8['reason']}")
+
+
+def dashboards_show_it(stack: Stack) -> None:
+    """Every query of every panel has data, but for those that may have none."""
+    server = dashboards.Prometheus(f"http://127.0.0.1:{stack.settings['PROMETHEUS_PORT']}")
+    asked, empty = dashboards.empty_queries(server, minutes=10.0)
+    wrong = [line for line in empty if not dashboards.may_be_empty(line, host="device=host" in line)]
+    for line in wrong:
+        say(f"  no data: {line}")
+    check(not wrong, f"{asked - len(empty)} of {asked} queries of the dashboards have data, the others may have none")
+
+
 def redis_refused_none_of_ours(stack: Stack) -> None:
     """By its log of refusals, from which those that this test asked for are excused."""
     log = stack.redis("acl", "log", user="admin", secret=stack.settings["REDIS_ADMIN_PASSWORD"])
@@ -175,6 +199,9 @@ def carry_out(stack: Stack, folder: Path) -> None:
         )
     say("3 evaluators")
     evaluators_share_the_work(stack, folder, expected)
+    say("the simulated board")
+    simulated_board_has_joules(stack, folder)
+    dashboards_show_it(stack)
     redis_refused_none_of_ours(stack)
     say(f"{FAULTS} faults while it works; make test-faults strikes more, on a larger matrix")
     stack.overlay(HERE / "faults.compose.yml")

@@ -27,6 +27,8 @@ from edgejoule.store import open_store
 
 HOST = "host"
 """What the device is called that the stack runs on; its agent holds HOST_AGENT_SECRET in its token."""
+AGENTS = {HOST: "HOST_AGENT_SECRET", "simulated-nano": "SIMULATED_NANO_SECRET"}
+"""Devices whose agents are part of the stack: the setting that holds the secret of the token of each."""
 REGION = "us-east-1"
 
 _POLICY = "edgejoule"  # name of the one policy of each user
@@ -366,8 +368,10 @@ def main() -> None:
             {service: _setting(secret_name(service)) for service in RIGHTS},
         )
         store = open_store(_setting("EDGEJOULE_STORE"), os.environ)
-        have_registered(HOST, f"{HOST}.{_setting('HOST_AGENT_SECRET')}", store)
-        _log.info("%s: registered with the gateway", HOST)
+        for device, secret in AGENTS.items():
+            if device == HOST or os.environ.get(secret):
+                have_registered(device, f"{device}.{_setting(secret)}", store)
+                _log.info("%s: registered with the gateway", device)
     except EdgejouleError as error:
         sys.exit(str(error))
 
