@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 from edgejoule_analyst import commands, exports
 from edgejoule_analyst.charts import all_charts
 from edgejoule_analyst.methods import bibtex, methods
+from edgejoule_analyst.report import render_report
 from edgejoule_analyst.words import row_name
 
 
@@ -60,6 +61,13 @@ def test_methods_tell_what_the_record_tells(results, make_results) -> None:
     assert "should not be quoted" in quick
     assert "Energy was not measured" in quick
     assert "simulated" not in quick
+
+
+def test_run_without_rows_is_written_all_the_same(results) -> None:
+    nothing = results.model_copy(update={"rows": [], "differences": [], "evidence": {}})
+    assert "no rows" in methods(nothing)
+    assert "had nothing to compare" in render_report(nothing)
+    assert exports.rows_latex(nothing).count(r"\\") == 1
 
 
 def test_bibtex_names_the_results_by_their_hash_and_balances_its_braces(results, make_results) -> None:

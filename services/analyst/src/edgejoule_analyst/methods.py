@@ -39,6 +39,9 @@ def bibtex(results: Results) -> str:
 
 def _sentences(results: Results) -> Iterator[str]:
     rows = results.rows
+    if not rows:
+        yield f"The run has no rows; Edgejoule {results.edgejoule_version} had nothing to compare."
+        return
     models = list(dict.fromkeys(row.model for row in rows))
     variants = list(dict.fromkeys(row.variant for row in rows))
     devices = list(dict.fromkeys(row.device for row in rows))
