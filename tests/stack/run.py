@@ -147,7 +147,7 @@ def simulated_board_has_joules(stack: Stack, folder: Path) -> None:
 
 
 def dashboards_show_it(stack: Stack) -> None:
-    """Every query of every panel has data, but for those that may have none: INT8 runs on the host alone, without joules."""
+    """Every query of every panel has data, but for those that may have none: INT8 runs on the host, without joules."""
     server = dashboards.Prometheus(f"http://127.0.0.1:{stack.settings['PROMETHEUS_PORT']}")
     asked, empty = dashboards.empty_queries(server, minutes=10.0)
     on_host = ("device=host", "precision=int8-ptq")
