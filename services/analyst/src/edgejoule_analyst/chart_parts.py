@@ -145,6 +145,12 @@ def bars(x: Spec, values: list[dict[str, Any]], told: Sequence[tuple[str, str, s
     return layer("bar", encoding, params=[legend()])
 
 
+def bars_with_ends(x: Spec, values: list[dict[str, Any]], told: Sequence[tuple[str, str, str | None]]) -> list[Spec]:
+    """A bar for each row, and on it the interval from its ``low`` to its ``high``."""
+    ends = layer("rule", {"y": row_axis(), **between("x", "low", "high")}, strokeWidth=1.5)
+    return [bars(x, values, told), ends]
+
+
 def rule_at(value: float, axis: str = "x") -> Spec:
     """A dashed line at a value that means something."""
     encoding = {axis: {"field": "at", "type": "quantitative"}}

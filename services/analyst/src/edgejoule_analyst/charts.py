@@ -269,11 +269,7 @@ def _energy(results: Results, device: str, rows: Sequence[Row]) -> Chart | None:
     x = parts.quantitative("mj", "energy of one inference, mJ (less is better)")
     told = [("mj", "mJ", ".1f"), ("low", "from", ".1f"), ("high", "to", ".1f"), ("above", "above idle, mJ", ".1f")]
     above = {"x": {"field": "above", "type": "quantitative"}, "y": parts.row_axis()}
-    layers = [
-        parts.bars(x, values, told),
-        parts.layer("rule", {"y": parts.row_axis(), **parts.between("x", "low", "high")}, strokeWidth=1.5),
-        parts.layer("tick", above, thickness=2, color="gray"),
-    ]
+    layers = [*parts.bars_with_ends(x, values, told), parts.layer("tick", above, thickness=2, color="gray")]
     return Chart(
         f"energy-{slug(device)}",
         f"Energy of one inference, {of_device(device, rows)}",
@@ -295,10 +291,7 @@ def _map_per_joule(results: Results, device: str, rows: Sequence[Row]) -> Chart 
         return None
     x = parts.quantitative("per_joule", "mAP per joule (more is better)")
     told = [("per_joule", "mAP/J", ".0f"), ("low", "from", ".0f"), ("high", "to", ".0f")]
-    layers = [
-        parts.bars(x, values, told),
-        parts.layer("rule", {"y": parts.row_axis(), **parts.between("x", "low", "high")}, strokeWidth=1.5),
-    ]
+    layers = parts.bars_with_ends(x, values, told)
     return Chart(
         f"map-per-joule-{slug(device)}",
         f"Accuracy per energy, {of_device(device, rows)}",
