@@ -64,6 +64,7 @@ class Disturber:
         struck: how often each fault was struck.
         again_s: how long it took until the step of a killed worker ran again, less the time in which every worker that
             could have taken it was at another step: a queue is served in its order.
+        in_all_s: the same with that time.
         run: the one that is under way.
     """
 
@@ -86,6 +87,7 @@ class Disturber:
         self._hung: set[str] = set()
         self.struck: Counter[str] = Counter()
         self.again_s: list[float] = []
+        self.in_all_s: list[float] = []
         kills = {
             f"SIGKILL of {service}": lambda service=service: self._kill(service)
             for service in ("trainer", "evaluator", "analyst", "conductor", "gateway", "host-agent")
@@ -220,7 +222,8 @@ class Disturber:
                 at_another = bool(workers) and all(self._steps_of(worker).keys() - held.keys() for worker in workers)
                 time.sleep(0.2)
                 busy_s += (time.monotonic() - looked) if at_another else 0.0
-            self.again_s.append(time.monotonic() - began - busy_s)
+            self.in_all_s.append(time.monotonic() - began)
+            self.again_s.append(self.in_all_s[-1] - busy_s)
 
     def _in(self, container: str, script: str) -> bool:
         """Run a script in a container; whether it did what it was for."""
@@ -303,7 +306,10 @@ def disturb(
     for fault, times in sorted(disturber.struck.items()):
         say(f"    {times} x {fault}")
     again_s = disturber.again_s
-    say(f"    {len(again_s)} steps of killed workers ran again, the last after {max(again_s, default=0):.0f} s")
+    say(
+        f"    {len(again_s)} steps of killed workers ran again, the last after {max(again_s, default=0):.0f} s; "
+        f"with waiting for a worker that was at another step, {max(disturber.in_all_s, default=0):.0f} s"
+    )
     return found, again_s
 
 
