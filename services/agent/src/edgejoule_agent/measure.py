@@ -23,6 +23,7 @@ from edgejoule_agent.shards import ShardReader
 from edgejoule_agent.watch import Supply, Watch, supply
 
 PROGRESS_S = 0.5
+GPU_RUNTIMES = ("tensorrt",)
 STREAMS = 2  # of the throughput: one copies while the other executes
 AGAINST_IDLE = ("idle_power_w", "idle_power_uncertainty_w", "energy_above_idle_mj", "energy_above_idle_uncertainty_mj")
 POWER = (
@@ -42,6 +43,7 @@ def trial(request: Mapping[str, Any], progress: Progress) -> Dict[str, Any]:
         The measured part of a BenchmarkRecord, ``absent`` included.
     """
     record, protocol, root = request["engine_record"], request["protocol"], request.get("root", "/")
+    runtime = record["hardware"]["runtime"]
     with ShardReader(request["shard"]) as reader:
         if not reader.ids:
             raise ShardError(f"{request['shard']}: holds no image; give the evaluation set at least one per shard")
@@ -49,7 +51,7 @@ def trial(request: Mapping[str, Any], progress: Progress) -> Dict[str, Any]:
 
     started_at = utc_now()
     settled, unsettled = conditions.settle(protocol, progress, root)
-    source = supply(root)
+    source = supply(root, on_gpu=runtime in GPU_RUNTIMES)
     with Watch(source, root, period_s=protocol["power_sampling_ms"] / 1e3) as watch:
         rest = None if watch.absent else (watch.mark(), watch.rest(protocol["idle_s"]))
         start = time.perf_counter()
@@ -79,7 +81,6 @@ def trial(request: Mapping[str, Any], progress: Progress) -> Dict[str, Any]:
     with open(request["samples"], "wb") as file:
         np.savez(file, **samples)
 
-    runtime = record["hardware"]["runtime"]
     temperature_c, no_temperature = sensors.temperature_c(root)
     measured = dict(
         power,
@@ -121,7 +122,7 @@ def tell_power(
     if found is None:
         return dict.fromkeys(POWER), dict.fromkeys(POWER, reason)
     sampling = {name: found[name] for name in ("period_s", "max_gap_s", "samples")}
-    sampling["realtime"] = found["realtime"] or "no sampler: the counters miss nothing"
+    sampling["realtime"] = found["realtime"] or "no sampler: counters are read"
     fields = {name: found[name] for name in POWER if name in found}
     fields.update(power_of=source.of, sampling=sampling, window_inferences=inferences)
     why = {"sensor_error_mj": "no data sheet tells this sensor's largest error"}
