@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -166,8 +167,9 @@ def _check_confidence(confidence: float) -> None:
 def _limit(metric: str, side: str, bound: float) -> Limit:
     from edgejoule.decisions import Limit
 
-    if bound != bound or bound < 0 or (metric in ("ap", "ap50") and bound > 1):
-        what = "a fraction from 0 to 1, as in .40" if metric in ("ap", "ap50") else "a number at or above 0"
+    is_fraction = metric in ("ap", "ap50")
+    if not math.isfinite(bound) or bound < 0 or (bound > 1 if is_fraction else bound == 0):
+        what = "a fraction from 0 to 1, as in .40" if is_fraction else "a number above 0"
         raise SpecError(f"the limit of {metric} is {bound:g}; give {what}")
     return Limit.model_validate({"metric": metric, "side": side, "bound": bound})
 

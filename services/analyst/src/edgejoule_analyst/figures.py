@@ -125,6 +125,8 @@ def _map_per_joule(row: Row, evidence: Evidence, confidence: float) -> Known | U
     unknown = [part for part in parts if isinstance(part, Unknown)]
     if unknown or row.map_per_joule is None:
         return Unknown(unknown[0].reason if unknown else row.absent["map_per_joule"], row.map_per_joule)
+    if row.map_per_joule == 0:
+        return Unknown("its AP50 is 0, of which no relative error can be told", 0.0)
     ap50, energy = (relative(part) for part in parts if isinstance(part, Known))
     log = ap50.less(energy)
     low, high = (row.map_per_joule * math.exp(end - log.value) for end in log.bounds(confidence))

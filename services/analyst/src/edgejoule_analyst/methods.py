@@ -18,11 +18,12 @@ def bibtex(results: Results) -> str:
     """Entries for the run, by the hash of its results, and for the program."""
     sha256 = hashlib.sha256(results.model_dump_json().encode()).hexdigest()
     year = min(started[:4] for started in _starts(results)) if _starts(results) else None
+    run = results.run.replace("_", r"\_")  # of what its name may hold, the one character that LaTeX reads as its own
     simulated = " Some figures are simulated." if any(row.simulated for row in results.rows) else ""
     return "\n".join(
         [
             f"@misc{{edgejoule-{results.run},",
-            f"  title        = {{{{Object detectors on edge devices: the run {results.run}}}}},",
+            f"  title        = {{{{Object detectors on edge devices: the run {run}}}}},",
             *([f"  year         = {{{year}}},"] if year else []),
             f"  howpublished = {{Measured with Edgejoule {results.edgejoule_version}}},",
             f"  note         = {{SHA-256 of its results: {sha256}.{simulated}}}",
@@ -56,6 +57,7 @@ def _sentences(results: Results) -> Iterator[str]:
         timed = next((evidence for evidence in of_device if evidence.trial_means_ms), None)
         yield _device(device, timed) if timed else ""
     yield _accuracy(results)
+    yield _seeds(results)
     yield _timing(results)
     yield _energy(results)
     unmeasured = [row for row in rows if row.status != "ok"]
@@ -94,6 +96,23 @@ def _accuracy(results: Results) -> str:
             f" with {first.resamples} resamples; they are not corrected for the number of comparisons."
         )
     return text
+
+
+def _seeds(results: Results) -> str:
+    if not results.seed_tests:
+        return ""
+    counts = sorted({len(test.seeds) for test in results.seed_tests})
+    seeds = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
+    tests = {
+        "paired": "quantization-aware against post-training INT8 by a paired t-test, seed by seed",
+        "one-sample": "INT8 against FP32 by a one-sample t-test",
+    }
+    made = [said for kind, said in tests.items() if any(test.test == kind for test in results.seed_tests)]
+    return (
+        f"INT8 was made anew by {seeds} seeds (calibration images, and the order of training) and scored on the same"
+        f" images; held against each other over seeds: {' and '.join(made)}, with Holm's correction over all"
+        f" {sum(test.p is not None for test in results.seed_tests)} tests."
+    )
 
 
 def _timing(results: Results) -> str:
