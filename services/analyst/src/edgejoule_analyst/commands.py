@@ -74,7 +74,7 @@ def _export(results: Results, folder: Path) -> None:
                 written = f"{done} of {total} files"
                 on_progress(done, total, "files")
 
-            exports.export(results, folder, tell)
+            exports.export(results, folder, tell, write_atomically)
     except KeyboardInterrupt:
         typer.echo(f"Stopped with {written} written into {folder}. The same command writes them all.", err=True)
         raise

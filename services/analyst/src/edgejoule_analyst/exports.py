@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TypeVar, get_args
 
 from edgejoule.records import Results, Row
-from edgejoule.runs import write_atomically
 from edgejoule_analyst import drawing
 from edgejoule_analyst.charts import all_charts
 from edgejoule_analyst.methods import bibtex, methods
@@ -242,10 +241,16 @@ def seed_tests_latex(results: Results) -> str:
     return _latex(head, lines, "llllrrrrrl", [])
 
 
-def export(results: Results, folder: Path, progress: Callable[[int, int], None]) -> list[Path]:
-    """Write everything into ``folder``, over what lies there, each file whole or not at all; the files.
+def export(
+    results: Results,
+    folder: Path,
+    progress: Callable[[int, int], None],
+    write: Callable[[Path, bytes], object] = Path.write_bytes,
+) -> list[Path]:
+    """Write everything into ``folder``, over what lies there; the files.
 
     Args:
+        write: puts a file there.
         progress: is told how many files of how many are written, at first that there is none.
 
     Raises:
@@ -268,7 +273,7 @@ def export(results: Results, folder: Path, progress: Callable[[int, int], None])
     for number, (name, make) in enumerate(files.items(), 1):
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, make())
+        write(path, make())
         progress(number, len(files))
     return [folder / name for name in files]
 
