@@ -13,7 +13,6 @@ from pydantic import ValidationError
 
 from edgejoule.errors import DataError
 from edgejoule.records import Results
-from edgejoule.runs import write_atomically
 
 app = typer.Typer(
     help="Show the results of a run again, or write their report.",
@@ -40,6 +39,9 @@ def report(
     """Show the results of a run again, or write their report."""
     from rich.console import Console
 
+    from edgejoule.options import console_on
+    from edgejoule.progress import bar
+    from edgejoule_analyst import exports
     from edgejoule_analyst.report import render_report
     from edgejoule_analyst.table import WIDTH, render_table
 
@@ -47,7 +49,8 @@ def report(
     if html is not None:
         write_page(html, render_report(results))
     if export is not None:
-        _export(results, export)
+        with _writing(), bar(console_on(sys.stderr), "Writing") as on_progress:
+            exports.export(results, export, lambda done, total: on_progress(done, total, "files"))
     if as_json:
         typer.echo(results.model_dump_json())
         return
@@ -60,34 +63,13 @@ def report(
         typer.echo(f"Figures, tables, methods and BibTeX: {export}")
 
 
-def _export(results: Results, folder: Path) -> None:
-    from edgejoule.options import console_on
-    from edgejoule.progress import bar
-    from edgejoule_analyst import exports
-
-    written = "no file"
-    try:
-        with _writing(), bar(console_on(sys.stderr), "Writing") as on_progress:
-
-            def tell(done: int, total: int) -> None:
-                nonlocal written
-                written = f"{done} of {total} files"
-                on_progress(done, total, "files")
-
-            exports.export(results, folder, tell, write_atomically)
-    except KeyboardInterrupt:
-        typer.echo(f"Stopped with {written} written into {folder}. The same command writes them all.", err=True)
-        raise
-
-
 def write_page(file: Path, text: str) -> None:
-    """The whole page, or what was there before.
-
+    """
     Raises:
         DataError: the file cannot be written.
     """
     with _writing():
-        write_atomically(file, text.encode())
+        file.write_text(text, encoding="utf-8")
 
 
 @contextmanager
