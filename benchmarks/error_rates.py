@@ -4,7 +4,8 @@ Two made-up engines look at the same images. Each object is found or not by luck
 on one set of images do. Told are: how often a 95 % interval of their AP50 difference holds the true one, where it is
 zero; how often the permutation test calls them different then, for one pair and, after Holm's correction, for any of
 ten pairs; how often a Student interval of the trials' 99th percentiles of latency holds, for inferences that hang
-together; and how often a true difference is seen, by its size. The last is drawn to ``--power FILE.svg``.
+together; how often the interval of one AP50 holds, by several methods and for engines of several kinds; and how often
+a true difference is seen, by its size. The last is drawn to ``--power FILE.svg``.
 
     python benchmarks/error_rates.py [--repetitions 1000] [--power docs/images/power.svg]
 """
@@ -12,12 +13,14 @@ together; and how often a true difference is seen, by its size. The last is draw
 from __future__ import annotations
 
 import argparse
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from scipy import stats
 
-from edgejoule_analyst.average_precision import ApCurves, Matches
-from edgejoule_analyst.bootstrap import basic_interval, distribution, percentile_interval
+from edgejoule_analyst.average_precision import ApCurves, FloatArray, Matches
+from edgejoule_analyst.bootstrap import Estimate, basic_interval, distribution, percentile_interval
 from edgejoule_analyst.permutation import paired_permutation
 from edgejoule_analyst.significance import Spread, holm
 
@@ -28,30 +31,59 @@ IMAGES_OF_CURVE = (100, 400)
 POPULATION = 40_000
 
 
-def engines(images: int, loss: float, random: np.random.Generator) -> tuple[Matches, Matches]:
-    """Two engines on the same images with 1-4 objects of two categories each; the second finds ``loss`` fewer.
+@dataclass(frozen=True)
+class World:
+    """What engines look at, and how well their scores tell right from wrong."""
+
+    categories: int = 2
+    """Equally frequent when there are two; of more, the k-th is 1/k as frequent as the first."""
+    telling: bool = False
+    """Whether a wrong detection has a lower score than a right one: precision then falls with recall, else it is flat.
+    """
+
+    def draw(self, count: int, random: np.random.Generator) -> np.ndarray:
+        if self.categories == 2:
+            return random.integers(0, 2, count)
+        weights = 1 / np.arange(1, self.categories + 1)
+        return random.choice(self.categories, count, p=weights / weights.sum())
+
+
+WORLDS = {
+    "2 categories": World(),
+    "2, scores that tell": World(telling=True),
+    "20 categories, rare ones": World(20),
+    "20, scores that tell": World(20, telling=True),
+}
+
+
+def engines(
+    images: int, loss: float, random: np.random.Generator, world: World = WORLDS["2 categories"]
+) -> tuple[Matches, Matches]:
+    """Two engines on the same images with 1-4 objects each; the second finds ``loss`` fewer.
 
     Each finds an object in the share ``SKILL`` of cases; the share ``SHARED`` of objects has one luck for both. Each
     raises its own false alarms, whose scores overlap with those of the right detections.
     """
     objects = random.integers(1, 5, images)
     image = np.repeat(np.arange(images), objects)
-    category = random.integers(0, 2, len(image))
-    gt_count = np.zeros((images, 2), np.int32)
+    category = world.draw(len(image), random)
+    gt_count = np.zeros((images, world.categories), np.int32)
     np.add.at(gt_count, (image, category), 1)
     common, is_shared = random.random(len(image)), random.random(len(image)) < SHARED
     made = []
     for skill in (SKILL, SKILL - loss):
         luck = np.where(is_shared, common, random.random(len(image)))
         alarms = random.integers(0, images, images)
-        score = np.concatenate([random.beta(4, 2, len(image)), random.beta(2, 4, len(alarms))])
+        right = random.beta(4, 2, len(image))
+        own = np.where(luck < skill, right, random.beta(2, 4, len(image))) if world.telling else right
+        score = np.concatenate([own, random.beta(2, 4, len(alarms))])
         made.append(
             Matches(
                 image_ids=np.arange(images),
-                category_ids=np.arange(2),
+                category_ids=np.arange(world.categories),
                 ious=np.array([0.5]),
                 det_image=np.concatenate([image, alarms]).astype(np.int32),
-                det_category=np.concatenate([category, random.integers(0, 2, images)]).astype(np.int32),
+                det_category=np.concatenate([category, world.draw(images, random)]).astype(np.int32),
                 det_score=score.astype(np.float32),
                 tp=np.concatenate([luck < skill, np.zeros(images, bool)])[None],
                 ignored=np.zeros((1, len(score)), bool),
@@ -72,25 +104,56 @@ def p_value(first: Matches, second: Matches, seed: int, count: int = 199) -> flo
 def without_difference(repetitions: int, images: int = 200) -> None:
     """Coverage and errors where both engines are alike."""
     random = np.random.default_rng(1)
-    truth = ap50(engines(POPULATION, 0.0, random)[0])
-    covered, single, p_values = [], [], []
+    covered, p_values = [], []
     for seed in range(repetitions):
         pair = engines(images, 0.0, random)
         values = [ap50(each) for each in pair]
         draws = [distribution(ApCurves(each).at, images, count=400, seed=seed)[:, 0] for each in pair]
         interval = percentile_interval(values[1] - values[0], draws[1] - draws[0])
         covered.append(interval.low <= 0 <= interval.high)
-        alone = basic_interval(values[0], draws[0])
-        single.append(alone.low <= truth <= alone.high)
         p_values.append(p_value(*pair, seed=seed, count=399))
     families = [holm(p_values[start : start + PAIRS]) for start in range(0, repetitions, PAIRS)]
     naive = [p_values[start : start + PAIRS] for start in range(0, repetitions, PAIRS)]
     print(f"{repetitions} pairs of equal engines, {images} images each")
     print(f"95 % interval of the difference holds zero:         {np.mean(covered):.1%}")
-    print(f"95 % interval of an AP50 holds that of all images:  {np.mean(single):.1%}")
     print(f"p <= .05 for a pair:                                {np.mean(np.array(p_values) <= 0.05):.1%}")
     print(f"p <= .05 for any of {PAIRS} pairs, not corrected:       {np.mean([min(f) <= 0.05 for f in naive]):.1%}")
     print(f"p <= .05 for any of {PAIRS} pairs, Holm-corrected:      {np.mean([min(f) <= 0.05 for f in families]):.1%}")
+
+
+def bca_interval(value: float, draws: FloatArray, without_one: FloatArray) -> Estimate:
+    """Efron's bias-corrected and accelerated interval; ``without_one``: the value without each image, [I]."""
+    bias = stats.norm.ppf(np.clip(np.mean(draws < value), 1 / len(draws), 1 - 1 / len(draws)))
+    influence = without_one.mean() - without_one
+    bend = (influence**3).sum() / (6 * (influence**2).sum() ** 1.5)
+    reach = bias + stats.norm.ppf((0.025, 0.975))
+    low, high = np.quantile(draws, stats.norm.cdf(bias + reach / (1 - bend * reach)))
+    return Estimate(value, float(low), float(high), 0.95)
+
+
+def single_ap(repetitions: int, images: int = 200) -> None:
+    """How often an interval of one AP50 holds that of all images, and how much of its bias resampling sees."""
+    print(f"one AP50 on {images} images: bias, and what of it resampling sees; 95 % intervals that hold the truth")
+    for name, world in WORLDS.items():
+        random = np.random.default_rng(4)
+        truth = ap50(engines(POPULATION, 0.0, random, world)[0])
+        biases, seen = [], []
+        held: dict[str, list[bool]] = {}
+        for seed in range(repetitions):
+            curves = ApCurves(engines(images, 0.0, random, world)[0])
+            value = float(curves.at(np.ones((1, images), np.int64))[0, 0])
+            draws = distribution(curves.at, images, count=400, seed=seed)[:, 0]
+            without_one = curves.at(1 - np.eye(images, dtype=np.int64))[:, 0]
+            biases.append(value - truth)
+            seen.append(draws.mean() - value)
+            for method, found in (
+                ("percentile", percentile_interval(value, draws)),
+                ("BCa", bca_interval(value, draws, without_one)),
+                ("basic", basic_interval(value, draws)),
+            ):
+                held.setdefault(method, []).append(found.low <= truth <= found.high)
+        rates = ", ".join(f"{method} {np.mean(hits):.1%}" for method, hits in held.items())
+        print(f"  {name:24}  {100 * np.mean(biases):+.1f} points, {100 * np.mean(seen):+.1f} seen; {rates}")
 
 
 def latency_quantiles(repetitions: int, trials: int = 5, inferences: int = 400) -> None:
@@ -159,6 +222,7 @@ def main() -> None:
     parser.add_argument("--power", type=Path, help="draw the power curves to this file; a fifth of the repetitions")
     options = parser.parse_args()
     without_difference(options.repetitions)
+    single_ap(options.repetitions)
     latency_quantiles(options.repetitions)
     if options.power:
         options.power.write_text(drawing(power(options.repetitions // 5)), encoding="utf-8")

@@ -1,13 +1,15 @@
 """What the agent's exporter costs: a scrape, the reading of the sensors, and a trial's latency while it is shown.
 
-    python benchmarks/exporter.py [--model FILE.onnx] [--rounds 20] [--iterations 400] [--threads 1]
+    python benchmarks/exporter.py [--model FILE.onnx] [--rounds 300] [--iterations 50] [--threads 1]
 
 Scrapes are timed over HTTP, of every board's tree, with the threads that read running and twenty cells measured
 before; how much CPU time the exporter takes is told as a share of one core. A tree's files are faster to read than a
 sensor behind I2C, but no scrape reads any. Then the protocol's own timed loop runs in pairs of turns, in random order:
 nobody looks, or an exporter reads a board and the trial shows its latencies, as an agent does it. The model is the ONNX
 file, by ONNX Runtime, or a product of matrices where none is given. Each turn is compared with the other of its pair,
-so that drift of the machine cancels.
+and turns are short, so that drift of the machine cancels: between them the exporter is halted and let go on. A turn
+shows at its begin and its end at least, so more often than a trial does. What is told is the median of the pairs, with
+the interval that the binomial distribution of their order gives.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ import contextlib
 import json
 import os
 import random
+import signal
 import statistics
 import subprocess
 import sys
@@ -28,6 +31,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from scipy import stats
 
 from edgejoule_agent import live
 from edgejoule_agent.engines.onnxruntime_engine import session
@@ -135,54 +139,34 @@ def timed(engine: Any, iterations: int, unit: str) -> Any:
 
 def compare_latency(state: Path, root: str, arguments: argparse.Namespace) -> None:
     engine = Onnx(arguments.model, arguments.threads) if arguments.model else Products()
-    ratios: dict[str, list[float]] = {"mean": [], "p50": [], "p99": []}
-    timed(engine, arguments.iterations, "warm-up inferences")
-    for _ in range(arguments.rounds):
-        found: dict[bool, dict[str, float]] = {}
-        for shown in random.sample([False, True], 2):
-            with contextlib.ExitStack() as stack:
+    ratios: dict[str, list[float]] = {"mean": [], "p50": []}
+    timed(engine, 10 * arguments.iterations, "warm-up inferences")
+    with exporter(state, root) as (_, pid):
+        time.sleep(1.0)
+        for _ in range(arguments.rounds):
+            found: dict[bool, dict[str, float]] = {}
+            for shown in random.sample([False, True], 2):
+                os.kill(pid, signal.SIGCONT if shown else signal.SIGSTOP)
                 if shown:
-                    stack.enter_context(exporter(state, root))
                     os.environ[live.VARIABLE] = str(state)
-                else:
-                    stack.enter_context(idle_process())
-                time.sleep(0.5)
                 took_ms = timed(engine, arguments.iterations, "inferences")
-            os.environ.pop(live.VARIABLE, None)
-            found[shown] = {"mean": float(np.mean(took_ms))} | {
-                f"p{at}": float(np.percentile(took_ms, at)) for at in (50, 99)
-            }
-        for name in ratios:
-            ratios[name].append(found[True][name] / found[False][name] - 1)
-    print(f"\nlatency while shown, against not: {arguments.rounds} pairs of {arguments.iterations} inferences")
+                os.environ.pop(live.VARIABLE, None)
+                found[shown] = {"mean": float(np.mean(took_ms)), "p50": float(np.median(took_ms))}
+            for name in ratios:
+                ratios[name].append(found[True][name] / found[False][name] - 1)
+        os.kill(pid, signal.SIGCONT)
+    pairs = f"median of {arguments.rounds} pairs of {arguments.iterations} inferences"
+    print(f"\nlatency while shown, against not: {pairs}")
     for name, values in ratios.items():
-        half = 1.96 * statistics.stdev(values) / len(values) ** 0.5
-        median = statistics.median(values)
-        mean = statistics.fmean(values)
-        print(f"  {name:4s} {100 * mean:+6.2f} % ± {100 * half:.2f} (95 %), median {100 * median:+.2f} %")
-
-
-@contextlib.contextmanager
-def idle_process() -> Iterator[None]:
-    """What starts a process too and then does nothing, so that both turns begin alike."""
-    command = [
-        sys.executable,
-        "-c",
-        "import sys, edgejoule_agent.exporter.server; print(1, flush=True); sys.stdin.read()",
-    ]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as child:
-        assert child.stdin
-        assert child.stdout
-        child.stdout.readline()
-        yield
-        child.stdin.close()
+        low, high = stats.quantile_test(values).confidence_interval(0.95)
+        print(f"  {name:4s} {100 * statistics.median(values):+6.2f} % [{100 * low:+.2f}, {100 * high:+.2f}] (95 %)")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", type=Path)
-    parser.add_argument("--rounds", type=int, default=20)
-    parser.add_argument("--iterations", type=int, default=400)
+    parser.add_argument("--rounds", type=int, default=300)
+    parser.add_argument("--iterations", type=int, default=50)
     parser.add_argument("--threads", type=int, default=1)
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:

@@ -566,17 +566,19 @@ def compare() -> dashboard.Dashboard:
     )
     power = 'device:power_watts:rate1m{device=~"$device"}'
     board.with_panel(
+        figure("Power", "watt", "{{shown}}", now_there(named(power), power), span=24, height=5, decimals=2)
+    )
+    board.with_panel(
         graph(
-            "Median latency, live",
+            "Median latency, live: $device",
             "s",
-            (
-                "{{precision}} on {{shown}}",
-                named(f"device_cell:latency_seconds:p50_rate1m{{{cell}}} >= 0"),
-            ),
+            (legend, named(f"device_cell:latency_seconds:p50_rate1m{{{cell}}} >= 0")),
+            about="A graph for each device, since colours tell precisions apart and nothing else.",
             least=0,
+            span=24,
+            repeat="device",
         )
     )
-    board.with_panel(figure("Power", "watt", "{{shown}}", now_there(named(power), power), height=8, decimals=2))
     return board
 
 

@@ -53,6 +53,8 @@ STATES: Mapping[str, str] = {  # of a cell
     "unreachable": PINK,
 }
 
+REPEATED_PER_ROW = 3
+
 _Panel = TypeVar("_Panel", bound=Any)
 Query = tuple[str, str]
 """A legend and an expression."""
@@ -80,7 +82,7 @@ def graph(title: str, unit: str, *queries: Query, about: str = "", **look: Any) 
 
     Args:
         look: ``span``, ``height``, ``colours`` (pattern to colour, before those of all pages), ``dashed`` (pattern),
-            ``top`` and ``least`` of the axis, ``stacked``.
+            ``top`` and ``least`` of the axis, ``stacked``, ``repeat`` (a variable: a graph for each of its values).
     """
     panel = _placed(timeseries.Panel(), title, about, look, height=8).unit(unit)
     for query in _queries(queries):
@@ -254,6 +256,8 @@ def _queries(queries: Sequence[Query], *, instant: bool = False, as_table: bool 
 
 def _placed(panel: _Panel, title: str, about: str, look: Mapping[str, Any], height: int) -> _Panel:
     panel.title(title).datasource(SOURCE).span(look.get("span", 12)).height(look.get("height", height))
+    if "repeat" in look:
+        panel.repeat(look["repeat"]).repeat_direction("h").max_per_row(REPEATED_PER_ROW)
     return panel.description(about) if about else panel
 
 

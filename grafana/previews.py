@@ -12,7 +12,7 @@ import argparse
 import math
 import re
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -83,6 +83,26 @@ def chosen_for(page: Mapping[str, Any], given: Mapping[str, str], server: Promet
     return chosen
 
 
+def repeated(
+    page: Mapping[str, Any], panel: dict[str, Any], chosen: Mapping[str, str], server: Prometheus
+) -> Iterator[tuple[dict[str, Any], Mapping[str, str]]]:
+    """A panel and what is chosen for it; one that is repeated for a variable as often as that has values."""
+    name, grid = panel.get("repeat"), panel["gridPos"]
+    values = []
+    for variable in page["templating"].get("list", ()):
+        if variable["name"] == name:
+            values = [
+                value for value in server.values(filled(variable["query"], chosen)) if chosen[name] in (".+", value)
+            ]
+    if not values:
+        yield panel, chosen
+    for number, value in enumerate(values):
+        down, along = divmod(number, int(panel["maxPerRow"]))
+        width = COLUMNS // min(len(values), int(panel["maxPerRow"]))
+        place = {**grid, "x": along * width, "y": grid["y"] + down * grid["h"], "w": width}
+        yield {**panel, "gridPos": place}, {**chosen, name: value}
+
+
 def head(title: str, chosen: Mapping[str, str], simulated: Sequence[str], span_s: tuple[float, float]) -> str:
     """Which page this is, what it is not, and what on it is simulated."""
     x, parts = 12.0, [text(12, 30, f"Edgejoule / {title}", 20, INK, weight="bold")]
@@ -110,16 +130,17 @@ def page_as_svg(
     simulated = server.values('label_values(edgejoule_device_info{simulated="true"}, device)')
     parts, bottom = [head(page["title"], chosen, simulated, span_s)], 0.0
     column = (WIDTH - GUTTER) / COLUMNS
-    for panel in panels(page):
+    for panel, of_panel in (each for one in panels(page) for each in repeated(page, one, chosen, server)):
         grid = panel["gridPos"]
         x, y = GUTTER + grid["x"] * column, HEAD + grid["y"] * (ROW + GUTTER)
         width, height = grid["w"] * column - GUTTER, grid["h"] * (ROW + GUTTER) - GUTTER
         bottom = max(bottom, y + height)
         inside = Drawn(
-            panel, answers_of(panel, chosen, server, span_s), regions, span_s, width=width - 16, height=height - 38
+            panel, answers_of(panel, of_panel, server, span_s), regions, span_s, width=width - 16, height=height - 38
         )
         parts.append(box(x, y, width, height, PANEL, stroke=EDGE, rx=2))
-        parts.append(text(x + 9, y + 21, panel["title"], 14, INK, weight="bold", room=width - 16))
+        title = filled(panel["title"], of_panel)
+        parts.append(text(x + 9, y + 21, title, 14, INK, weight="bold", room=width - 16))
         parts.append(placed(KINDS[panel["type"]](inside), x + 8, y + 32))
     height = bottom + GUTTER
     sizes = f'width="{WIDTH:.0f}" height="{height:.0f}"'

@@ -247,12 +247,14 @@ class Undo:
     """What takes back what was done, last first.
 
     Attributes:
-        left: what could not be taken back, since the board was out of reach.
+        left: what could not be taken off the board, since that was out of reach.
+        valid: the device whose token could not be made void, since this host's store did not answer.
     """
 
     def __init__(self) -> None:
         self.steps: list[tuple[str, Callable[[], object]]] = []
         self.left: list[str] = []
+        self.valid: str | None = None
 
     def later(self, what: str, how: Callable[[], object]) -> None:
         if what not in [name for name, _ in self.steps]:
@@ -269,6 +271,25 @@ class Undo:
             except (Unreachable, Refused) as error:
                 tell(f"    not yet: {error}")
                 self.left.append(what)
+
+    def revoke(self, name: str, host: Host) -> None:
+        """Make a device's token void; what cannot be done is no thing on the board, so it is told apart."""
+        try:
+            host.revoke(name)
+        except Refused as error:
+            tell(f"    not yet: {error}")
+            self.valid = name
+
+    def told(self) -> str:
+        """How things stand after it, and what to do."""
+        words = "The board is as it was"
+        if self.left:
+            words = f"Still on the board: {', '.join(self.left)}. The same command goes on from there; "
+            words += "make jetson-remove clears it"
+        if self.valid:
+            words += f". The token of {self.valid} is still valid, since this host's store could not be told: "
+            words += f"edgejoule devices revoke {self.valid} when it answers again"
+        return words
 
 
 # --- commands ---------------------------------------------------------------------------------------
@@ -303,12 +324,7 @@ def deploy(settings: Settings, host: Host) -> None:
                 reason = "stopped" if isinstance(error, KeyboardInterrupt) else str(error)
                 if not isinstance(error, (Refused, Unreachable, KeyboardInterrupt)):
                     raise
-                if undo.left:
-                    raise Refused(
-                        f"{reason}. Still on the board: {', '.join(undo.left)}. The same command goes "
-                        "on from there; make jetson-remove clears it"
-                    ) from error
-                raise Refused(f"{reason}. The board is as it was") from error
+                raise Refused(f"{reason}. {undo.told()}") from error
             work.tidy()
         tell(f"{settings.name} is registered and served. Name it in a spec: devices: [{settings.name}]")
         if settings.dashboard:
@@ -384,7 +400,7 @@ class _Work:
     def _bring_token(self, undo: Undo) -> None:
         name = self._settings.name
         token, self._made_at = self._host.make_token(name)
-        undo.later(f"the token of {name}", lambda: self._host.revoke(name))
+        undo.later(f"the token of {name}", lambda: undo.revoke(name, self._host))
         self._put("token", token, undo)
 
     def _put(self, name: str, data: bytes, undo: Undo) -> None:

@@ -45,13 +45,14 @@ def write_model(path, depth=0):
         image, channels = f"deep-{number}", WIDTH
     weight = random.standard_normal((5, channels, 4, 4)).astype(np.float32) / 1000
     nodes += [
-        helper.make_node("Conv", [image, "weight"], ["cells"], name="conv", strides=[4, 4]),
+        helper.make_node("Conv", [image, "weight", "bias"], ["cells"], name="conv", strides=[4, 4]),
         helper.make_node("Reshape", ["cells", "shape"], ["rows"]),
         helper.make_node("Transpose", ["rows"], ["columns"], perm=[0, 2, 1]),
         helper.make_node("Sigmoid", ["columns"], ["fractions"]),
         helper.make_node("Split", ["fractions", "parts"], ["boxes", "scores"], axis=2),
     ]
-    constants = {"weight": weight, "shape": np.array([1, 5, 64]), "parts": np.array([4, 1])}
+    bias = np.array([-2, -2, 2, 2, 0], np.float32)  # boxes that have an area
+    constants = {"weight": weight, "bias": bias, "shape": np.array([1, 5, 64]), "parts": np.array([4, 1])}
     shapes = {"image": [1, 3, 32, 32], "boxes": [1, 64, 4], "scores": [1, 64, 1]}
     tensors = {name: helper.make_tensor_value_info(name, 1, shape) for name, shape in shapes.items()}
     graph = helper.make_graph(

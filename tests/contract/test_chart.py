@@ -391,6 +391,7 @@ def test_each_pod_is_given_its_own_secrets_and_no_others() -> None:
     services = {secret_name(service) for service in RIGHTS}
     assert given == {
         **{name: {own_secret(name)} for name in SERVICES},
+        "conductor": {own_secret("conductor"), "GRAFANA_TOKEN"},
         "redis": {"REDIS_ADMIN_PASSWORD", "KEDA_SECRET", *services},
         "s3": {"S3_ROOT_USER", "S3_ROOT_PASSWORD"},
         "init": {"S3_ROOT_USER", "S3_ROOT_PASSWORD", "HOST_AGENT_SECRET", *services},
@@ -789,7 +790,7 @@ RELABELING = closed(
     | {"sourceLabels": {"type": "array", "items": {"type": "string"}}}
 )
 SECONDS = {"type": "string", "pattern": "^[0-9]+s$"}
-# After podmonitor_types.go and scrapeconfig_types.go of the Prometheus operator; no more than is used here
+# After podmonitor_types.go, scrapeconfig_types.go, prometheusrule_types.go of the operator; no more than is used here
 MONITORING = {
     "PodMonitor": closed(
         {
@@ -819,6 +820,29 @@ MONITORING = {
             "relabelings": {"type": "array", "items": RELABELING},
         }
     ),
+    "PrometheusRule": closed(
+        {
+            "groups": {
+                "type": "array",
+                "items": closed(
+                    {
+                        "name": {"type": "string"},
+                        "interval": SECONDS,
+                        "rules": {
+                            "type": "array",
+                            "items": closed(
+                                {name: {"type": "string"} for name in ("alert", "record", "expr", "for")}
+                                | {name: {"type": "object"} for name in ("labels", "annotations")},
+                                required=["expr"],
+                            ),
+                        },
+                    },
+                    required=["name", "rules"],
+                ),
+            }
+        },
+        required=["groups"],
+    ),
 }
 
 
@@ -826,10 +850,9 @@ MONITORING = {
 def test_operators_objects_say_what_prometheus_is_told_in_compose() -> None:
     assert not of_kind(rendered(), *MONITORING)
     objects = rendered("keda")
-    for kind, spec in MONITORING.items():
-        (one,) = of_kind(objects, kind)
-        jsonschema.validate(one["spec"], spec)
-        assert one["apiVersion"] == f"monitoring.coreos.com/{'v1' if kind == 'PodMonitor' else 'v1alpha1'}"
+    for one in of_kind(objects, *MONITORING):
+        jsonschema.validate(one["spec"], MONITORING[one["kind"]])
+        assert one["apiVersion"] == f"monitoring.coreos.com/{'v1alpha1' if one['kind'] == 'ScrapeConfig' else 'v1'}"
         assert one["metadata"]["labels"]["release"] == "prometheus"
     config = yaml.safe_load((ROOT / "grafana/prometheus/prometheus.yml").read_text(encoding="utf-8"))
     jobs = {job["job_name"]: job for job in config["scrape_configs"]}
@@ -860,6 +883,48 @@ def test_operators_objects_say_what_prometheus_is_told_in_compose() -> None:
     service = service_of(objects, "gateway-metrics")["metadata"]["name"]
     assert found["url"] == f"http://{service}.vision.svc:{METRICS}/devices"
     assert jobs["device"]["http_sd_configs"][0]["url"] == f"http://gateway:{METRICS}/devices"
+
+
+@needs_helm
+def test_operator_is_given_the_very_rules_that_are_tested_as_often_as_compose_has_them() -> None:
+    files = sorted((ROOT / "grafana/prometheus/rules").glob("*.yml"))
+    objects = of_kind(rendered("keda"), "PrometheusRule")
+    config = yaml.safe_load((ROOT / "grafana/prometheus/prometheus.yml").read_text(encoding="utf-8"))
+    assert len(files) == len(objects) > 1
+    for file, one in zip(files, objects, strict=True):
+        groups = yaml.safe_load(file.read_text(encoding="utf-8"))["groups"]
+        every = {"interval": config["global"]["evaluation_interval"]}
+        assert one["spec"]["groups"] == [{**group, **every} for group in groups], file.name
+        names = [group["name"] for group in groups]
+        assert len(set(names)) == len(names)  # which Kubernetes insists on
+        assert component(one) == file.stem
+    without = rendered("keda", "metrics.operator.rules=false")
+    assert not of_kind(without, "PrometheusRule")
+    assert of_kind(without, "PodMonitor")
+
+
+@needs_helm
+def test_conductor_tells_a_grafana_where_one_is_named_and_reaches_it_there_alone() -> None:
+    objects = rendered("keda")
+    given = variables(pods(objects)["conductor"])
+    assert given["EDGEJOULE_GRAFANA"]["value"] == "http://grafana.monitoring:80"
+    assert given["EDGEJOULE_GRAFANA_TOKEN"]["valueFrom"]["secretKeyRef"] == {
+        "name": "edgejoule",
+        "key": "GRAFANA_TOKEN",
+    }
+    assert given.keys() >= compose()["conductor"]["environment"].keys()
+    others = [variables(pod) for name, pod in pods(objects).items() if name != "conductor"]
+    assert not [variable for pod in others for variable in pod if "GRAFANA" in variable]
+    (policy,) = [one for one in of_kind(objects, "NetworkPolicy") if component(one) == "grafana"]
+    chosen = [name for name, pod in pods(objects).items() if selects(policy["spec"]["podSelector"], labels_of(pod))]
+    assert chosen == ["conductor"]
+    assert policy["spec"]["egress"] == [
+        {
+            "to": [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "monitoring"}}}],
+            "ports": [{"protocol": "TCP", "port": 3000}],
+        }
+    ]
+    assert not [one for one in of_kind(rendered(), "NetworkPolicy") if component(one) == "grafana"]
 
 
 def labels_of(pod: Object) -> Object:
@@ -1055,6 +1120,8 @@ def test_schema_tells_of_every_value() -> None:
         (("trainer.resources.limits.memory=much",), "memory"),
         (("gateway.tlsSecret=",), "tlsSecret"),
         (("metrics.namespace=Not_A_Name",), "namespace"),
+        (("grafana.url=grafana:3000",), "url"),
+        (("grafana.url=http://grafana",), "namespace"),
         (("gateway.replicas=2",), "replicas"),
         (("gateway.service.type=ExternalName",), "type"),
         (("gateway.service.type=NodePort",), "cidrs"),

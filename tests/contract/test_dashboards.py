@@ -112,6 +112,13 @@ def test_panels_of_devices_say_which_is_simulated() -> None:
     assert any("SIMULATED" in json.dumps(panel) for name, panel in ALL if name == "device")
 
 
+def test_lines_of_one_graph_are_never_told_apart_by_their_device() -> None:
+    """Precisions have colours and devices have none: a graph with both in its legends is one of a single device."""
+    for name, panel in ALL:
+        if panel["type"] == "timeseries" and name == "compare":
+            assert panel["repeat"] == "device", panel["title"]
+
+
 def test_queries_that_are_merged_share_no_name() -> None:
     """Merge joins rows that are alike in every column which the queries share, the metric's own name among them."""
     merged = [panel for _, panel in ALL if any(each["id"] == "merge" for each in panel.get("transformations", ()))]

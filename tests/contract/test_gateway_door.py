@@ -22,6 +22,7 @@ from toy_gateway import HELLO, BoardStack, Client, on_board, sha256
 
 from edgejoule.boards import new_token, register, revoke
 from edgejoule.plan import Step
+from edgejoule.store import Manifest
 
 LIMITS = {"poll_s": 2.0, "head_s": 1.0, "body_s": 1.0, "output_bytes": 1 << 20, "record_bytes": 1 << 16, "requests": 4}
 _NUMBERS = count()
@@ -396,6 +397,55 @@ def test_record_that_is_right_is_committed(stack: BoardStack, nano: Client) -> N
     record = json.dumps(engine_record()).encode()
     assert deliver(nano, nano.job()["job"], {"record": record, "engine": b"engine"})["said"] == "ok"
     assert stack.store.manifest(message.key).outputs["record"].sha256 == sha256(record)
+
+
+def predict_record(**fields: Any) -> dict[str, Any]:
+    nms = {"score_floor": 0.001, "top_k": 100, "iou": 0.5, "class_wise": True, "limit": 100}
+    record = {"images": 1, "detections": 2, "operating": 1, "nms": {"detections": nms, "operating": nms}}
+    return {**record, "threads": 1, "simulated": False, **fields}
+
+
+PREDICTED = {"detections": b"an npz of boxes", "operating": b"an npz of fewer"}
+LOOK = {"threads": 1, "operating": {"confidence": 0.25, "nms_iou": 0.45}}
+
+
+def test_predictions_of_a_board_are_committed_as_it_made_them(stack: BoardStack, nano: Client) -> None:
+    inputs = {name: stack.store.put(name.encode()).sha256 for name in ("engine", "engine_record", "images-000")}
+    message = stack.offer(Step("predict/right", "predict", LOOK), inputs, nano.device)
+    job = nano.job()
+    assert (job["kind"], job["parameters"], job["inputs"], job["exclusive"]) == ("predict", LOOK, inputs, False)
+    for name, hashed in inputs.items():
+        assert nano.request("GET", f"/v1/jobs/{job['job']}/blobs/{hashed}")[:2] == (200, name.encode())
+    outputs = {**PREDICTED, "record": json.dumps(predict_record()).encode()}
+    assert deliver(nano, job["job"], outputs)["said"] == "ok"
+    manifest = stack.store.manifest(message.key)
+    assert manifest == Manifest.model_validate_json(manifest.model_dump_json())
+    assert (manifest.kind, manifest.inputs, manifest.made.host) == ("predict", inputs, nano.device)
+    kept = {name: stack.store.fetch(blob.sha256).read_bytes() for name, blob in manifest.outputs.items()}
+    assert kept == outputs
+    assert left_of(message.key, stack) == []
+
+
+@pytest.mark.parametrize(
+    ("outputs", "reason"),
+    [
+        ({**PREDICTED, "record": {}}, "its record is none: images: "),
+        ({**PREDICTED, "record": predict_record(images="many")}, "its record is none: images: "),
+        ({**PREDICTED, "record": predict_record(boxes=3)}, "its record is none: boxes: "),
+        ({**PREDICTED, "record": predict_record(threads=2)}, "its record says threads 2, and 1 was asked for"),
+        ({"operating": b"", "record": predict_record()}, "ended without writing its output 'detections'"),
+        ({**PREDICTED, "engine": b"x", "record": predict_record()}, "'engine', which no step predict makes"),
+    ],
+)
+def test_predictions_that_are_none_are_a_failure_that_stays(
+    stack: BoardStack, nano: Client, outputs: dict[str, Any], reason: str
+) -> None:
+    data = {name: each if isinstance(each, bytes) else json.dumps(each).encode() for name, each in outputs.items()}
+    message = stack.offer(Step("predict/wrong", "predict", {**LOOK, "for": reason}), device=nano.device)
+    assert reason in deliver(nano, nano.job()["job"], data)["said"]
+    attempt = last_attempt(stack, message.key)
+    assert (attempt.outcome, attempt.transient) == ("failed", False)
+    assert stack.store.manifest(message.key) is None
 
 
 # --- when a job counts --------------------------------------------------------------------------------

@@ -83,12 +83,29 @@ def test_every_panel_is_drawn_and_the_picture_says_what_it_is(name: str, empty: 
     svg = previews.page_as_svg(page, {}, Answering(empty=empty), SPAN_S)
     tree = xml.etree.ElementTree.fromstring(svg)
     texts = {text.text for text in tree.iter("{http://www.w3.org/2000/svg}text")}
-    assert {panel["title"] for panel in panels(page)} <= texts
+    assert {panel["title"].replace("$device", "orin") for panel in panels(page)} <= texts
     assert any("preview, drawn from Prometheus' answers; Grafana itself was not run" in str(text) for text in texts)
     assert "SIMULATED: orin. Nothing that a simulated board shows was measured." in texts
     identifiers = re.findall(r'\bid="([^"]+)"', svg)
     assert len(set(identifiers)) == len(identifiers)
     assert vl_convert.svg_to_png(svg, scale=1).startswith(b"\x89PNG")
+
+
+def test_repeated_panel_is_drawn_once_for_each_value_side_by_side() -> None:
+    class Three(Answering):
+        def values(self, query: str) -> list[str]:
+            return ["host", "nano", "orin", "pi"] if query.endswith("device)") else super().values(query)
+
+    page = pages()["compare"]
+    (panel,) = [panel for panel in panels(page) if "repeat" in panel]
+    drawn_once = list(previews.repeated(page, panel, {"detector": "toy", "device": ".+", "precision": ".+"}, Three()))
+    places = [(of["device"], each["gridPos"]["x"], each["gridPos"]["w"]) for each, of in drawn_once]
+    assert places == [("host", 0, 8), ("nano", 8, 8), ("orin", 16, 8), ("pi", 0, 8)]
+    assert drawn_once[3][0]["gridPos"]["y"] == panel["gridPos"]["y"] + panel["gridPos"]["h"]
+    chosen = list(previews.repeated(page, panel, {"detector": "toy", "device": "nano", "precision": ".+"}, Three()))
+    assert [(of["device"], each["gridPos"]["w"]) for each, of in chosen] == [("nano", 24)]
+    texts = previews.page_as_svg(page, {}, Three(), SPAN_S)
+    assert [f"Median latency, live: {name}" in texts for name in ("host", "nano", "orin", "pi")] == [True] * 4
 
 
 def test_units_and_colours() -> None:

@@ -228,6 +228,25 @@ def _(w: Workspace) -> list[str]:
     return w.run()
 
 
+@case("Spec", "INT8 made anew where no image is left to draw", r"takes all that is left.*give train a count")
+def _(w: Workspace) -> list[str]:
+    w.spec["precisions"] = ["int8-ptq"]
+    w.spec["data"]["sets"]["train"] = {"source": "train"}
+    w.spec["repeats"] = {"calibration": 3}
+    return w.run()
+
+
+@case("Spec", "more trainings than calibrations to go on from", r"qat: 3 trainings need as many calibrations")
+def _(w: Workspace) -> list[str]:
+    w.spec["precisions"] = ["int8-qat"]
+    w.spec["data"]["sets"]["train"] = {"source": "train", "count": 2}
+    w.spec["repeats"] = {"qat": 3}
+    return w.run()
+
+
+case("Spec", "repeats of what is not made", r"calibration: there is nothing to make anew")(
+    _changed("repeats", {"calibration": 3})
+)
 case("Spec", "a malformed --set", r"--set.*key\.subkey=value")(lambda w: w.run("--set", "protocol.trials"))
 
 # --- data ----------------------------------------------------------------------------------------
@@ -325,6 +344,13 @@ def _(w: Workspace) -> list[str]:
 @case("Data", "more images asked for than there are", r"500")
 def _(w: Workspace) -> list[str]:
     w.spec["data"]["sets"]["calibration"]["count"] = 500
+    return w.run()
+
+
+@case("Data", "too few images to calibrate on others by each seed", r"draws 4 images anew from source 'train'")
+def _(w: Workspace) -> list[str]:
+    w.spec["precisions"] = ["int8-ptq"]
+    w.spec["repeats"] = {"calibration": 2}
     return w.run()
 
 
@@ -641,6 +667,12 @@ def _(w: Workspace) -> list[str]:
 def _(w: Workspace) -> list[str]:
     _with_results(w)
     return ["recommend", "results.json", "--min-ap50", "40"]
+
+
+@case("Decisions", "a limit that nothing can keep", r"the limit of latency is 0; give a number above 0")
+def _(w: Workspace) -> list[str]:
+    _with_results(w)
+    return ["recommend", "results.json", "--max-latency", "0"]
 
 
 @case("Decisions", "a run without rows", r"no row to choose from")

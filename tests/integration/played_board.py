@@ -92,7 +92,8 @@ class PlayedBoard:
 
     def asked(self) -> list[list[str]]:
         """Every call of docker."""
-        return [json.loads(line) for line in (self.folder / "docker.log").read_text().splitlines()]
+        log = self.folder / "docker.log"
+        return [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
 
     def is_untouched(self) -> bool:
         return not (self.docker("images") or self.docker("containers") or self.volumes())

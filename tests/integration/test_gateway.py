@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -20,13 +21,14 @@ from edgejoule import runs
 from edgejoule.execution import now
 from edgejoule.executor import run_plan
 from edgejoule.folder_store import FolderStore
-from edgejoule.plan import Plan, Ref, Step, step_key
+from edgejoule.plan import Cell, Plan, Ref, Step, step_key
 from edgejoule.protocols import PRESETS
-from edgejoule.records import BenchmarkRecord, EngineRecord
+from edgejoule.records import BenchmarkRecord, EngineRecord, PredictRecord
 from edgejoule.stack.frontier import survey_frontier
 from edgejoule.stack.run_files import state_of_run
 from edgejoule.stack.submit import cancel, retry
 from edgejoule.store import Made, Manifest, Store
+from edgejoule_agent.predict import predict
 
 ROOT = Path(__file__).parents[2]
 PYTHON36 = ROOT / ".venv36" / "bin" / "python"
@@ -99,20 +101,50 @@ def test_board_gives_the_records_and_engine_of_the_host_itself(
         stack.close()
 
 
-def real_plan() -> Plan:
-    """A tiny model is built and measured on ``host``; what they read lies in the store."""
+def test_board_predicts_with_its_own_engine_and_its_detections_are_committed(stack: BoardStack) -> None:
+    parameters = {"threads": 1, "operating": {"confidence": 0.25, "nms_iou": 0.45}}
+    files, build = (real_plan("nano").steps[name] for name in ("files", "build"))
+    of_board = {"engine": Ref("build", "engine"), "engine_record": Ref("build", "record")}
+    look = Step("look", "predict", parameters, {**of_board, "images-000": Ref("files", "images-000")})
+    row = Cell("toy", "toy", "base", "fp32", "nano", ("build", "look"))  # by which the conductor knows whose step it is
+    commit_files(files, stack.store, stack.folder)
+    stack.conductor()
+    stack.gateway()
+    stack.board()
+    stack.submit(Plan({step.id: step for step in (files, build, look)}, (row,)))
+    assert stack.finish() == {"build": "finished", "look": "finished"}
+
+    outcomes = survey_frontier(runs.load("test", stack.store).plan, KINDS, stack.store).outcomes
+    built, seen = outcomes["build"].manifest, outcomes["look"].manifest
+    assert built
+    assert seen
+    assert (seen.outcome, seen.made.host, seen.outputs.keys()) == ("ok", "nano", {"detections", "operating", "record"})
+    given = {name: stack.store.fetch(blob.sha256) for name, blob in built.outputs.items()}
+    record = json.loads(given["record"].read_bytes())
+    here = {name: stack.folder / name for name in ("detections", "operating")}
+    shard = stack.folder / "shard.tar"
+    told = predict(given["engine"], record, shard, parameters, here, lambda done, total, unit: None)
+    theirs = PredictRecord.model_validate_json(stack.store.fetch(seen.outputs["record"].sha256).read_bytes())
+    assert theirs == PredictRecord.model_validate(told)
+    assert theirs.detections > 0
+    for name, path in here.items():
+        assert stack.store.fetch(seen.outputs[name].sha256).read_bytes() == path.read_bytes()
+
+
+def real_plan(device: str = "host") -> Plan:
+    """A tiny model is built and measured on a device; what they read lies in the store."""
     files = Step("files", "toy", {"name": "files"})
     build = Step(
         "build",
         "build",
-        {"precision": "fp32", "threads": 1, "device": "host"},
+        {"precision": "fp32", "threads": 1, "device": device},
         {"onnx": Ref("files", "onnx"), "images-000": Ref("files", "images-000")},
     )
     protocol = {**PRESETS["quick"].measuring(), "warmup_iterations": 2, "iterations": 5}
     benchmark = Step(
         "benchmark",
         "benchmark",
-        {"device": "host", "trial": 0, "threads": 1, "seed": 0, "session": "s", "protocol": protocol},
+        {"device": device, "trial": 0, "threads": 1, "seed": 0, "session": "s", "protocol": protocol},
         {
             "engine": Ref("build", "engine"),
             "engine_record": Ref("build", "record"),

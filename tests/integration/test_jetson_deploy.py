@@ -247,6 +247,30 @@ def test_connection_cut_half_way_goes_on_with_the_same_command(bench: Bench) -> 
     network.close()
 
 
+def test_token_that_cannot_be_made_void_is_said_to_be_valid_and_not_to_be_on_the_board(bench: Bench) -> None:
+    board = bench.play("nano_jp4")
+    nobody = f"https://localhost:{free_ports(1)[0]}"
+    process = bench.start("deploy", GATEWAY=nobody, GATEWAY_WAIT="2")
+    deadline = time.monotonic() + 60
+    while not any(words[0] == "exec" for words in board.asked()):  # then the token is made, and the agent runs
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    store = Path(bench.stack.where)
+    store.rename(store.with_name("away"))
+    said, _ = process.communicate(timeout=60)
+    store.with_name("away").rename(store)
+    assert process.returncode == 1
+    assert "did not serve the board within 2 s" in said
+    assert said.endswith(
+        "The board is as it was. The token of nano is still valid, since this host's store could not be told: "
+        "edgejoule devices revoke nano when it answers again.\n"
+    )
+    assert "Still on the board" not in said
+    assert board.is_untouched()
+    assert bench.devices() == {"nano": "valid"}
+
+
 def test_interrupt_takes_everything_back(bench: Bench) -> None:
     board = bench.play("nano_jp4")
     board.faults(build_s=1.0)

@@ -1,4 +1,7 @@
-"""The report as people meet it: in a real Chromium, with 200 cells, by day and by night, on a phone, on paper."""
+"""Our pages as people meet them: in a real Chromium, by day and by night, on a phone, on paper.
+
+The report of 200 cells, the page of what the paper claims, and that of two runs side by side.
+"""
 
 from __future__ import annotations
 
@@ -16,8 +19,13 @@ from typing import Any
 import pytest
 
 from edgejoule.records import Results
+from edgejoule_analyst import claims_charts
 from edgejoule_analyst.charts import all_charts
+from edgejoule_analyst.claims import load_known, load_paper
+from edgejoule_analyst.claims_page import render_claims
+from edgejoule_analyst.comparison_page import render_comparison
 from edgejoule_analyst.exports import rows_table, to_csv
+from edgejoule_analyst.regression import Gate, compare
 from edgejoule_analyst.report import render_report
 from edgejoule_analyst.words import row_name
 
@@ -45,33 +53,44 @@ def _synthetic() -> Any:
 
 @pytest.fixture(scope="module")
 def results(tmp_path_factory: pytest.TempPathFactory) -> Results:
-    """200 cells: four devices, two of them simulated, 25 models, an unsupported one among the variants."""
+    """200 cells: two devices, one of them simulated; an unsupported variant; INT8 by several seeds on the host."""
     made = _synthetic()
+    seeds = {"int8-ptq": (0.004, -0.003), "int8-qat": (0.002, 0.001)}
     few = [
-        replace(cell, model=model, device=device, simulated=device.startswith("sim"), power_w=power_w)
+        replace(
+            cell,
+            model=model,
+            device=device,
+            simulated=device.startswith("sim"),
+            power_w=power_w,
+            by_seed=seeds.get(cell.variant, ()) if device == "host" else (),
+        )
         for device, power_w in (("host", None), ("sim-nano", 4.0))
         for model in ("nanodet_m", "yolov5s")
         for cell in (made.FP32, made.FP16, made.INT8, made.QAT)
     ]
-    small = made.analyzed(few, tmp_path_factory.mktemp("few"))[0]
-    rows, evidence = list(small.rows), dict(small.evidence)
-    while len(rows) < 200:  # copies with figures of their own; resampling 200 would only take time
-        number = len(rows)
-        source = small.rows[number % len(small.rows)]
-        latency = source.latency_ms and source.latency_ms.model_copy(update={"mean": source.latency_ms.mean + number})
-        fps = None if latency is None else 1000 / latency.mean
-        row = source.model_copy(update={"model": f"model_{number}", "latency_ms": latency, "fps": fps, "pareto": None})
-        row = row.model_copy(update={"absent": {**row.absent, "pareto": "made up"}})
-        rows.append(row)
-        evidence[row_name(row)] = small.evidence[row_name(source)]
-    return small.model_copy(update={"rows": rows, "evidence": evidence})
+    return made.multiplied(made.analyzed(few, tmp_path_factory.mktemp("few"))[0], 200)
 
 
 @pytest.fixture(scope="module")
-def page_file(results: Results, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("page") / "report.html"
-    path.write_text(render_report(results), encoding="utf-8")
-    return path
+def pages(results: Results, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Each of our pages, by what it is of."""
+    few = results.model_copy(update={"rows": results.rows[:8]})
+    slower = {
+        name: found.model_copy(update={"trial_means_ms": [1.2 * ms for ms in found.trial_means_ms]})
+        for name, found in few.evidence.items()
+    }
+    later = few.model_copy(update={"run": "later", "evidence": slower})
+    answer = compare(few, later, [Gate.parse("latency:5%")], 0.95, lambda cell, metric: "no store was asked")
+    texts = {
+        "report": render_report(results),
+        "claims": render_claims(load_paper(), load_known()),
+        "comparison": render_comparison(few, later, answer),
+    }
+    folder = tmp_path_factory.mktemp("pages")
+    for name, text in texts.items():
+        (folder / f"{name}.html").write_text(text, encoding="utf-8")
+    return {name: folder / f"{name}.html" for name in texts}
 
 
 @pytest.fixture(scope="module")
@@ -85,18 +104,18 @@ def browser() -> Iterator[Any]:
 
 
 @pytest.fixture
-def visit(browser: Any, page_file: Path) -> Iterator[Any]:
-    """``visit(**how)``: the report in a window of its own. At the end nothing was asked of a network or went wrong."""
+def visit(browser: Any, pages: dict[str, Path]) -> Iterator[Any]:
+    """``visit(of, **how)``: a page in a window of its own. At the end nothing was asked of a network or went wrong."""
     opened, wrong = [], []
 
-    def visit(**how: Any) -> Any:
+    def visit(of: str = "report", **how: Any) -> Any:
         context = browser.new_context(**{"viewport": {"width": 1280, "height": 900}, "accept_downloads": True, **how})
         page = context.new_page()
         opened.append(context)
         page.on("console", lambda said: wrong.append(said.text) if said.type in ("error", "warning") else None)
         page.on("pageerror", lambda error: wrong.append(str(error)))
         page.on("request", lambda asked: wrong.append(asked.url) if asked.url.startswith("http") else None)
-        page.goto(page_file.as_uri())
+        page.goto(pages[of].as_uri())
         return page
 
     yield visit
@@ -170,13 +189,15 @@ def test_figure_under_the_pointer_says_where_it_comes_from(visit, results) -> No
     assert not shown.is_visible()
 
 
+@pytest.mark.parametrize("of", ["report", "claims", "comparison"])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_every_chart_comes_alive_and_nothing_serious_hinders_anyone(visit, results, scheme) -> None:
+def test_every_chart_comes_alive_and_nothing_serious_hinders_anyone(visit, results, of, scheme) -> None:
     from axe_playwright_python.sync_playwright import Axe
 
-    page = visit(color_scheme=scheme)
+    page = visit(of, color_scheme=scheme)
     figures = page.locator("figure[data-chart]")
-    assert figures.count() == len(all_charts(results))
+    if of != "comparison":
+        assert figures.count() == len(all_charts(results) if of == "report" else claims_charts.CHARTS)
     for number in range(figures.count()):
         figures.nth(number).scroll_into_view_if_needed()
     expect(page.locator("figure.is-live")).to_have_count(figures.count())
@@ -197,8 +218,9 @@ def test_chart_is_saved_as_a_picture(visit) -> None:
     assert download.value.suggested_filename.startswith("synthetic-pareto")
 
 
-def test_paper_shows_the_drawn_charts_by_day(visit) -> None:
-    page = visit(color_scheme="dark")
+@pytest.mark.parametrize("of", ["report", "claims", "comparison"])
+def test_paper_shows_the_drawn_charts_by_day(visit, of) -> None:
+    page = visit(of, color_scheme="dark")
     page.locator("figure[data-chart]").first.scroll_into_view_if_needed()
     page.wait_for_selector("figure.is-live")
     page.emulate_media(media="print")
@@ -209,8 +231,9 @@ def test_paper_shows_the_drawn_charts_by_day(visit) -> None:
     assert page.pdf().startswith(b"%PDF")
 
 
-def test_phone_needs_no_scrolling_sideways(visit) -> None:
-    page = visit(viewport={"width": 360, "height": 740}, has_touch=True)
+@pytest.mark.parametrize("of", ["report", "claims", "comparison"])
+def test_phone_needs_no_scrolling_sideways(visit, of) -> None:
+    page = visit(of, viewport={"width": 360, "height": 740}, has_touch=True)
     figures = page.locator("figure[data-chart]")
     for number in range(figures.count()):
         figures.nth(number).scroll_into_view_if_needed()
@@ -223,3 +246,50 @@ def test_page_without_scripts_still_shows_everything(visit, results) -> None:
     assert page.locator(".drawn").first.is_visible()
     assert not page.locator("#controls").is_visible()
     assert not page.locator("#theme").is_visible()
+
+
+# --- what the paper claims ---
+
+
+def test_claimed_rows_are_sorted_filtered_and_saved_each_labelled(visit) -> None:
+    page = visit("claims")
+    assert page.locator("#count").inner_text() == "15 rows"
+    assert page.locator("#matrix tbody .tag").all_inner_texts() == ["claimed"] * 15
+    page.get_by_role("button", name="Energy, mJ").click()
+    energies = [float(value) for value in column(page, 8)]
+    assert energies == sorted(float(row.energy_mj) for row in load_paper().efficiency.rows)
+    page.get_by_role("button", name="Size, MB").click()
+    assert column(page, 10)[-5:] == [""] * 5, "what is not printed is last"
+    page.locator("#controls").get_by_label("Model").select_option("YOLOv5s")
+    page.get_by_role("searchbox").fill("int8")
+    assert sorted(column(page, 0)) == ["YOLOv5s/int8-ptq", "YOLOv5s/int8-qat"]
+    with page.expect_download() as download:
+        page.get_by_role("button", name="Save as CSV").click()
+    saved = list(csv.DictReader(io.StringIO(Path(download.value.path()).read_text(encoding="utf-8"))))
+    assert [(line["label"], line["row"]) for line in saved] == [
+        ("claimed", "YOLOv5s/int8-ptq"),
+        ("claimed", "YOLOv5s/int8-qat"),
+    ]
+    assert "366.7 GFLOPS" in saved[0]["findings"]
+
+
+def test_claimed_figure_under_the_pointer_tells_where_it_is_printed_and_what_is_found_of_it(visit) -> None:
+    page = visit("claims")
+    row = page.locator('#matrix tbody tr[data-row="YOLOv5s/int8-ptq"]')
+    row.locator("td[data-figure=latency_ms]").hover()
+    page.wait_for_selector("#card:not([hidden])")
+    told = page.locator("#card").inner_text()
+    assert "claimed" in told
+    assert "Table 7" in told
+    assert "cannot be: YOLOv5s int8-ptq: 16.5 GFLOP / 45 ms = 366.7 GFLOPS" in told
+    row.locator("td[data-figure=latency_ms] a").first.click()
+    target = page.url.partition("#")[2]
+    expect(page.locator(f"#{target}")).to_be_in_viewport()
+    assert "YOLOv5s" in page.locator(f"#{target}").inner_text()
+
+
+def test_claims_are_told_without_scripts_too(visit) -> None:
+    page = visit("claims", java_script_enabled=False)
+    assert page.locator("#matrix tbody tr").count() == 15
+    assert page.locator(".finding").first.is_visible()
+    assert not page.locator("#controls").is_visible()

@@ -39,7 +39,7 @@ LIMITS = {"poll_s": 5.0, "report_every_s": 0.3, "silence_s": 3.0, "registry_s": 
 
 HELLO = {
     "agent": "0.1.0",
-    "kinds": {"on-board": 1, "build": 2, "benchmark": 2},
+    "kinds": {"on-board": 1, "build": 2, "benchmark": 2, "predict": 2},
     "hardware": {"processor": "a toy"},
     "environment": {"kernel": "6.1"},
 }
@@ -162,19 +162,19 @@ class BoardStack(Stack):
         arguments += ["--ca", str(self.certificate), "--state", str(self.state_of(name))]
         return self._run("board", [python, str(TOYS / "run_toy_agent.py"), *arguments], **environment)
 
-    def offer(self, step: Step, inputs: dict[str, str] | None = None) -> StepMessage:
-        """Send a step as the conductor does."""
+    def offer(self, step: Step, inputs: dict[str, str] | None = None, device: str | None = None) -> StepMessage:
+        """Send a step as the conductor does; ``device``: that of its row, for a kind whose steps do not name one."""
         kind = KINDS[step.kind]
         key = step_key(step.kind, kind.version, step.parameters, inputs or {})
         message = make_message(step, kind.version, Ready(key, inputs or {}), uuid4().hex)
         assert self.coordination.claim({key: message.claim}) == [key]
         sender = Sender(self.redis.url)
-        sender.send(message, queue_of(step, kind, None))
+        sender.send(message, queue_of(step, kind, device))
         sender.close()
         return message
 
     def client(self, name: str = "nano") -> Client:
-        """Someone who holds the token of a board, said hello and can do toys, builds and benchmarks."""
+        """Someone who holds the token of a board, said hello and can do toys, builds, benchmarks and predictions."""
         token = new_token(name)
         register(name, token, self.store)
         client = Client(self, token)

@@ -25,7 +25,7 @@ MAY_BE_EMPTY = {
     "Sensors without a value": "every sensor may have one",
     "Fan": "a host and a Nano without a fan show none",
     "Measures": "nothing may be measured now",
-    "Median latency, live": "a quick trial may be over between two scrapes",
+    "Median latency, live: $device": "a quick trial may be over between two scrapes",
     "Device / Energy per inference": "the same",
     "Steps done": "no run may go on now",
 }

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from edgejoule_agent import host
 from edgejoule_agent.engines import onnxruntime_engine, open_engine
 from edgejoule_agent.errors import ModelError
 from edgejoule_agent.macs import macs_by_node
@@ -9,6 +10,7 @@ from edgejoule_agent.rewrites import (
     drop_upper_clips,
     halve_weights,
     narrow_weights,
+    quantize_biases,
     rewrite_u8,
     spell_out_hard_sigmoid,
 )
@@ -41,10 +43,46 @@ def test_rewrite_u8_changes_no_bit_of_the_outputs(toy):
     assert rewritten.metadata_props[0].key == "edgejoule"
 
 
+def test_quantize_biases_rounds_to_the_step_of_the_sums_where_a_quantizer_follows(toy):
+    model = toy(quantized=True)
+    quantized = quantize_biases(rewrite_u8(model))
+    onnx.checker.check_model(quantized)
+    given = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
+    stored = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in quantized.graph.initializer}
+    biases = {name: value for name, value in stored.items() if value.dtype == np.int32}
+    assert list(biases) == ["depthwise/bias/int32"]  # behind the first is a ReLU, behind the head no quantizer
+    step = 1 / 40 / 400  # of the image times that of the weights
+    off = biases["depthwise/bias/int32"] * step - given["depthwise.bias"]
+    assert 0 < np.abs(off).max() <= step / 2 * 1.001
+    assert stored["depthwise/bias/step"] == pytest.approx(np.full(8, step))
+    # what is left of such an error in outputs between 0 and 1, in whose way lie roundings to 8 bits
+    assert np.abs(outputs(model) - outputs(quantized)).max() < 0.02
+
+
+def test_onnxruntime_runs_in_int8_what_has_int32_biases_and_later_releases_make_the_same_themselves(toy):
+    model = rewrite_u8(toy(quantized=True))
+    found = {}
+    for name, each in (("as it is", model), ("biases", quantize_biases(model))):
+        content = each.SerializeToString()
+        with open_engine("onnxruntime", content, {}, 1) as engine:
+            image = np.random.RandomState(5).randint(0, 256, (1, 3, 32, 48)).astype(np.float32)
+            answer = np.concatenate([part.copy() for part in engine.infer(image)], 2)
+        found[name] = onnxruntime_engine.int8_macs(content, {}, macs_by_node(each)), answer
+    depthwise = 8 * 9 * 8 * 12
+    assert found["biases"][0] == depthwise
+    release = tuple(int(part) for part in host.installed_version("onnxruntime").split(".")[:2])
+    if release >= (1, 21):
+        assert found["as it is"][0] == depthwise
+        assert np.array_equal(found["as it is"][1], found["biases"][1])
+    else:
+        assert found["as it is"][0] == 0
+
+
 def test_rewrite_u8_leaves_the_model_it_is_given(toy):
     model = toy(quantized=True)
     before = model.SerializeToString()
     halve_weights(rewrite_u8(model))
+    quantize_biases(rewrite_u8(model))
     assert model.SerializeToString() == before
 
 

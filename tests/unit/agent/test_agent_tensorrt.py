@@ -2,11 +2,12 @@
 
 import ctypes
 import json
+import time
 
 import numpy as np
 import pytest
 
-from edgejoule_agent import host, measure
+from edgejoule_agent import host, measure, watch
 from edgejoule_agent.engines import onnxruntime_engine, open_engine
 from edgejoule_agent.engines.tensorrt_engine import builder, graph, inspector, releases
 from edgejoule_agent.errors import EngineError, OutOfMemoryError, UnsupportedError
@@ -360,8 +361,8 @@ def test_an_engine_tells_what_memory_it_takes_and_gives_it_back(engine, cudart, 
     engine.close()
 
 
-@pytest.mark.parametrize("release", ["8.2", "10.3"])
-def test_a_trial_tells_execution_alone_device_memory_and_throughput(engine, tmp_path, shard, manifest, release):
+def measured(tmp_path, shard, manifest, root, **protocol):
+    """One trial of the engine on the device whose files lie under a root."""
     record = {"hardware": host.hardware_class("tensorrt"), "options": {}, "model": manifest}
     request = {
         "engine": str(tmp_path / "engine"),
@@ -370,16 +371,24 @@ def test_a_trial_tells_execution_alone_device_memory_and_throughput(engine, tmp_
         "samples": str(tmp_path / "samples"),
         "threads": 1,
         "stage_images": 1,
-        "root": trees.write("nano_2gb_jp4", tmp_path / "nano"),
-        "protocol": {
-            "iterations": 12,
-            "warmup_iterations": 1,
-            "power_sampling_ms": 100,
-            "cool_down_s": 0.0,
-            "start_wait_s": 0.0,
-        },
+        "root": root,
+        "protocol": dict(
+            {
+                "iterations": 12,
+                "warmup_iterations": 1,
+                "power_sampling_ms": 100,
+                "cool_down_s": 0.0,
+                "start_wait_s": 0.0,
+            },
+            **protocol,
+        ),
     }
-    found = measure.trial(request, silent)
+    return measure.trial(request, silent)
+
+
+@pytest.mark.parametrize("release", ["8.2", "10.3"])
+def test_a_trial_tells_execution_alone_device_memory_and_throughput(engine, tmp_path, shard, manifest, release):
+    found = measured(tmp_path, shard, manifest, trees.write("nano_2gb_jp4", tmp_path / "nano"))
     with np.load(str(tmp_path / "samples")) as samples:
         assert samples["execution_ms"].shape == samples["latency_ms"].shape == (12,)
         assert (samples["execution_ms"] <= samples["latency_ms"]).all()  # copies come on top
@@ -387,6 +396,32 @@ def test_a_trial_tells_execution_alone_device_memory_and_throughput(engine, tmp_
     assert found["device_memory_mb"] == engine.memory.taken_bytes / 1e6
     assert (found["throughput"]["streams"], found["throughput"]["inferences"]) == (2, 12)
     assert found["throughput"]["images_per_s"] > 0
+
+
+class Counter:
+    """An energy counter of a GPU's board at 50 W."""
+
+    name, step_j, update_s = "NVIDIA Toy at 0000:01:00.0", 1e-3, 0.02
+
+    def read_uj(self):
+        return {self.name: int(50e6 * time.monotonic())}
+
+    def grown_j(self, before, after):
+        return [(after[self.name] - before[self.name]) / 1e6]
+
+
+@pytest.mark.parametrize("release", ["10.3"])
+def test_a_trial_on_a_hosts_gpu_has_the_power_of_its_board(engine, monkeypatch, tmp_path, shard, manifest, release):
+    root, rest = trees.write("x86_host", tmp_path / "host"), {"idle_s": 0.3, "power_window_s": 0.5}
+    monkeypatch.setattr(watch, "find_gpu_energy", lambda: (Counter(), ""))
+    found = measured(tmp_path, shard, manifest, root, **rest)
+    assert found["power_of"].startswith("gpu board, NVIDIA Toy at 0000:01:00.0, by NVML; not in it: ")
+    assert found["power_w"] == pytest.approx(50, rel=0.05)
+    assert found["energy_mj"] == pytest.approx(1e3 * found["power_w"] * found["window_s"] / found["window_inferences"])
+    monkeypatch.setattr(watch, "find_gpu_energy", lambda: (None, "NVML says no"))
+    found = measured(tmp_path, shard, manifest, root, **rest)
+    assert {found[name] for name in measure.POWER} == {None}  # though the tree has RAPL
+    assert {found["absent"][name] for name in measure.POWER} == {"NVML says no"}
 
 
 @pytest.mark.parametrize("release", ["8.2", "8.5", "11.1"])

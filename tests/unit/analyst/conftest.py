@@ -34,13 +34,15 @@ from edgejoule.records import (
     Results,
     Row,
     ScoreRecord,
+    SizeErrors,
 )
 from edgejoule_analyst.average_precision import ApCurves, Matches
 from edgejoule_analyst.latency import pool
 from edgejoule_analyst.measurements import Cell, Trial, read_cell
 from edgejoule_analyst.plausibility import Images, checked
-from edgejoule_analyst.rows import make_evidence, make_row
+from edgejoule_analyst.rows import make_evidence, make_row, with_pareto
 from edgejoule_analyst.steps import analyze
+from edgejoule_analyst.words import row_name
 
 IMAGES, CATEGORIES, TRIALS, SEED = 80, 6, 3, 42
 NO_POWER = "the host shows no RAPL counter (/sys/class/powercap is empty)"
@@ -85,7 +87,6 @@ class Synthetic:
     by_seed: tuple[float | None, ...] = ()
     """AP more than that of its own seed by each further one, 43, 44, ...; AP50 is twice as much more. None: failed."""
     remade_for: str = "openvino"
-    batch: int = 1
 
     @property
     def name(self) -> str:
@@ -179,6 +180,17 @@ def engine_record(cell: Synthetic) -> EngineRecord:
     )
 
 
+def size_errors(found: int, false_positives: int, objects: int = 100) -> SizeErrors:
+    return SizeErrors(
+        objects=objects,
+        found=found,
+        recall=found / objects if objects else None,
+        shown=found + false_positives,
+        false_positives=false_positives,
+        false_positives_per_image=false_positives / IMAGES,
+    )
+
+
 def score_record(cell: Synthetic, matches: Matches) -> ScoreRecord:
     ap = ApCurves(matches).at(np.ones((1, IMAGES), np.int64))[0]
     fidelity = (
@@ -197,7 +209,18 @@ def score_record(cell: Synthetic, matches: Matches) -> ScoreRecord:
             ar100=0.5,
         ),
         operating_point=OperatingPoint(
-            confidence=0.25, nms_iou=0.45, precision=0.71, recall=0.52, f1=0.6, ap50=0.49, detections=310
+            confidence=0.25,
+            nms_iou=0.45,
+            precision=0.71,
+            recall=0.52,
+            f1=0.6,
+            ap50=0.49,
+            detections=310,
+            by_size={
+                "small": size_errors(found=30, false_positives=64),
+                "medium": size_errors(found=80, false_positives=24),
+                "large": size_errors(objects=0, found=0, false_positives=2),
+            },
         ),
         fidelity=fidelity,
         images=IMAGES,
@@ -257,8 +280,6 @@ def benchmark_record(cell: Synthetic, trial: int) -> BenchmarkRecord:
         latency_ms=pool([samples_of(cell, trial)]),
         stages_ms={"pre": 1.0, "infer": cell.latency_ms, "post": 0.5},
         load_ms=80,
-        load_memory_mb=31.5,
-        batch=cell.batch,
         memory_peak_mb=210,
         power_w=cell.power_w,
         energy_mj=energy,
@@ -359,7 +380,6 @@ def write_inputs(cells: list[Synthetic], folder: Path) -> tuple[dict[str, Any], 
             "variant": cell.variant,
             "precision": cell.precision,
             "device": cell.device,
-            "batch": cell.batch,
             "protocol": cell.protocol,
             "comparable": cell.protocol != "quick",
             "seeds": [SEED + number for number in range(1 + len(cell.by_seed))],
@@ -394,13 +414,47 @@ class MakeResults:
     def __init__(self, factory: pytest.TempPathFactory) -> None:
         self._factory = factory
 
-    def __call__(self, cells: Iterable[Synthetic]) -> Results:
-        return analyzed(list(cells), self._factory.mktemp("made"))[0]
+    def __call__(self, cells: Iterable[Synthetic], count: int | None = None) -> Results:
+        """Results of the cells; ``multiplied`` to ``count`` rows where it is given."""
+        results = analyzed(list(cells), self._factory.mktemp("made"))[0]
+        return results if count is None else multiplied(results, count)
 
 
 @pytest.fixture(scope="session")
 def make_results(tmp_path_factory: pytest.TempPathFactory) -> MakeResults:
     return MakeResults(tmp_path_factory)
+
+
+def multiplied(results: Results, count: int) -> Results:
+    """So many rows: copies of those that there are, as other models with latencies of their own; to resample them all
+    would only take time.
+    """
+    rows, evidence, differences = [], {}, []
+    for number in range(-(-count // len(results.rows))):
+
+        def renamed(name: str, number: int = number) -> str:
+            return f"m{number:03}_{name}" if number else name
+
+        for row in results.rows:
+            latency = row.latency_ms and row.latency_ms.model_copy(update={"mean": row.latency_ms.mean * (1 + number)})
+            of_copy = {"model": renamed(row.model), "latency_ms": latency, "fps": latency and 1000 / latency.mean}
+            of_copy |= {"pareto": None, "repeats": None} if number else {"pareto": None}
+            absent = {**row.absent, "pareto": "not decided yet"} | ({"repeats": "a copy"} if number else {})
+            rows.append(row.model_copy(update={**of_copy, "absent": absent}))
+        evidence |= {renamed(name): found for name, found in results.evidence.items()}
+        differences += [
+            found.model_copy(update={"row": renamed(found.row), "against": renamed(found.against)})
+            for found in results.differences
+        ]
+    rows = with_pareto(rows[:count])
+    names = {row_name(row) for row in rows}
+    return results.model_copy(
+        update={
+            "rows": rows,
+            "evidence": {name: evidence[name] for name in names},
+            "differences": [found for found in differences if {found.row, found.against} <= names],
+        }
+    )
 
 
 @pytest.fixture

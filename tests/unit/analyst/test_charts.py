@@ -93,7 +93,8 @@ def test_simulated_and_quick_rows_say_so_in_the_picture_itself(matrix, make_resu
     assert "SIMULATED" not in draw(charts["pareto-host"], "svg").decode()
     quick = charts_of(make_results([replace(make_results.fp32, protocol="quick")]))
     assert "NOT COMPARABLE" in draw(quick["pareto-host"], "svg").decode()
-    assert "SIMULATED" in draw(charts["differences"], "svg").decode()
+    assert "SIMULATED" in draw(charts["differences-nano"], "svg").decode()
+    assert "SIMULATED" not in draw(charts["differences-host"], "svg").decode()
 
 
 def test_radar_is_each_figure_as_a_share_of_the_best(matrix) -> None:

@@ -3,7 +3,12 @@
 import csv
 import io
 import re
+import signal
+import subprocess
+import sys
+import time
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import typer
@@ -41,9 +46,11 @@ def test_csv_says_why_a_figure_is_missing(results) -> None:
 
 
 def test_latex_has_as_many_cells_in_every_line_and_escapes_what_tex_would_read(results) -> None:
-    for text in (exports.rows_latex(results), exports.differences_latex(results)):
+    for table, latex in exports.TABLES.values():
+        text = latex(results)
         columns = len(re.search(r"\\begin\{tabular\}\{(\w+)\}", text).group(1))
         lines = [line for line in text.splitlines() if line.endswith(r"\\")]
+        assert len(lines) == len(table(results))
         assert {len(re.findall(r"(?<!\\)&", line)) + 1 for line in lines} == {columns}
         assert not any(re.search(r"(?<!\\)[_#]", line) for line in lines)
         assert text.isascii()
@@ -91,6 +98,103 @@ def test_command_writes_every_figure_in_three_forms_and_the_tables(results, tmp_
     }
     assert (out / "tables" / "rows.csv").read_text(encoding="utf-8") == exports.to_csv(exports.rows_table(results))
     assert {path.name for path in out.iterdir()} == {"figures", "tables", "methods.txt", "cite.bib"}
+    assert {path.name for path in (out / "tables").iterdir()} == {
+        f"{name}.{form}" for name in exports.TABLES if name != "seed_tests" for form in ("csv", "tex")
+    }
+
+
+def test_paper_tables_are_written_as_the_report_has_them(results) -> None:
+    def read(table):
+        return list(csv.DictReader(io.StringIO(exports.to_csv(table(results)))))
+
+    rows = {row_name(row): row for row in results.rows}
+    (loss,) = read(exports.losses_table)
+    base, ptq = rows["nanodet_m/fp32/host"], rows["nanodet_m/int8-ptq/host"]
+    assert float(loss["ptq_loss"]) == base.ap50 - ptq.ap50
+    assert (loss["qat"], loss["gain"]) == ("", "")
+    assert f"{100 * (ptq.ap50 - base.ap50):+.2f}".replace("-", "$-$") in exports.losses_latex(results)
+    (ratio,) = read(exports.ratios_table)
+    assert float(ratio["size_ratio"]) == pytest.approx(base.size_mb / ptq.size_mb)
+    timed = {line["row"]: line for line in read(exports.efficiency_table)}
+    assert set(timed) == {name for name, row in rows.items() if row.latency_ms}
+    (measured,) = [line for line in timed.values() if line["energy_mj"]]
+    assert float(measured["inferences_per_joule"]) == pytest.approx(1000 / float(measured["energy_mj"]))
+    errors = {(line["row"], line["size"]): line for line in read(exports.errors_table)}
+    small = ptq.operating_point.by_size["small"]
+    assert int(errors[row_name(ptq), "small"]["false_positives"]) == small.false_positives
+
+
+@pytest.fixture(scope="module")
+def by_seeds(make_results):
+    """INT8 by three seeds, its training by two that give what it began with: one test is judged, one is not."""
+    same = replace(make_results.qat, skill=make_results.int8.skill, by_seed=(0.004,))
+    return make_results([make_results.fp32, replace(make_results.int8, by_seed=(0.004, -0.003)), same])
+
+
+def test_accuracy_by_seed_and_the_tests_over_them_are_written(by_seeds, tmp_path) -> None:
+    exports.export(by_seeds, tmp_path, lambda done, total: None)
+    read = {path.name: path.read_text(encoding="utf-8") for path in (tmp_path / "tables").iterdir()}
+    by_seed = list(csv.DictReader(io.StringIO(read["seeds.csv"])))
+    repeats = {(row_name(row), again.seed): again for row in by_seeds.rows for again in row.repeats or ()}
+    assert len(by_seed) == len(repeats) == 5
+    for line in by_seed:
+        again = repeats[line["row"], int(line["seed"])]
+        assert (float(line["ap"]), float(line["ap50"]), line["runtime"]) == (again.ap, again.ap50, again.runtime)
+    tests = list(csv.DictReader(io.StringIO(read["seed_tests.csv"])))
+    assert len(tests) == len(by_seeds.seed_tests) == 6
+    for line, test in zip(tests, by_seeds.seed_tests, strict=True):
+        assert [int(seed) for seed in line["seeds"].split()] == test.seeds
+        for name in ("difference", "low", "high", "effect", "p", "p_holm"):
+            value = getattr(test, name)
+            assert line[name] == "" if value is None else float(line[name]) == value
+        assert bool(line["reason"]) == (test.p is None)
+    assert {bool(line["reason"]) for line in tests} == {True, False}
+
+
+def test_latex_of_the_tests_over_seeds_has_as_many_cells_in_every_line(by_seeds) -> None:
+    text = exports.seed_tests_latex(by_seeds)
+    columns = len(re.search(r"\\begin\{tabular\}\{(\w+)\}", text).group(1))
+    lines = [line for line in text.splitlines() if line.endswith(r"\\")]
+    assert len(lines) == 1 + len(by_seeds.seed_tests)
+    assert {len(re.findall(r"(?<!\\)&", line)) + 1 for line in lines} == {columns}
+    assert text.isascii()
+    assert "not judged" in text
+
+
+def test_methods_tell_of_seeds_where_there_were_several(by_seeds, results) -> None:
+    judged = sum(test.p is not None for test in by_seeds.seed_tests)
+    assert "made anew by 2 to 3 seeds" in methods(by_seeds)
+    assert f"Holm's correction over all {judged} tests" in methods(by_seeds)
+    assert "seeds" not in methods(results)
+
+
+def test_interrupted_export_says_how_far_it_came_and_leaves_whole_files(results, tmp_path) -> None:
+    (tmp_path / "results.json").write_text(results.model_dump_json(), encoding="utf-8")
+    out = tmp_path / "paper"
+    words = [Path(sys.executable).with_name("edgejoule"), "report", "results.json", "--export", "paper"]
+    program = subprocess.Popen(
+        words,
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # which a shell's background job ignores
+    )
+    until = time.monotonic() + 60
+    while not (out / "figures").exists() and time.monotonic() < until:
+        time.sleep(0.02)
+    program.send_signal(signal.SIGINT)
+    _, err = program.communicate(timeout=60)
+    assert program.returncode == 130
+    told = re.search(r"Stopped with (\d+) of (\d+) files written into paper\. The same command writes them all\.", err)
+    assert told, err
+    written = [path for path in out.rglob("*") if path.is_file()]
+    assert int(told[1]) <= len(written) <= int(told[1]) + 1 < int(told[2])
+    whole = tmp_path / "whole"
+    exports.export(results, whole, lambda done, total: None)
+    for path in written:
+        if path.suffix not in (".pdf", ".png"):  # which tell when they were made
+            assert path.read_bytes() == (whole / path.relative_to(out)).read_bytes()
 
 
 def test_export_into_a_file_is_one_sentence(results, tmp_path) -> None:

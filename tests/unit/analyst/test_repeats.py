@@ -3,11 +3,14 @@
 import io
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from rich.console import Console
 from scipy import stats
 
 from edgejoule_analyst.bootstrap import NO_EVIDENCE
+from edgejoule_analyst.charts import all_charts
+from edgejoule_analyst.repeats import scatters
 from edgejoule_analyst.table import WIDTH, render_table
 
 PTQ_BY_SEED = (0.004, -0.003, 0.001, -0.002)
@@ -158,6 +161,31 @@ def test_report_and_notes_tell_what_the_tests_are(by_seeds) -> None:
     text = (folder / "report").read_text(encoding="utf-8")
     assert text.partition('id="seeds"')[2].partition("</section>")[0].count("one-sample</td>") == 4
     assert any("one-sample t-tests against FP32" in note for note in results.notes)
+
+
+@pytest.mark.parametrize("metric", ["ap", "ap50"])
+def test_report_tells_the_scatter_of_each_row_over_its_seeds(by_seeds, metric) -> None:
+    results, folder = by_seeds
+    section = (folder / "report").read_text(encoding="utf-8").partition('id="seeds"')[2].partition("</section>")[0]
+    found = {row.variant: of[metric] for row, of in scatters(results)}
+    assert set(found) == {"int8-ptq", "int8-qat"}
+    for variant, scatter in found.items():
+        values = [getattr(repeat, metric) for repeat in row_of(results, variant).repeats]
+        assert (scatter.mean, scatter.std) == pytest.approx((np.mean(values), np.std(values, ddof=1)))
+        assert (scatter.least, scatter.greatest) == (min(values), max(values))
+        assert f"<td>{100 * np.mean(values):.2f} ± {100 * np.std(values, ddof=1):.2f}<small>" in section
+
+
+def test_chart_has_a_mark_for_each_seed_beside_fp32(by_seeds, usual) -> None:
+    results, _ = by_seeds
+    (chart,) = [chart for chart in all_charts(results) if chart.name == "seeds"]
+    marks = chart.spec["data"]["values"]
+    assert {(mark["variant"], mark["seed"]) for mark in marks} == {
+        (row.variant, str(repeat.seed)) for row in results.rows for repeat in row.repeats or ()
+    }
+    fp32 = row_of(results, "fp32")
+    assert [mark["fp32"] for mark in marks] == pytest.approx([100 * fp32.ap50] * len(marks), rel=1e-5)
+    assert not [chart for chart in all_charts(usual[0]) if chart.name == "seeds"]
 
 
 def test_many_comparisons_are_counted_in_the_terminal(cells, analyze_cells) -> None:

@@ -134,6 +134,17 @@ def test_report_is_made_from_results_json_alone(usual) -> None:
     assert render_report(again) == (folder / "report").read_text(encoding="utf-8")
 
 
+def test_report_tells_errors_by_size_at_the_operating_point(usual) -> None:
+    results, folder = usual
+    section = (folder / "report").read_text(encoding="utf-8").partition('aria-label="Errors by size"')[2]
+    scored = [row for row in results.rows if row.operating_point]
+    assert section.partition("</table>")[0].count('scope="rowgroup"') == len(scored) == 2
+    small = scored[0].operating_point.by_size["small"]
+    cells = f"<td>{small.objects}</td><td>{small.found}</td><td>{100 * small.recall:.1f}</td><td>{small.shown}</td>"
+    assert f"{cells}<td>{small.false_positives}</td><td>0.80</td>" in section  # 64 on 80 images
+    assert "undefined" in section  # recall of no large objects
+
+
 @pytest.mark.parametrize("missing", ["score", "benchmark"])
 def test_report_stands_rows_that_were_measured_in_part(cells, analyze_cells, missing) -> None:
     partial = replace(cells.int8, ended={missing: ("failed", "a board fell off the table")})

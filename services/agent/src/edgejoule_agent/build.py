@@ -90,7 +90,6 @@ def build(
         "ran_as": chosen.candidate.ran_as,
         "hardware": host.hardware_class(chosen.candidate.runtime),
         "options": chosen.candidate.options,
-        "batch": batch_of(model),
         "size_bytes": chosen.size_bytes,
         "int8_share": chosen.int8_share,
         "reformat_layers": None,
@@ -121,9 +120,7 @@ def choose(results: List[Result], latencies: Mapping[str, float], precision: str
         eligible = [result for result in correct if (result.int8_share or 0) >= MAINLY]
         eligible = eligible or [result for result in correct if result.int8_share]
         if not eligible:
-            raise UnsupportedError(
-                "no runtime here runs any of this graph in INT8; its Q/DQ would be computed in float32"
-            )
+            raise UnsupportedError(_no_int8(correct))
     chosen = min(eligible, key=lambda result: latencies[result.candidate.name])
     words = [f"{chosen.candidate.name} takes {latencies[chosen.candidate.name]:.2f} ms"]
     for other in results:
@@ -178,6 +175,16 @@ def _no_float16() -> str:
     casts = not onnxruntime_engine.computes_float16()
     onnxruntime = "computes float16 convolutions in float32" if casts else "needs a graph typed float16"
     return f"fp16 does not run on {here['processor']}: OpenVINO {openvino}, and ONNX Runtime {onnxruntime}"
+
+
+def _no_int8(results: List[Result]) -> str:
+    """Why int8 does not run here, by what each runtime made of the graph, and what to do."""
+    runtimes = list(dict.fromkeys(result.candidate.runtime for result in results))
+    versions = " and ".join(f"{runtime} {host.installed_version(runtime)}" for runtime in runtimes)
+    advice = "take fp32"
+    if "openvino" not in runtimes:
+        advice += "; on a host OpenVINO runs more graphs so: pip install 'edgejoule-agent[openvino]'"
+    return f"no runtime here runs any of this graph in INT8: {versions} would compute its Q/DQ in float32; {advice}"
 
 
 def disturb(model: Any, noise: float) -> Any:

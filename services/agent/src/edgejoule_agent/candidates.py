@@ -40,6 +40,11 @@ def as_it_is(model: Any) -> Any:
     return model
 
 
+def u8_biases(model: Any) -> Any:
+    """u8 activations, and biases as ONNX Runtime's kernels take them."""
+    return rewrites.quantize_biases(rewrites.rewrite_u8(model))
+
+
 def u8_once(model: Any) -> Any:
     """u8 activations, none quantized twice at one scale, activation functions as OpenVINO's kernels take them in."""
     fused = rewrites.spell_out_hard_sigmoid(rewrites.drop_upper_clips(model))
@@ -54,8 +59,7 @@ def u8_halves(model: Any) -> Any:
 def candidates(precision: str) -> List[List[Candidate]]:
     """Per runtime, the ways to run ``precision``, quickest first; one is tried when those before gave wrong numbers."""
     full, half = openvino_engine.FULL_PRECISION, openvino_engine.HALF_PRECISION
-    u8, narrow, exact = rewrites.rewrite_u8, rewrites.narrow_weights, onnxruntime_engine.EXACT_U8
-    spelled = rewrites.spell_out_hard_sigmoid
+    narrow, exact, spelled = rewrites.narrow_weights, onnxruntime_engine.EXACT_U8, rewrites.spell_out_hard_sigmoid
     return {
         "fp32": [
             [Candidate("onnxruntime", "onnxruntime", {}, as_it_is, "fp32")],
@@ -64,8 +68,8 @@ def candidates(precision: str) -> List[List[Candidate]]:
         "fp16": [[Candidate("openvino", "openvino", half, spelled, "fp16")]],
         "int8": [
             [
-                Candidate("onnxruntime, u8 activations", "onnxruntime", {}, u8, "int8+fp32"),
-                Candidate("onnxruntime, u8 activations and weights", "onnxruntime", exact, u8, "int8+fp32"),
+                Candidate("onnxruntime, u8 activations", "onnxruntime", {}, u8_biases, "int8+fp32"),
+                Candidate("onnxruntime, u8 activations and weights", "onnxruntime", exact, u8_biases, "int8+fp32"),
             ],
             [
                 Candidate("openvino, u8 activations", "openvino", full, u8_once, "int8+fp32"),

@@ -70,6 +70,42 @@ def rewrite_u8(model: Any) -> Any:
     return rewritten
 
 
+def quantize_biases(model: Any) -> Any:
+    """A copy of a graph from ``rewrite_u8`` whose convolutions between quantizers have biases in int32.
+
+    Their step is that of the sums that they are added to, the input's times the weight's; so they are off by half a
+    step at most. ONNX Runtime's QLinearConv takes no other, and releases before 1.21 leave a convolution with a float
+    bias in float32; later ones make the same int32 themselves (their ``WeightBiasQuantization``). TensorRT reads no
+    quantized biases, so the graph that everything starts from has none.
+    """
+    onnx = require("onnx", "onnxruntime")
+    quantized = onnx.ModelProto()
+    quantized.CopyFrom(model)
+    graph = quantized.graph
+    constants = _constants(onnx, graph)
+    makers = {output: node for node in graph.node for output in node.output}
+    readers: Dict[str, Any] = {output.name: ["the caller"] for output in graph.output}
+    for node in graph.node:
+        for name in node.input:
+            readers.setdefault(name, []).append(node.op_type)
+    nodes = []
+    for node in list(graph.node):
+        step = _step_of_sums(node, makers, constants) if node.op_type == "Conv" and len(node.input) == 3 else None
+        if step is not None and node.input[2] in constants and readers[node.output[0]] == ["QuantizeLinear"]:
+            limits, name = np.iinfo(np.int32), node.output[0] + "/bias"
+            bias = np.clip(np.rint(constants[node.input[2]] / step), limits.min, limits.max).astype(np.int32)
+            for part, value in (("int32", bias), ("step", step)):
+                graph.initializer.append(onnx.numpy_helper.from_array(value, f"{name}/{part}"))
+            inputs = [name + "/int32", name + "/step"]
+            nodes.append(onnx.helper.make_node("DequantizeLinear", inputs, [name], name=name + "/dequantize", axis=0))
+            node.input[2] = name
+        nodes.append(node)
+    del graph.node[:]
+    graph.node.extend(nodes)
+    _drop_unread(graph)
+    return quantized
+
+
 def narrow_weights(model: Any) -> Any:
     """A copy of a Q/DQ ModelProto (opset >= 13) whose convolutions have weights of 7 bits, -64..63.
 
@@ -238,6 +274,19 @@ def spell_out_hard_sigmoid(model: Any) -> Any:
     del graph.node[:]
     graph.node.extend(nodes)
     return spelled
+
+
+def _step_of_sums(node: Any, makers: Mapping[str, Any], constants: Mapping[str, Any]) -> Any:
+    """One step of what a convolution adds up, float32[C] or a scalar; None where it does not multiply 8-bit values."""
+    steps = []
+    for name in node.input[:2]:
+        dequantizer = makers.get(name)
+        if dequantizer is None or dequantizer.op_type != "DequantizeLinear":
+            return None
+        steps.append(constants.get(dequantizer.input[1]))
+    if steps[0] is None or steps[1] is None or steps[0].size != 1:
+        return None
+    return np.asarray(steps[0].reshape(()) * steps[1], np.float32)
 
 
 def _stops_at(reader: Any, value: float, constants: Mapping[str, Any]) -> bool:

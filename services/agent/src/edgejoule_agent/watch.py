@@ -8,11 +8,13 @@
         found, reason = watch.energy(begin, end, inferences, rest)
 
 A board's power is sampled on its total rail (or several are added, none of which feeds another). A host's comes from
-its RAPL counters, which miss nothing and need no sampler. Where there is neither, ``energy`` gives None and why.
+counters, which need no sampler: of its processor packages (RAPL) or, where an engine runs on an NVIDIA GPU, of that
+GPU's board (NVML). The two are never added: a sum would pass for the whole machine. Where there is nothing to read,
+``energy`` gives None and why.
 """
 
 import time
-from typing import Any, Dict, NamedTuple, Optional, Sequence, Tuple
+from typing import Any, Dict, NamedTuple, Optional, Sequence, Tuple, Union
 
 import numpy as np
 
@@ -20,8 +22,9 @@ from edgejoule_agent import boards, jetson
 from edgejoule_agent.energy import Accuracy, Energy, Resolution, above_idle, from_counters, integrate
 from edgejoule_agent.errors import SensorError
 from edgejoule_agent.sampler import PERIOD_S, Sampler, Samples
+from edgejoule_agent.sensors.nvml import GpuEnergy, find_gpu_energy
 from edgejoule_agent.sensors.rails import pick_rails
-from edgejoule_agent.sensors.rapl import STEP_J, UPDATE_S, find_rapl
+from edgejoule_agent.sensors.rapl import Rapl, find_rapl
 from edgejoule_agent.sensors.throttle import Snapshot, Verdict, snapshot, verdict
 
 
@@ -31,14 +34,23 @@ class Supply(NamedTuple):
     rails: Tuple[str, ...]  # of a board: those that together hold what it takes, none of which feeds another
     of: str  # of what the power is, and what is not in it
     absent: str  # why nothing tells; empty where something does
+    counters: Union[Rapl, GpuEnergy, None] = None  # of a host
 
 
-def supply(root: str = "/") -> Supply:
-    """A board's total by the table of boards, never a sum of overlapping rails; a host's RAPL counters."""
+def supply(root: str = "/", on_gpu: bool = False) -> Supply:
+    """A board's total by the table of boards, never a sum of overlapping rails; a host's RAPL counters or its GPU's.
+
+    Args:
+        on_gpu: what runs works on a GPU; on a board that makes no difference.
+    """
     facts = jetson.probe(root)
+    if facts is None and on_gpu:
+        gpu, absent = find_gpu_energy()
+        words = "" if gpu is None else f"gpu board, {gpu.name}, by NVML; not in it: the rest of the machine"
+        return Supply((), words, absent, gpu)
     if facts is None:
-        absent = find_rapl(root).absent
-        return Supply((), "the processor packages, by RAPL; not in it: the rest of the machine", absent)
+        rapl = find_rapl(root)
+        return Supply((), "the processor packages, by RAPL; not in it: the rest of the machine", rapl.absent, rapl)
     found = boards.board_of([facts["module"] or ""])
     if found is None:
         return Supply((), "", f"which rail holds the others is not known of this board: {facts['absent']['board']}")
@@ -68,7 +80,7 @@ class Watch:
 
     def __init__(self, source: Supply, root: str = "/", realtime: bool = False, period_s: float = PERIOD_S) -> None:
         self._root, self._total = root, list(source.rails)
-        self._rapl = find_rapl(root)
+        self._counters = source.counters
         self._sampler = Sampler(self._total, root, period_s, realtime) if self._total else None
         self._absent = source.absent
 
@@ -94,9 +106,9 @@ class Watch:
         """This moment. A look for throttling takes milliseconds: before it or, ``closing`` what is timed, after it."""
         look = None if closing else snapshot(self._root)
         counters_uj: Dict[str, int] = {}
-        if self._sampler is None and not self._absent:
+        if self._counters is not None and not self._absent:
             try:
-                counters_uj = self._rapl.read_uj()
+                counters_uj = self._counters.read_uj()
             except SensorError as error:
                 self._absent = str(error)
         now_s = time.monotonic()
@@ -185,8 +197,10 @@ class Watch:
     def _between(self, samples: Optional[Samples], begin: Mark, end: Mark) -> Energy:
         """Energy between two marks. Raises SensorError."""
         if samples is None:
-            grown_j = self._rapl.grown_j(begin.counters_uj, end.counters_uj)
-            return from_counters(grown_j, end.time_s - begin.time_s, STEP_J, UPDATE_S)
+            counters = self._counters
+            assert counters is not None
+            grown_j = counters.grown_j(begin.counters_uj, end.counters_uj)
+            return from_counters(grown_j, end.time_s - begin.time_s, counters.step_j, counters.update_s)
         rails = pick_rails(self._total, self._root)
         try:
             steps = [rail.resolution() for rail in rails]

@@ -31,6 +31,10 @@ FAR_SHARE = Decimal("0.15")
 """Counts of parameters or operations differ by conventions (heads, batch norm, biases), but by less than this."""
 
 
+Place = tuple[str, str, str]
+"""A printed figure: model, variant and column, by its name in ``claims``; what is of the model alone has no variant."""
+
+
 @dataclass(frozen=True)
 class Line:
     """One comparison: where it is printed, the arithmetic, whether it holds."""
@@ -38,6 +42,8 @@ class Line:
     where: str
     said: str
     holds: bool
+    of: Sequence[Place] = ()
+    """The figures of the measured rows and of the models that it speaks of; none where it is of something else."""
 
 
 @dataclass(frozen=True)
@@ -118,7 +124,13 @@ def number(value: Decimal, digits: int = 4) -> str:
 
 
 def _derived(
-    where: str, name: str, text: str, printed: Decimal, formula: Callable[..., Decimal], *inputs: Decimal
+    where: str,
+    name: str,
+    text: str,
+    printed: Decimal,
+    formula: Callable[..., Decimal],
+    *inputs: Decimal,
+    of: Sequence[Place] = (),
 ) -> Line:
     """A printed figure beside the formula over its printed inputs."""
     computed = formula(*inputs)
@@ -129,7 +141,7 @@ def _derived(
         within = least <= printed + half_unit(printed) and most >= printed - half_unit(printed)
         spread = f"{number(least, 5)} to {number(most, 5)}"
         said += f" (with the inputs' rounding {spread}: {'may be' if within else 'cannot be'} rounding)"
-    return Line(where, said, holds)
+    return Line(where, said, holds, of)
 
 
 # --- what the tables make of themselves -----------------------------------------------------------
@@ -141,14 +153,20 @@ def derived_columns(claims: Claims, _known: Known) -> Finding:
     idle = claims.board.idle_power_w
     for row in claims.efficiency.rows:
         name, ap50 = f"{row.model} {row.variant}", claims.row(row.model, row.variant).ap50
-        ms, watts, mj = row.latency_ms, row.power_w, row.energy_mj
+        ms, watts, mj, dynamic = row.latency_ms, row.power_w, row.energy_mj, row.dynamic_w
+        fps, power, energy, per_joule = (
+            [(row.model, row.variant, column)] for column in ("fps", "dynamic_w", "energy_mj", "map_per_joule")
+        )
         lines += [
-            _derived(where, f"{name}, FPS", f"1000 / {ms}", row.fps, lambda t: 1000 / t, ms),
-            _derived(where, f"{name}, P_dynamic", f"{watts} - {idle}", row.dynamic_w, lambda p, i: p - i, watts, idle),
-            _derived(where, f"{name}, energy", f"{watts} W x {ms} ms", mj, lambda p, t: p * t, watts, ms),
+            _derived(where, f"{name}, FPS", f"1000 / {ms}", row.fps, lambda t: 1000 / t, ms, of=fps),
+            _derived(
+                *(where, f"{name}, P_dynamic", f"{watts} - {idle}", dynamic, lambda p, i: p - i, watts, idle), of=power
+            ),
+            _derived(where, f"{name}, energy", f"{watts} W x {ms} ms", mj, lambda p, t: p * t, watts, ms, of=energy),
             _derived(
                 *(where, f"{name}, mAP/J", f"{ap50} / ({mj} / 1000)", row.map_per_joule),
                 *(lambda ap, e: ap / (e / 1000), ap50, mj),
+                of=per_joule,
             ),
         ]
     return Finding(
@@ -171,12 +189,14 @@ def differences(claims: Claims, _known: Known) -> Finding:
     ]
     for table in claims.measured:
         for row in table.rows:
-            for printed, variant in ((row.to_fp32_pp, "fp32"), (row.to_ptq_pp, "int8-ptq")):
+            for column, variant in (("to_fp32_pp", "fp32"), ("to_ptq_pp", "int8-ptq")):
+                printed = getattr(row, column)
                 if printed is not None:
                     other = claims.row(row.model, variant).ap50
                     name = f"{row.model} {row.variant} against {variant}"
                     text = f"{row.ap50} - {other}"
-                    lines.append(_derived(table.where, name, text, printed, lambda a, b: a - b, row.ap50, other))
+                    of = [(row.model, row.variant, column)]
+                    lines.append(_derived(table.where, name, text, printed, lambda a, b: a - b, row.ap50, other, of=of))
     return Finding(
         "differences",
         "Differences of accuracy that are not the difference",
@@ -193,17 +213,15 @@ def repeated_figures(claims: Claims, _known: Known) -> Finding:
         for name in ("latency_ms", "latency_std_ms", "power_w", "power_std_w"):
             here, there = getattr(row, name), getattr(first, name)
             said = f"{row.model} {row.variant}, {name}: {here} and {there}"
-            lines.append(
-                Line(f"{claims.efficiency.where}, {claims.table_of[row.model, row.variant]}", said, here == there)
-            )
+            where = f"{claims.efficiency.where}, {claims.table_of[row.model, row.variant]}"
+            lines.append(Line(where, said, here == there, [(row.model, row.variant, name.replace("_std", ""))]))
     for surveyed in claims.surveyed.rows:
         if (surveyed.model, "fp32") in claims.rows and surveyed.source == "this work":
             for here, variant in ((surveyed.fp32, "fp32"), (surveyed.int8, "int8-ptq")):
                 there = claims.row(surveyed.model, variant).ap50
                 said = f"{surveyed.model} {variant}, mAP: {here} and {there}"
-                lines.append(
-                    Line(f"{claims.surveyed.where}, {claims.table_of[surveyed.model, variant]}", said, here == there)
-                )
+                where = f"{claims.surveyed.where}, {claims.table_of[surveyed.model, variant]}"
+                lines.append(Line(where, said, here == there, [(surveyed.model, variant, "ap50")]))
     return Finding(
         "repeated figures",
         "One figure in two tables, with two values",
@@ -265,6 +283,22 @@ QUANTITIES: Mapping[Quantity, str] = {
 }
 
 
+COLUMNS: Mapping[Quantity, str] = {
+    "ap50": "ap50",
+    "latency_ms": "latency_ms",
+    "power_w": "power_w",
+    "size_mb": "size_mb",
+    "fps": "fps",
+    "energy_j": "energy_mj",
+    "inferences_per_joule": "energy_mj",
+    "loss_pp": "to_fp32_pp",
+    "gain_pp": "to_ptq_pp",
+    "size_ratio": "size_mb",
+    "speedup": "latency_ms",
+}
+"""The column of the tables that a quantity of the text is held against, or follows from."""
+
+
 def figures_in_text(claims: Claims, _known: Known) -> Finding:
     lines = []
     for figure in claims.figures:
@@ -272,7 +306,8 @@ def figures_in_text(claims: Claims, _known: Known) -> Finding:
         computed = formula(*inputs)
         said = f"{figure.model} {figure.variant}, {QUANTITIES[figure.quantity]}: the text says {figure.value}"
         said += f", its tables give {number(computed)}"
-        lines.append(Line(figure.where, said, agrees(figure.value, computed)))
+        of = [(figure.model, figure.variant, COLUMNS[figure.quantity])]
+        lines.append(Line(figure.where, said, agrees(figure.value, computed), of))
     return Finding(
         "figures in the text",
         "Figures in the text that are not those of the tables",
@@ -307,7 +342,7 @@ def _called_fps(claims: Claims, figure: Figure) -> Line:
     said = f"{figure.model} {figure.variant}: {figure.value} FPS, where 1000 / {latency_ms} ms = {number(fps, 3)} FPS"
     if is_latency:
         said += f"; as a latency, 1000 / {figure.value} ms = {number(as_fps, 3)} FPS, it fits"
-    return Line(figure.where, said, not is_latency)
+    return Line(figure.where, said, not is_latency, [(figure.model, figure.variant, "fps")])
 
 
 def ranges_in_text(claims: Claims, _known: Known) -> Finding:
@@ -435,7 +470,8 @@ def sensitivity_classes(claims: Claims, _known: Known) -> Finding:
         fp32, ptq = claims.row(model.model, "fp32").ap50, claims.row(model.model, "int8-ptq").ap50
         computed = sensitivity_class(float(fp32 - ptq))
         said = f"{model.model}: {fp32} - {ptq} = {fp32 - ptq} points is {computed}; said {model.ptq_sensitivity}"
-        lines.append(Line(claims.models.where, said, computed == model.ptq_sensitivity))
+        of = [(model.model, "", "ptq_sensitivity")]
+        lines.append(Line(claims.models.where, said, computed == model.ptq_sensitivity, of))
     return Finding(
         "sensitivity classes",
         "Sensitivity classes that are not those of the losses",
@@ -484,7 +520,8 @@ def overlap(claims: Claims, _known: Known) -> Finding:
             f" {said.split} to evaluate on - {said.split_images} that there are = {common} at least in both,"
             f" {'said to be none' if said.said_disjoint else 'as said'}"
         )
-        lines.append(Line(said.data_where, text, not (common and said.said_disjoint)))
+        of = [(model, variant, "ap50") for model, variant in claims.rows if precision_of(variant) == "int8"]
+        lines.append(Line(said.data_where, text, not (common and said.said_disjoint), of))
     else:
         lines.append(Line(said.data_where, f"calibrated on {said.calibrated_on}, evaluated on {said.split}", True))
     return Finding(
@@ -505,7 +542,14 @@ def score_floor(claims: Claims, _known: Known) -> Finding:
         "AP scored above a confidence that cuts the curve off",
         plausibility.EQUATIONS["score floor"],
         "differs from what is known",
-        [Line(claims.accuracy.where, said, confidence <= most)],
+        [
+            Line(
+                claims.accuracy.where,
+                said,
+                confidence <= most,
+                [(model, variant, "ap50") for model, variant in claims.rows],
+            )
+        ],
     )
 
 
@@ -517,7 +561,8 @@ def spread_of_nothing(claims: Claims, _known: Known) -> Finding:
     lines = []
     for model, rows in _by_model(claims):
         each = ", ".join(f"{row.ap50} ± {row.ap50_std} ({row.variant})" for row in rows)
-        lines.append(Line(said.trials_where, f"{model}: {each} over {how}", not any(row.ap50_std for row in rows)))
+        of = [(row.model, row.variant, "ap50") for row in rows]
+        lines.append(Line(said.trials_where, f"{model}: {each} over {how}", not any(row.ap50_std for row in rows), of))
     return Finding(*_SPREAD, lines)
 
 
@@ -538,7 +583,8 @@ def published_accuracy(claims: Claims, known: Known) -> Finding:
             continue
         ours = claims.row(model.model, "fp32").ap50
         said = f"{model.model} fp32: {ours}, its authors {theirs.ap50} ({theirs.source}): {ours - theirs.ap50:+} points"
-        lines.append(Line(claims.table_of[model.model, "fp32"], said, abs(ours - theirs.ap50) <= FAR_PP))
+        of = [(model.model, "fp32", "ap50")]
+        lines.append(Line(claims.table_of[model.model, "fp32"], said, abs(ours - theirs.ap50) <= FAR_PP, of))
     return Finding(
         "published accuracy",
         "Accuracy far from what the authors of the same weights publish",
@@ -562,7 +608,7 @@ def parameters(claims: Claims, known: Known) -> Finding:
         far = abs(model.params_m / theirs.params_m - 1)
         times = number(model.params_m / theirs.params_m, 3)
         said = f"{model.model}: {model.params_m} M / {theirs.params_m} M = {times} times its authors' ({theirs.source})"
-        lines.append(Line(claims.models.where, said, far <= FAR_SHARE))
+        lines.append(Line(claims.models.where, said, far <= FAR_SHARE, [(model.model, "", "params_m")]))
     return Finding(
         "parameters",
         "Parameters that the model does not have",
@@ -587,7 +633,7 @@ def operations(claims: Claims, known: Known) -> Finding:
             f"{model.model}: {claims.flops_where} counts {per_mac} a MAC, {per_mac} x {theirs.gmacs} G ="
             f" {number(flops, 3)} G; printed {model.gflops} G, {number(ratio, 2)} of it"
         )
-        lines.append(Line(claims.models.where, said, abs(ratio - 1) <= FAR_SHARE))
+        lines.append(Line(claims.models.where, said, abs(ratio - 1) <= FAR_SHARE, [(model.model, "", "gflops")]))
     return Finding(
         "operations",
         "A column of FLOPs that counts some models in multiply-accumulates",
@@ -605,7 +651,8 @@ def releases(claims: Claims, known: Known) -> Finding:
         if model.release is not None and theirs is not None and theirs.newest_release is not None:
             newest = theirs.newest_release
             said = f"{model.model} v{model.release}; the newest that was tagged is v{newest} ({theirs.source})"
-            lines.append(Line(claims.models.where, said, _version(model.release) <= _version(newest)))
+            of = [(model.model, "", "release")]
+            lines.append(Line(claims.models.where, said, _version(model.release) <= _version(newest), of))
     return Finding(
         "releases",
         "Checkpoints of releases that do not exist",
@@ -647,7 +694,8 @@ def int8_hardware(claims: Claims, known: Known) -> Finding:
             )
             has = "has it" if fast else "has no 8-bit product"
             said = f"{model}, times as fast in INT8: {times}; compute capability {board.sm} {has}"
-            lines.append(Line(claims.board.where, said, fast or all(base <= row.latency_ms for row in int8)))
+            of = [(row.model, row.variant, "latency_ms") for row in int8]
+            lines.append(Line(claims.board.where, said, fast or all(base <= row.latency_ms for row in int8), of))
         return lines
 
     return Finding(
@@ -677,7 +725,8 @@ def roofline(claims: Claims, known: Known) -> Finding:
                 half = hardware.gpu_peak(board.gpu_cores, board.gpu_max_hz, board.sm, ["fp16"])
                 share = number(does / Decimal(str(half.ops_s / 1e11)), 2)
                 said += f"; were it FP16, which it is not said to be, {share} % of {half.ops_s / 1e9:.1f}"
-            lines.append(Line(f"{claims.models.where}, {claims.table_of[row.model, row.variant]}", said, not over))
+            where = f"{claims.models.where}, {claims.table_of[row.model, row.variant]}"
+            lines.append(Line(where, said, not over, [(row.model, row.variant, "latency_ms")]))
         return lines
 
     return Finding(
@@ -703,7 +752,8 @@ def bytes_per_parameter(claims: Claims, _known: Known) -> Finding:
                 f"{row.model} {row.variant}: {row.size_mb} MB / {params_m} M = {number(printed, 3)} bytes a parameter"
                 f" (at most {number(most, 3)} with rounding and MiB), where it takes {needs}"
             )
-            lines.append(Line(f"{claims.models.where}, {claims.table_of[row.model, row.variant]}", said, holds))
+            where = f"{claims.models.where}, {claims.table_of[row.model, row.variant]}"
+            lines.append(Line(where, said, holds, [(row.model, row.variant, "size_mb")]))
     return Finding(
         "bytes per parameter",
         "Engines smaller than their parameters",
@@ -765,7 +815,9 @@ def idle_power(claims: Claims, known: Known) -> Finding:
             if more > 0:
                 per_watt = f"{number(does / more, 3)} GFLOPS a watt, at most {number(best, 3)}"
                 said += f": {number(does, 3)} GFLOPS / {more} W = {per_watt}"
-            lines.append(Line(claims.table_of[row.model, row.variant], said, holds))
+            lines.append(
+                Line(claims.table_of[row.model, row.variant], said, holds, [(row.model, row.variant, "power_w")])
+            )
         return lines
 
     return Finding(
@@ -803,22 +855,18 @@ def missing_precision(claims: Claims, known: Known) -> Finding:
 def identical_latencies(claims: Claims, _known: Known) -> Finding:
     names = ("latency_ms", "latency_std_ms", "power_w", "power_std_w")
     lines = []
-    equal = told = 0
     for (model, variant), qat in claims.rows.items():
         if variant == "int8-qat" and (model, "int8-ptq") in claims.rows:
             ptq = claims.row(model, "int8-ptq")
             same = [name for name in names if getattr(qat, name) == getattr(ptq, name)]
-            equal, told = equal + len(same), told + len(names)
             said = (
                 f"{model}: PTQ {ptq.latency_ms} ± {ptq.latency_std_ms} ms, {ptq.power_w} ± {ptq.power_std_w} W; QAT"
                 f" {qat.latency_ms} ± {qat.latency_std_ms} ms, {qat.power_w} ± {qat.power_std_w} W:"
                 f" {len(same)} of {len(names)} figures equal"
             )
-            lines.append(
-                Line(
-                    ", ".join(claims.table_of[model, v] for v in ("int8-ptq", "int8-qat")), said, len(same) < len(names)
-                )
-            )
+            where = ", ".join(claims.table_of[model, v] for v in ("int8-ptq", "int8-qat"))
+            of = [(model, v, column) for v in ("int8-ptq", "int8-qat") for column in ("latency_ms", "power_w")]
+            lines.append(Line(where, said, len(same) < len(names), of))
     return Finding(
         "identical latencies",
         "PTQ and QAT timed alike to the last digit",

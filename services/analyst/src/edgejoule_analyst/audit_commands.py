@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -36,7 +37,13 @@ def audit() -> None:
 
 
 @app.command()
-def paper(as_json: Json = False) -> None:
+def paper(
+    html: Annotated[
+        Path | None,
+        typer.Option("--html", help="Write a page to this file: its figures and charts, what was found beside each."),
+    ] = None,
+    as_json: Json = False,
+) -> None:
     """Check the figures of the paper that this project follows, each with its arithmetic.
 
     They ship as reference data labelled "claimed"; nothing of them was measured here. The exit code is 0 whatever is
@@ -47,8 +54,13 @@ def paper(as_json: Json = False) -> None:
     from edgejoule_analyst import audit as auditor
     from edgejoule_analyst.claims import load_known, load_paper
 
-    claims = load_paper()
-    findings = auditor.audit(claims, load_known())
+    claims, known = load_paper(), load_known()
+    findings = auditor.audit(claims, known)
+    if html is not None:
+        from edgejoule_analyst.claims_page import render_claims
+        from edgejoule_analyst.commands import write_page
+
+        write_page(html, render_claims(claims, known))
     if as_json:
         typer.echo(json.dumps(as_answer(claims, findings), ensure_ascii=False, indent=2))
         return
@@ -56,6 +68,8 @@ def paper(as_json: Json = False) -> None:
     console.width = max(console.width, WIDTH)
     console.print(as_text(claims, findings))
     typer.echo("\n".join(closing_words(findings)))
+    if html is not None:
+        typer.echo(f"Page: {html}")
 
 
 def as_answer(claims: Claims, findings: Sequence[Finding]) -> dict[str, Any]:

@@ -19,8 +19,9 @@ _HEAD = """<!-- made by python -m edgejoule_analyst.audit_page; change the code 
 
 Edgejoule follows the protocol of a paper, and lets measurements contradict it. Here the paper's own figures are held
 against themselves and against what can be. They ship as reference data under the label **claimed**: nothing on this
-page was measured by Edgejoule. `edgejoule audit paper` prints the same, and `edgejoule audit paper --json` every
-comparison, those that hold too; the exit code is 0 whatever is found.
+page was measured by Edgejoule. `edgejoule audit paper` prints the same, `--json` every comparison, those that hold too,
+and `--html FILE` writes a page that has the figures themselves, drawn and in tables, each beside
+[what is found of it](../how-to/report.md#the-papers-own-figures); the exit code is 0 whatever is found.
 
 The paper: {title}. {journal}. [doi {doi}](https://doi.org/{doi}).
 
@@ -52,7 +53,10 @@ def page(claims: Claims, known: Known) -> str:
     unchecked = [f"- {finding.check}: {why}" for finding in findings for why in finding.unchecked]
     parts += ["## Not checked\n", "\n".join(unchecked or ["Nothing was left out."]) + "\n"]
     parts += ["## Table 8, recomputed\n", _table_8(claims)]
-    parts += ["## What is known, and from whom\n", _known(claims, known)]
+    parts += [
+        "## What is known, and from whom\n",
+        "\n".join([*(f"- {said}" for said in known_lines(claims, known)), ""]),
+    ]
     return "\n".join(parts)
 
 
@@ -105,11 +109,12 @@ def _pair(printed: Decimal, computed: Decimal) -> str:
     return shown if agrees(printed, computed) else f"**{shown}**"
 
 
-def _known(claims: Claims, known: Known) -> str:
+def known_lines(claims: Claims, known: Known) -> list[str]:
+    """What is not the paper's, each with its source."""
     board = known.boards[claims.board.name]
     least, most = board.idle_w
     lines = [
-        f"- {claims.board.name}: {board.gpu_cores} cores at {board.gpu_max_hz / 1e6:g} MHz, compute capability"
+        f"{claims.board.name}: {board.gpu_cores} cores at {board.gpu_max_hz / 1e6:g} MHz, compute capability"
         f" {board.sm} ({board.gpu_source}); TensorRT to {board.tensorrt}, Python {board.python}"
         f" ({board.software_source}); throttles from {board.throttle_trip_c} °C ({board.throttle_source}); {least} to"
         f" {most} W at rest ({board.idle_source}); its GPU alone takes {board.gpu_busy_w} W when busy"
@@ -117,8 +122,8 @@ def _known(claims: Claims, known: Known) -> str:
     ]
     for name, detector in known.detectors.items():
         more = f", AP50 {detector.ap50}" if detector.ap50 is not None else ""
-        lines.append(f"- {name}: {detector.params_m} M parameters, {detector.gmacs} GMACs{more} ({detector.source})")
-    return "\n".join([*lines, ""])
+        lines.append(f"{name}: {detector.params_m} M parameters, {detector.gmacs} GMACs{more} ({detector.source})")
+    return lines
 
 
 def files() -> Iterator[tuple[Path, str]]:

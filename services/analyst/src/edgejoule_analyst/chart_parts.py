@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -20,11 +21,15 @@ MANY_MODELS = 12
 Spec = dict[str, Any]
 
 
-def spec(rows: Iterable[Row], values: list[dict[str, Any]], layers: list[Spec], rows_high: bool = False) -> Spec:
-    """The whole specification; what must be told wherever the picture goes stands above it."""
+def marks_of(rows: Iterable[Row]) -> list[str]:
+    """What must be told of these rows wherever a picture of them goes."""
     rows = list(rows)
     marks = ["SIMULATED"] if any(row.simulated for row in rows) else []
-    marks += ["NOT COMPARABLE: protocol quick"] if any(not row.comparable for row in rows) else []
+    return marks + (["NOT COMPARABLE: protocol quick"] if any(not row.comparable for row in rows) else [])
+
+
+def spec(marks: Sequence[str], values: list[dict[str, Any]], layers: list[Spec], rows_high: bool = False) -> Spec:
+    """The whole specification, ``marks`` above the picture."""
     whole: Spec = {
         "$schema": SCHEMA,
         "width": WIDTH,
@@ -146,9 +151,16 @@ def bars(x: Spec, values: list[dict[str, Any]], told: Sequence[tuple[str, str, s
 
 
 def bars_with_ends(x: Spec, values: list[dict[str, Any]], told: Sequence[tuple[str, str, str | None]]) -> list[Spec]:
-    """A bar for each row, and on it the interval from its ``low`` to its ``high``."""
+    """A bar for each row, and on it the interval from its ``low`` to its ``high``, where it has one."""
+    known = [each for each in told if any(value.get(each[0]) is not None for value in values)]
     ends = layer("rule", {"y": row_axis(), **between("x", "low", "high")}, strokeWidth=1.5)
-    return [bars(x, values, told), ends]
+    return [bars(x, values, known), *([ends] if any(value.get("low") is not None for value in values) else [])]
+
+
+def on_circle(number: int, count: int, radius: float) -> tuple[float, float]:
+    """Where the ``number``-th of ``count`` spokes, counted from the top by the clock, is so far from the middle."""
+    angle = 2 * math.pi * number / count
+    return radius * math.sin(angle), radius * math.cos(angle)
 
 
 def rule_at(value: float, axis: str = "x") -> Spec:

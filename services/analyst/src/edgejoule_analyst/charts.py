@@ -1,27 +1,23 @@
 """The figures of a report, each a Vega-Lite specification made from results alone: equal results give equal charts.
 
 Colour says the variant and shape says the model, so that neither must be told from colour alone. The counterparts of
-the paper's Figures 3 to 11 are here; ``Chart.paper`` says which is which. What lets a page or a file show them is
-``drawing``.
+the paper's Figures 3 to 11 are here; ``Chart.paper`` says which is which. How they look is ``pictures``; what lets a
+page or a file show them is ``drawing``.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from edgejoule.records import Results, Row
 from edgejoule_analyst import chart_parts as parts
-from edgejoule_analyst import paper_tables, ranking
+from edgejoule_analyst import paper_tables, pictures, ranking
 from edgejoule_analyst.chart_parts import WIDTH, Spec
 from edgejoule_analyst.figures import METRICS, Known, Metric
+from edgejoule_analyst.pictures import FEW, REAL_TIME_FPS
 from edgejoule_analyst.words import level, row_name, signed_points
 
-REAL_TIME_FPS = 30.0
-FEW = 8
-"""More polygons than these on one radar hide each other: then only rows on the Pareto front are drawn."""
 SIZES = (("ap_small", "small"), ("ap_medium", "medium"), ("ap_large", "large"))
 CONFIDENCE = 0.975
 """One-sided, so that both bounds together leave out 5 %."""
@@ -48,11 +44,11 @@ def all_charts(results: Results) -> list[Chart]:
     """Every figure that the results have something to draw for, in the order of reading."""
     rows = results.rows
     devices = list(dict.fromkeys(row.device for row in rows if row.ap is not None or row.latency_ms is not None))
-    found: list[Chart | None] = [_characteristics(results)]
+    found: list[Chart | None] = []
     for device in devices:
         here = [row for row in rows if row.device == device]
         found += [chart(results, device, here) for chart in OF_A_DEVICE]
-    return [chart for chart in [*found[1:], found[0], _differences(results)] if chart is not None]
+    return [chart for chart in [*found, _characteristics(results), _seeds(results)] if chart is not None]
 
 
 # --- one device ------------------------------------------------------------------------------------
@@ -73,21 +69,6 @@ def _pareto(results: Results, device: str, rows: Sequence[Row]) -> Chart | None:
             )
     if not values:
         return None
-    x = parts.quantitative("latency", "mean latency, ms (less is better)")
-    y = parts.quantitative("ap", "AP, points (more is better)", zero=False)
-    told = [
-        *(("ap", "AP", ".1f"), ("low", "from", ".1f"), ("high", "to", ".1f")),
-        *(("latency", "mean, ms", ".2f"), ("fast", "10 % below, ms", ".2f"), ("slow", "90 % below, ms", ".2f")),
-    ]
-    along = {"x": x, "y": y, "order": {"field": "latency"}}
-    front = parts.layer("line", along, interpolate="step-after", strokeDash=[5, 4], color="gray")
-    colour = {"color": parts.colour(values)}
-    layers = [
-        {"transform": [{"filter": "datum.front"}], **front},
-        parts.layer("rule", {"x": x, **parts.between("y", "low", "high"), **colour}, opacity=0.55, strokeWidth=2),
-        parts.layer("rule", {"y": y, **parts.between("x", "fast", "slow"), **colour}, opacity=0.55, strokeWidth=2),
-        parts.dots(x, y, values, told),
-    ]
     best = ", ".join(value["row"] for value in values if value["front"]) or "none"
     return Chart(
         f"pareto-{slug(device)}",
@@ -96,7 +77,7 @@ def _pareto(results: Results, device: str, rows: Sequence[Row]) -> Chart | None:
         " single inferences. Dashed: the Pareto front, of rows that no other beats in both. The intervals of two rows"
         " share their images; whether they differ is told by the differences, not by their overlap.",
         f"One mark per row with its intervals. On the Pareto front: {best}.",
-        parts.spec(rows, values, layers),
+        parts.spec(parts.marks_of(rows), values, pictures.pareto(values, "AP", ("10 % below", "90 % below"))),
         paper=6,
     )
 
@@ -112,23 +93,12 @@ def _accuracy(results: Results, device: str, rows: Sequence[Row]) -> Chart | Non
             )
     if not values:
         return None
-    place = {
-        "x": parts.nominal("model", axis={"labelAngle": -18, "labelLimit": 140}),
-        "xOffset": parts.nominal("variant", scale={"domain": parts.shown(values)}),
-        "opacity": parts.picked(),
-    }
-    told = [("ap50", "AP50", ".1f"), ("low", "from", ".1f"), ("high", "to", ".1f")]
-    shown = {"y": parts.quantitative("ap50", "AP50, points"), "color": parts.colour(values)}
-    layers = [
-        parts.layer("bar", {**place, **shown, "tooltip": parts.tooltip(told)}, params=[parts.legend()]),
-        parts.layer("rule", {**place, **parts.between("y", "low", "high")}, strokeWidth=1.5),
-    ]
     return Chart(
         f"accuracy-{slug(device)}",
         f"Accuracy by precision, {of_device(device, rows)}",
         "AP50 of every scored row. Lines: interval over images; whether two rows differ is told by the differences.",
         "; ".join(f"{value['row']} AP50 {value['ap50']:.1f}" for value in values) + ".",
-        parts.spec(rows, values, layers),
+        parts.spec(parts.marks_of(rows), values, pictures.accuracy(values)),
         paper=4,
     )
 
@@ -160,7 +130,7 @@ def _sizes(results: Results, device: str, rows: Sequence[Row]) -> Chart | None:
         f"Accuracy by size of the objects, {of_device(device, rows)}",
         "COCO's sizes: small under 32² square pixels, large from 96² on. No mark: no object of that size.",
         "; ".join(f"{value['row']} {value['size']} {value['ap']:.1f}" for value in values) + ".",
-        parts.spec(rows, values, layers, rows_high=True),
+        parts.spec(parts.marks_of(rows), values, layers, rows_high=True),
     )
 
 
@@ -169,29 +139,17 @@ def _real_time(results: Results, device: str, rows: Sequence[Row]) -> Chart | No
     values = [parts.named(row) | {"fps": row.fps, "ms": row.latency_ms.mean} for row in timed if row.latency_ms]
     if not values:
         return None
-    x = parts.quantitative("fps", "frames per second (more is better)")
-    layers = [
-        parts.bars(x, values, [("fps", "FPS", ".1f"), ("ms", "mean latency, ms", ".2f")]),
-        parts.rule_at(REAL_TIME_FPS),
-    ]
     misses = [row_name(row) for row in timed if (row.fps or 0) < REAL_TIME_FPS]
     return Chart(
         f"real-time-{slug(device)}",
         f"Real time, {of_device(device, rows)}",
-        f"Frames per second of inference alone, {_at_a_time(timed)}; the line is {REAL_TIME_FPS:g} FPS: a frame of a"
+        f"Frames per second of inference alone, one frame at a time; the line is {REAL_TIME_FPS:g} FPS: a frame of a"
         " usual camera every 33.3 ms. What comes before and after the inference is not in it.",
         f"{len(timed) - len(misses)} of {len(timed)} rows reach {REAL_TIME_FPS:g} FPS"
         f"{'; not: ' + ', '.join(misses) if misses else ''}.",
-        parts.spec(rows, values, layers, rows_high=True),
+        parts.spec(parts.marks_of(rows), values, pictures.real_time(values), rows_high=True),
         paper=7,
     )
-
-
-def _at_a_time(rows: Sequence[Row]) -> str:
-    """How many frames an inference takes."""
-    if all(row.batch == 1 for row in rows):
-        return "one frame at a time"
-    return "one inference at a time (rows -bN: of N frames, which the camera must have delivered first)"
 
 
 def _distribution(results: Results, device: str, rows: Sequence[Row]) -> Chart | None:
@@ -224,7 +182,7 @@ def _distribution(results: Results, device: str, rows: Sequence[Row]) -> Chart |
         "Share of single inferences done within a time, all trials together. Drawn up to the greatest 99th percentile;"
         " what is slower is in the table only as p99.",
         said + ".",
-        parts.spec(rows, values, [line]),
+        parts.spec(parts.marks_of(rows), values, [line]),
     )
 
 
@@ -236,54 +194,34 @@ def _power(results: Results, device: str, rows: Sequence[Row]) -> Chart | None:
     ]
     if not values:
         return None
-    reach_ms, reach_w = (1.12 * max(value[name] for value in values) for name in ("ms", "watts"))
-    energies = sorted({round(value["mj"], 3) for value in values})
-    equal = [
-        {"ms": ms, "watts": mj / ms, "mj": mj}
-        for mj in energies[:FEW]
-        for ms in (reach_ms * step / 60 for step in range(1, 61))
-        if mj / ms <= reach_w
-    ]
-    x = parts.quantitative("ms", "mean latency, ms (less is better)")
-    y = parts.quantitative("watts", "power, W (less is better)")
-    told = [("watts", "W", ".2f"), ("ms", "mean, ms", ".2f"), ("mj", "power × latency, mJ", ".1f")]
-    energy = {"field": "mj", "title": "mJ", "format": ".1f", "type": "quantitative"}
-    curve = {"x": x, "y": y, "detail": {"field": "mj"}, "tooltip": energy}
-    layers = [
-        parts.layer("line", curve, values=equal, strokeDash=[5, 4], color="gray", opacity=0.6),
-        parts.dots(x, y, values, told),
-    ]
     said = "; ".join(f"{value['row']} {value['watts']:.2f} W at {value['ms']:.2f} ms" for value in values)
     return Chart(
         f"power-{slug(device)}",
         f"Power against latency, {of_device(device, rows)}",
         "Power at work. Down and left is better; along a dashed line an inference takes the same energy.",
         said + ".",
-        parts.spec(rows, values, layers),
+        parts.spec(parts.marks_of(rows), values, pictures.power(values)),
         paper=8,
     )
 
 
 def _energy(results: Results, device: str, rows: Sequence[Row]) -> Chart | None:
     values = []
-    for row in sorted(rows, key=lambda row: row.per_image(row.energy_mj) or 0):
-        if (energy_mj := row.per_image(row.energy_mj)) is not None:
-            half_width = row.per_image(row.energy_uncertainty_mj) or 0
-            ends = {"low": energy_mj - half_width, "high": energy_mj + half_width}
-            above = row.per_image(row.energy_above_idle_mj)
-            values.append(parts.named(row) | {"mj": energy_mj, "above": above} | ends)
+    for row in sorted(rows, key=lambda row: row.energy_mj or 0):
+        if row.energy_mj is not None:
+            half_width = row.energy_uncertainty_mj or 0
+            ends = {"low": row.energy_mj - half_width, "high": row.energy_mj + half_width}
+            values.append(parts.named(row) | {"mj": row.energy_mj, "above": row.energy_above_idle_mj} | ends)
     if not values:
         return None
-    x = parts.quantitative("mj", "energy per image, mJ (less is better)")
-    told = [("mj", "mJ", ".1f"), ("low", "from", ".1f"), ("high", "to", ".1f"), ("above", "above idle, mJ", ".1f")]
-    tick = {"x": {"field": "above", "type": "quantitative"}, "y": parts.row_axis()}
-    layers = [*parts.bars_with_ends(x, values, told), parts.layer("tick", tick, thickness=2, color="gray")]
+    above = {"x": {"field": "above", "type": "quantitative"}, "y": parts.row_axis()}
+    layers = [*pictures.energy(values), parts.layer("tick", above, thickness=2, color="gray")]
     return Chart(
         f"energy-{slug(device)}",
-        f"Energy per image, {of_device(device, rows)}",
+        f"Energy of one inference, {of_device(device, rows)}",
         "Lines: half-width at 95 %. Grey ticks: what is above idling for as long.",
         "; ".join(f"{value['row']} {value['mj']:.1f} mJ" for value in values) + ".",
-        parts.spec(rows, values, layers, rows_high=True),
+        parts.spec(parts.marks_of(rows), values, layers, rows_high=True),
         paper=9,
     )
 
@@ -297,15 +235,12 @@ def _map_per_joule(results: Results, device: str, rows: Sequence[Row]) -> Chart 
             values.append(parts.named(row) | {"per_joule": row.map_per_joule} | ends)
     if not values:
         return None
-    x = parts.quantitative("per_joule", "mAP per joule (more is better)")
-    told = [("per_joule", "mAP/J", ".0f"), ("low", "from", ".0f"), ("high", "to", ".0f")]
-    layers = parts.bars_with_ends(x, values, told)
     return Chart(
         f"map-per-joule-{slug(device)}",
         f"Accuracy per energy, {of_device(device, rows)}",
-        "AP50 in percent over the energy per image in joules. Lines: 95 % interval, from the trials.",
+        "AP50 in percent over the energy of one inference in joules. Lines: 95 % interval, from the trials.",
         "; ".join(f"{value['row']} {value['per_joule']:.0f}" for value in values) + ".",
-        parts.spec(rows, values, layers, rows_high=True),
+        parts.spec(parts.marks_of(rows), values, pictures.map_per_joule(values), rows_high=True),
         paper=10,
     )
 
@@ -318,17 +253,13 @@ def _improvements(results: Results, device: str, rows: Sequence[Row]) -> Chart |
     ]
     if not values:
         return None
-    x = parts.quantitative("speed", "times as fast as FP32", zero=False)
-    y = parts.quantitative("size", "times as small as FP32", zero=False)
-    told = [("speed", "times as fast", ".2f"), ("size", "times as small", ".2f")]
-    layers = [parts.rule_at(1.0), parts.rule_at(1.0, "y"), parts.dots(x, y, values, told)]
     said = (f"{v['row']} {v['speed']:.2f} times as fast, {v['size']:.2f} times as small" for v in values)
     return Chart(
         f"improvements-{slug(device)}",
         f"Speed and size against FP32, {of_device(device, rows)}",
         "Up and right is better; the dashed lines are the model's FP32 on the same device.",
         "; ".join(said) + ".",
-        parts.spec(rows, values, layers),
+        parts.spec(parts.marks_of(rows), values, pictures.improvements(values)),
         paper=5,
     )
 
@@ -344,39 +275,14 @@ def _radar(results: Results, device: str, rows: Sequence[Row]) -> Chart | None:
         name: (max if METRICS[name].higher_is_better else min)(known[row_name(row)][name] for row in shown)
         for name in metrics
     }
-    values = []
-    for row in shown:
-        for number in range(len(metrics) + 1):
-            name = metrics[number % len(metrics)]
-            value = known[row_name(row)][name]
-            share = _share_of_best(value, best[name], METRICS[name])
-            right, up = _on_circle(number, len(metrics), share)
-            values.append(
-                parts.named(row)
-                | {"x": right, "y": up, "order": number, "axis": METRICS[name].title, "share": share}
-                | {"value": METRICS[name].show(value)}
-            )
-    spokes = [_spoke(number, metrics) for number in range(len(metrics))]
-    rings = [
-        {"x": x, "y": y, "ring": radius, "order": number}
-        for radius in (0.25, 0.5, 0.75, 1.0)
-        for number in range(len(metrics) + 1)
-        for x, y in [_on_circle(number, len(metrics), radius)]
-    ]
-    reach = {"domain": [-1.45, 1.45], "nice": False, "zero": False}
-    x, y = ({"field": name, "type": "quantitative", "scale": reach, "axis": None} for name in ("x", "y"))
-    place: Spec = {"x": x, "y": y, "order": {"field": "order"}}
-    of_row = {**place, "color": parts.colour(values), "opacity": parts.picked()}
-    dash = parts.nominal("model", legend=parts.model_legend(values))
-    told = parts.tooltip([("axis", "figure", None), ("value", "value", None), ("share", "of the best", ".0%")])
-    round_it = {**place, "detail": {"field": "ring"}}
-    polygon = {**of_row, "detail": {"field": "row"}, "strokeDash": dash}
-    layers = [
-        parts.layer("line", round_it, values=rings, color="gray", opacity=0.35, strokeWidth=1),
-        parts.layer("text", {"x": x, "y": y, "text": {"field": "axis"}}, values=spokes, fontSize=11),
-        parts.layer("line", polygon, params=[parts.legend()], strokeWidth=2),
-        parts.layer("point", {**of_row, "tooltip": told}, filled=True, size=45, opacity=1),
-    ]
+    of_rows = {name: [known[row_name(row)][name] for row in shown] for name in metrics}
+    axes = {
+        METRICS[name].title: [
+            (share_of_best(value, best[name], METRICS[name]), METRICS[name].show(value)) for value in of
+        ]
+        for name, of in of_rows.items()
+    }
+    values, layers = pictures.radar([parts.named(row) for row in shown], axes)
     said = (
         f"{name}: " + ", ".join(METRICS[metric].show(known[name][metric]) for metric in metrics)
         for name in map(row_name, shown)
@@ -387,7 +293,7 @@ def _radar(results: Results, device: str, rows: Sequence[Row]) -> Chart | None:
         "Each figure as a share of the best that was measured: further out is better. Areas mean nothing, since they"
         " hang on the order of the axes." + (" Only rows on the Pareto front." if len(shown) < len(candidates) else ""),
         "; ".join(said) + ".",
-        parts.spec(rows, values, layers) | {"height": WIDTH * 3 // 4},
+        parts.spec(parts.marks_of(rows), values, layers) | {"height": WIDTH * 3 // 4},
         paper=11,
     )
 
@@ -407,8 +313,6 @@ def _ranking(results: Results, device: str, rows: Sequence[Row]) -> Chart | None
         for share in shares
         if share.share > 0
     ]
-    x = parts.quantitative("share", "share of all weightings under which it wins") | {"axis": {"format": "%"}}
-    told = [("share", "wins", ".1%"), ("equal", "score by equal weights", ".2f")]
     weighed = ", ".join(METRICS[metric].title for metric in metrics)
     return Chart(
         f"ranking-{slug(device)}",
@@ -416,81 +320,19 @@ def _ranking(results: Results, device: str, rows: Sequence[Row]) -> Chart | None
         f"Of all ways to weigh {weighed} against each other, each scaled from the worst row to the best: the exact part"
         " under which each row comes first. Rows that never win are left out.",
         "; ".join(f"{value['row']} {value['share']:.0%}" for value in values) + ".",
-        parts.spec(rows, values, [parts.bars(x, values, told)], rows_high=True),
+        parts.spec(parts.marks_of(rows), values, pictures.ranking(values), rows_high=True),
     )
 
 
-OF_A_DEVICE = (
-    _pareto,
-    _accuracy,
-    _real_time,
-    _improvements,
-    _power,
-    _energy,
-    _map_per_joule,
-    _radar,
-    _ranking,
-    _sizes,
-    _distribution,
-)
-
-
-# --- the whole run ---------------------------------------------------------------------------------
-
-
-def _characteristics(results: Results) -> Chart | None:
-    floats = [row for row in results.rows if row.variant == "fp32" and row.params_m is not None and row.ap is not None]
-    # one for all devices and batches: weights at an input size are one model
-    floats = list({(row.hashes.weights or row.model, row.gmacs): row for row in reversed(floats)}.values())[::-1]
-    if len(floats) < 2:
+def _differences(results: Results, device: str, rows: Sequence[Row]) -> Chart | None:
+    by_name = {row_name(row): row for row in rows}
+    differences = [d for d in results.differences if d.row in by_name]
+    if not differences:
         return None
-    values = [
-        {"row": row.model, "model": row.model, "variant": row.variant, "ap": _points(row.ap or 0)}
-        | {"params": row.params_m, "gmacs": row.gmacs}
-        for row in floats
-    ]
-    x = parts.quantitative("gmacs", "GMACs of one image")
-    y = parts.quantitative("ap", "AP of FP32, points")
-    size = {
-        "field": "params",
-        "type": "quantitative",
-        "title": "parameters, millions",
-        "scale": {"range": [60, 700], "zero": True},
-        "legend": {"tickCount": 3, "symbolFillColor": "gray", "symbolStrokeColor": "gray"},
-    }
-    told = [("params", "parameters, M", ".2f"), ("gmacs", "GMACs", ".2f"), ("ap", "AP of FP32", ".1f")]
-    place: Spec = {"x": x, "y": y}
-    bubble: Spec = {
-        **place,
-        "size": size,
-        "color": {**parts.colour(values), "legend": None},
-        "tooltip": parts.tooltip(told),
-    }
-    layers = [
-        parts.layer("point", bubble, filled=True, opacity=0.85),
-        parts.layer("text", {**place, "text": {"field": "model"}}, dy=-17),
-    ]
-    said = (f"{v['model']}: {v['params']:.2f} M parameters, {v['gmacs']:.2f} GMACs, AP {v['ap']:.1f}" for v in values)
-    return Chart(
-        "characteristics",
-        "What the models are",
-        "Eq. 1 counts twice the MACs. Accuracy is of FP32, on the first device of the spec.",
-        "; ".join(said) + ".",
-        parts.spec(floats, values, layers),
-        paper=3,
-    )
-
-
-def _differences(results: Results) -> Chart | None:
-    if not results.differences:
-        return None
-    rows = {row_name(row): row for row in results.rows}
-    devices = {rows[d.row].device for d in results.differences}
     values = []
-    for d in results.differences:
-        row, against = rows[d.row], rows[d.against]
-        where = f", {row.device}" if len(devices) > 1 else ""
-        label = f"{row.model} {row.variant} − {against.variant}{where}"
+    for d in differences:
+        row, against = by_name[d.row], by_name[d.against]
+        label = f"{row.model} {row.variant} − {against.variant}"
         ends = {"difference": _points(d.difference), "low": _points(d.low), "high": _points(d.high)}
         values.append(parts.named(row) | {"label": label, "metric": d.metric.upper(), "verdict": d.verdict} | ends)
     x = parts.quantitative("difference", "points less  |  points more")
@@ -510,19 +352,84 @@ def _differences(results: Results) -> Chart | None:
         parts.layer("rule", {**place, **parts.between("x", "low", "high")}, strokeWidth=2),
         parts.layer("point", mark, filled=True, size=60, opacity=1),
     ]
-    first = results.differences[0]
+    first = differences[0]
     said = "; ".join(
-        f"{d.row} − {rows[d.against].variant} {d.metric.upper()} {signed_points(d.difference)}, "
+        f"{d.row} − {by_name[d.against].variant} {d.metric.upper()} {signed_points(d.difference)}, "
         f"{signed_points(d.low)} to {signed_points(d.high)}"
-        for d in results.differences
+        for d in differences
     )
     return Chart(
-        "differences",
-        "Differences in accuracy",
+        f"differences-{slug(device)}",
+        f"Differences in accuracy, {of_device(device, rows)}",
         f"{level(first.level)} intervals, paired bootstrap over {first.images} images, {first.resamples} resamples. An"
         " interval that holds 0 is no evidence of a difference; it is not evidence of none.",
         f"Points with intervals: {said}.",
-        parts.spec(list(rows.values()), values, layers) | {"height": 13 * len(values)},
+        parts.spec(parts.marks_of(rows), values, layers) | {"height": 13 * len(values)},
+    )
+
+
+OF_A_DEVICE = (
+    _pareto,
+    _accuracy,
+    _real_time,
+    _improvements,
+    _power,
+    _energy,
+    _map_per_joule,
+    _radar,
+    _ranking,
+    _sizes,
+    _differences,
+    _distribution,
+)
+
+
+# --- the whole run ---------------------------------------------------------------------------------
+
+
+def _characteristics(results: Results) -> Chart | None:
+    floats = [row for row in results.rows if row.variant == "fp32" and row.params_m is not None and row.ap is not None]
+    floats = list({row.model: row for row in reversed(floats)}.values())[::-1]
+    if len(floats) < 2:
+        return None
+    values = [
+        {"row": row.model, "model": row.model, "variant": row.variant, "ap": _points(row.ap or 0)}
+        | {"params": row.params_m, "cost": row.gmacs}
+        for row in floats
+    ]
+    said = (f"{v['model']}: {v['params']:.2f} M parameters, {v['cost']:.2f} GMACs, AP {v['ap']:.1f}" for v in values)
+    return Chart(
+        "characteristics",
+        "What the models are",
+        "Eq. 1 counts twice the MACs. Accuracy is of FP32, on the first device of the spec.",
+        "; ".join(said) + ".",
+        parts.spec(parts.marks_of(floats), values, pictures.characteristics(values, "GMACs", "AP")),
+        paper=3,
+    )
+
+
+def _seeds(results: Results) -> Chart | None:
+    fp32 = {(row.model, row.device): row.ap50 for row in results.rows if row.variant == "fp32"}
+    rows = [row for row in results.rows if row.repeats]
+    values = []
+    for row in rows:
+        scores = [again.ap50 for again in row.repeats or ()]
+        base = fp32.get((row.model, row.device))
+        common = {"mean": _points(sum(scores) / len(scores)), "fp32": None if base is None else _points(base)}
+        for again in row.repeats or ():
+            values.append(parts.named(row) | common | {"seed": str(again.seed), "ap50": _points(again.ap50)})
+    if not values:
+        return None
+    of_rows = (
+        f"{row_name(row)}: {', '.join(f'{_points(again.ap50):.2f}' for again in row.repeats or ())}" for row in rows
+    )
+    return Chart(
+        "seeds",
+        "AP50 of INT8 by other seeds",
+        "Each ring: INT8 made by one seed, scored on the same images. Coloured tick: their mean. Grey tick: the model's"
+        " FP32, which no seed changes.",
+        "; ".join(of_rows) + ".",
+        parts.spec(parts.marks_of(rows), values, pictures.seeds(values), rows_high=True),
     )
 
 
@@ -539,19 +446,9 @@ def _common(results: Results, rows: Sequence[Row]) -> tuple[list[str], dict[str,
     return [name for name in RADAR if rows and all(name in values for values in known.values())], known
 
 
-def _share_of_best(value: float, best: float, metric: Metric) -> float:
+def share_of_best(value: float, best: float, metric: Metric) -> float:
     first, second = (value, best) if metric.higher_is_better else (best, value)
     return 0.0 if second == 0 else first / second
-
-
-def _on_circle(number: int, count: int, radius: float) -> tuple[float, float]:
-    angle = 2 * math.pi * number / count
-    return radius * math.sin(angle), radius * math.cos(angle)
-
-
-def _spoke(number: int, metrics: Sequence[str]) -> dict[str, Any]:
-    x, y = _on_circle(number, len(metrics), 1.22)
-    return {"x": round(x, 4), "y": round(y, 4), "axis": METRICS[metrics[number]].title}
 
 
 def _points(fraction: float) -> float:

@@ -13,6 +13,7 @@ from pydantic import ValidationError
 
 from edgejoule.errors import DataError
 from edgejoule.records import Results
+from edgejoule.runs import write_atomically
 
 app = typer.Typer(
     help="Show the results of a run again, or write their report.",
@@ -39,9 +40,6 @@ def report(
     """Show the results of a run again, or write their report."""
     from rich.console import Console
 
-    from edgejoule.options import console_on
-    from edgejoule.progress import bar
-    from edgejoule_analyst import exports
     from edgejoule_analyst.report import render_report
     from edgejoule_analyst.table import WIDTH, render_table
 
@@ -49,8 +47,7 @@ def report(
     if html is not None:
         write_page(html, render_report(results))
     if export is not None:
-        with _writing(), bar(console_on(sys.stderr), "Writing") as on_progress:
-            exports.export(results, export, lambda done, total: on_progress(done, total, "files"))
+        _export(results, export)
     if as_json:
         typer.echo(results.model_dump_json())
         return
@@ -63,13 +60,34 @@ def report(
         typer.echo(f"Figures, tables, methods and BibTeX: {export}")
 
 
+def _export(results: Results, folder: Path) -> None:
+    from edgejoule.options import console_on
+    from edgejoule.progress import bar
+    from edgejoule_analyst import exports
+
+    written = "no file"
+    try:
+        with _writing(), bar(console_on(sys.stderr), "Writing") as on_progress:
+
+            def tell(done: int, total: int) -> None:
+                nonlocal written
+                written = f"{done} of {total} files"
+                on_progress(done, total, "files")
+
+            exports.export(results, folder, tell, write_atomically)
+    except KeyboardInterrupt:
+        typer.echo(f"Stopped with {written} written into {folder}. The same command writes them all.", err=True)
+        raise
+
+
 def write_page(file: Path, text: str) -> None:
-    """
+    """The whole page, or what was there before.
+
     Raises:
         DataError: the file cannot be written.
     """
     with _writing():
-        file.write_text(text, encoding="utf-8")
+        write_atomically(file, text.encode())
 
 
 @contextmanager

@@ -57,7 +57,7 @@ def all_charts(a: Results, b: Results, answer: RunComparison) -> list[Chart]:
         changes = [
             change for change in answer.changes if (change.metric in PAIRED) == paired and change.low is not None
         ]
-        found.append(_changes(changes, name, title, axis, answer))
+        found.append(_changes(changes, name, title, axis, answer, parts.marks_of([*a.rows, *b.rows])))
     return [chart for chart in found if chart is not None]
 
 
@@ -94,11 +94,13 @@ def _moves(a: Results, b: Results, device: str) -> Chart | None:
         f"Accuracy against latency, {of_device(device, both)}",
         "Hollow: the row in the first run; filled: in the second. Up and left is better.",
         "; ".join(said) + ".",
-        parts.spec(both, values, layers),
+        parts.spec(parts.marks_of(both), values, layers),
     )
 
 
-def _changes(changes: Sequence[Change], name: str, title: str, axis: str, answer: RunComparison) -> Chart | None:
+def _changes(
+    changes: Sequence[Change], name: str, title: str, axis: str, answer: RunComparison, marks: Sequence[str]
+) -> Chart | None:
     if not changes:
         return None
     values = []
@@ -131,7 +133,7 @@ def _changes(changes: Sequence[Change], name: str, title: str, axis: str, answer
         f"The second run against the first; {level(answer.confidence)} intervals, each on its own. Verdicts are"
         " corrected for the number of tests (Holm).",
         "; ".join(f"{value['row']} {value['change']:+.2f}, {value['verdict']}" for value in values) + ".",
-        parts.spec([], values, layers, rows_high=True),
+        parts.spec(marks, values, layers, rows_high=True),
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -60,10 +61,8 @@ def recommend(
     run: RunFolder,
     min_ap: Annotated[float | None, typer.Option(help="Least AP, a fraction.")] = None,
     min_ap50: Annotated[float | None, typer.Option(help="Least AP50, a fraction.")] = None,
-    max_latency: Annotated[
-        float | None, typer.Option(help="Greatest latency of one inference, ms; see --latency.")
-    ] = None,
-    max_energy: Annotated[float | None, typer.Option(help="Greatest energy per image, mJ.")] = None,
+    max_latency: Annotated[float | None, typer.Option(help="Greatest latency, ms; see --latency.")] = None,
+    max_energy: Annotated[float | None, typer.Option(help="Greatest energy per inference, mJ.")] = None,
     max_power: Annotated[float | None, typer.Option(help="Greatest power while it runs, W.")] = None,
     max_memory: Annotated[float | None, typer.Option(help="Greatest peak memory, MB.")] = None,
     max_size: Annotated[float | None, typer.Option(help="Greatest size of the engine, MB.")] = None,
@@ -168,8 +167,9 @@ def _check_confidence(confidence: float) -> None:
 def _limit(metric: str, side: str, bound: float) -> Limit:
     from edgejoule.decisions import Limit
 
-    if bound != bound or bound < 0 or (metric in ("ap", "ap50") and bound > 1):
-        what = "a fraction from 0 to 1, as in .40" if metric in ("ap", "ap50") else "a number at or above 0"
+    is_fraction = metric in ("ap", "ap50")
+    if not math.isfinite(bound) or bound < 0 or (bound > 1 if is_fraction else bound == 0):
+        what = "a fraction from 0 to 1, as in .40" if is_fraction else "a number above 0"
         raise SpecError(f"the limit of {metric} is {bound:g}; give {what}")
     return Limit.model_validate({"metric": metric, "side": side, "bound": bound})
 

@@ -7,19 +7,21 @@ import io
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import get_args
+from typing import TypeVar, get_args
 
 from edgejoule.records import Results, Row
 from edgejoule_analyst import drawing
 from edgejoule_analyst.charts import all_charts
 from edgejoule_analyst.methods import bibtex, methods
-from edgejoule_analyst.words import NO_GAPS, points, row_name, signed_points
+from edgejoule_analyst.paper_tables import efficiencies, losses, ratios
+from edgejoule_analyst.words import NO_GAPS, p_value, points, row_name, signed_points
 
+T = TypeVar("T")
 Table = list[list[str]]
 """Header and lines; what nobody measured is empty, and its reason is in the row's last cell."""
 
 CSV_FIELDS = (
-    *("detector", "model", "variant", "device", "batch", "status", "runtime", "ran_as"),
+    *("detector", "model", "variant", "device", "status", "runtime", "ran_as"),
     *("ap", "ap50", "ap75", "ap_small", "ap_medium", "ap_large", "ar100"),
     *("fps", "size_mb", "params_m", "gmacs", "int8_share", "power_w", "energy_mj", "energy_uncertainty_mj"),
     *("energy_above_idle_mj", "energy_above_idle_uncertainty_mj", "map_per_joule", "memory_peak_mb"),
@@ -35,7 +37,10 @@ SPECIAL = {character: f"\\{character}" for character in "&%$#_{}"} | {
     "×": r"$\times$",
     "–": "--",
     "★": r"$\star$",
+    "<": "$<$",
+    ">": "$>$",
 }
+SEED_TEST_FIELDS = ("difference", "low", "high", "level", "effect", "t", "freedom", "p", "p_holm", "verdict")
 
 
 def rows_table(results: Results) -> Table:
@@ -64,6 +69,64 @@ def differences_table(results: Results) -> Table:
     return [head, *([_plain(getattr(found, name)) for name in head] for found in results.differences)]
 
 
+def losses_table(results: Results) -> Table:
+    """What INT8 costs in AP50 and what training brings back, as fractions: the paper's Tables 1, 7 and 9."""
+    head = ["model", "device", "fp32", "ptq", "ptq_loss", "qat", "qat_loss", "gain", "recovered"]
+    return [head, *([_plain(getattr(loss, name)) for name in head] for loss in losses(results))]
+
+
+def ratios_table(results: Results) -> Table:
+    """How many times as small and as fast as FP32: the paper's Tables 6 and 7."""
+    lines = ([row_name(found.row), _plain(found.size), _plain(found.speed)] for found in ratios(results))
+    return [["row", "size_ratio", "speed_ratio"], *lines]
+
+
+def efficiency_table(results: Results) -> Table:
+    """Throughput, power and energy of every timed row: the paper's Table 8. Why one is missing is in rows.csv."""
+    fields = ("fps", "power_w", "energy_mj", "map_per_joule")
+    table = [["row", "latency_ms", *fields, "dynamic_w", "inferences_per_joule"]]
+    for found in efficiencies(results):
+        mean_ms = found.row.latency_ms and found.row.latency_ms.mean
+        values = [mean_ms, *(getattr(found.row, name) for name in fields), found.dynamic_w, found.inferences_per_joule]
+        table.append([row_name(found.row), *map(_plain, values)])
+    return table
+
+
+def errors_table(results: Results) -> Table:
+    """Objects found and false positives at the operating point, by size of the object and of the detection."""
+    fields = ("objects", "found", "recall", "shown", "false_positives", "false_positives_per_image")
+    table = [["row", "size", *fields]]
+    for row in results.rows:
+        for size, errors in (row.operating_point.by_size if row.operating_point else {}).items():
+            table.append([row_name(row), size, *(_plain(getattr(errors, name)) for name in fields)])
+    return table
+
+
+def seeds_table(results: Results) -> Table:
+    """What INT8 by each seed scores, as fractions: what the tests over seeds are made from."""
+    return [
+        ["row", "seed", "ap", "ap50", "runtime", "ran_as"],
+        *(
+            [row_name(row), *map(str, (again.seed, again.ap, again.ap50, again.runtime, again.ran_as))]
+            for row in results.rows
+            for again in row.repeats or ()
+        ),
+    ]
+
+
+def seed_tests_table(results: Results) -> Table:
+    """Every test over seeds, its difference as a fraction; where there is nothing to judge by, the reason."""
+    return [
+        ["row", "against", "metric", "test", "seeds", *SEED_TEST_FIELDS, "reason"],
+        *(
+            [found.row, found.against, found.metric, found.test, " ".join(map(str, found.seeds))]
+            + [_plain(getattr(found, name)) for name in SEED_TEST_FIELDS]
+            + [found.absent.get("p", "")]
+            for found in results.seed_tests
+        ),
+    ]
+
+
 def to_csv(table: Table) -> str:
     """
     >>> to_csv([["row", "ap"], ["a, b", ""]])
@@ -76,7 +139,7 @@ def to_csv(table: Table) -> str:
 
 def rows_latex(results: Results) -> str:
     """The matrix for a paper: packages booktabs and no other."""
-    head = ["Model", "Variant", "Device", "AP", "AP50", "Latency, ms", "Size, MB", "Energy per image, mJ", "mAP/J"]
+    head = ["Model", "Variant", "Device", "AP", "AP50", "Latency, ms", "Size, MB", "Energy, mJ", "mAP/J"]
     lines = [
         [
             row.model,
@@ -85,7 +148,7 @@ def rows_latex(results: Results) -> str:
             *(_with_interval(results, row, metric) for metric in ("ap", "ap50")),
             f"{row.latency_ms.mean:.2f} ± {row.latency_ms.std:.2f}" if row.latency_ms else "–",
             _number(row.size_mb, 2),
-            _number(row.per_image(row.energy_mj), 1, row.per_image(row.energy_uncertainty_mj)),
+            _number(row.energy_mj, 1, row.energy_uncertainty_mj),
             _number(row.map_per_joule, 0),
         ]
         if row.ap is not None or row.latency_ms is not None
@@ -106,32 +169,129 @@ def differences_latex(results: Results) -> str:
     return _latex(head, lines, "lllrrl", [])
 
 
-def export(results: Results, folder: Path, progress: Callable[[int, int], None]) -> list[Path]:
+def losses_latex(results: Results) -> str:
+    """The losses for a paper, in points of AP50."""
+    head = ["Model", "Device", "FP32", "PTQ", "to FP32", "QAT", "to FP32", "to PTQ", "brought back"]
+    lines = []
+    for loss in losses(results):
+        to_fp32 = [None if lost is None else -lost for lost in (loss.ptq_loss, loss.qat_loss)]
+        lines.append(
+            [
+                *(loss.model, loss.device, points(loss.fp32)),
+                *(_points(loss.ptq), _signed(to_fp32[0]), _points(loss.qat), _signed(to_fp32[1]), _signed(loss.gain)),
+                "–" if loss.recovered is None else f"{loss.recovered:.0%}",
+            ]
+        )
+    return _latex(head, lines, "llrrrrrrr", [])
+
+
+def ratios_latex(results: Results) -> str:
+    """The ratios for a paper."""
+    lines = [[row_name(found.row), _number(found.size, 2), _number(found.speed, 2)] for found in ratios(results)]
+    return _latex(["Row", "FP32 size / size", "FP32 latency / latency"], lines, "lrr", [])
+
+
+def efficiency_latex(results: Results) -> str:
+    """Throughput, power and energy for a paper."""
+    head = ["Row", "Latency, ms", "FPS", "Power, W", "Dynamic, W", "Energy, mJ", "Inferences/J", "mAP/J"]
+    lines = [
+        [
+            row_name(row) + (" (simulated)" if row.simulated else ""),
+            f"{row.latency_ms.mean:.2f} ± {row.latency_ms.std:.2f}" if row.latency_ms else "–",
+            *(_number(row.fps, 1), _number(row.power_w, 2), _number(found.dynamic_w, 2)),
+            _number(row.energy_mj, 1, row.energy_uncertainty_mj),
+            *(_number(found.inferences_per_joule, 1), _number(row.map_per_joule, 0)),
+        ]
+        for found in efficiencies(results)
+        for row in [found.row]
+    ]
+    return _latex(head, lines, "l" + "r" * 7, [])
+
+
+def errors_latex(results: Results) -> str:
+    """Errors by size for a paper."""
+    head = ["Row", "Size", "Objects", "Found", "Recall", "Shown", "Wrong", "Wrong per image"]
+    lines = [
+        [
+            *(row_name(row), size, str(errors.objects), str(errors.found), _points(errors.recall), str(errors.shown)),
+            *(str(errors.false_positives), f"{errors.false_positives_per_image:.2f}"),
+        ]
+        for row in results.rows
+        for size, errors in (row.operating_point.by_size if row.operating_point else {}).items()
+    ]
+    return _latex(head, lines, "llrrrrrr", [])
+
+
+def seed_tests_latex(results: Results) -> str:
+    """The tests over seeds for a paper, in points; p after Holm's correction."""
+    head = ["Row", "Against", "Metric", "Test", "Seeds", "Difference", "Interval", "d_z", "p (Holm)", "Verdict"]
+    lines = [
+        [
+            *(test.row, test.against, test.metric.upper(), test.test, str(len(test.seeds))),
+            signed_points(test.difference),
+            f"[{signed_points(test.low)}, {signed_points(test.high)}]"
+            if test.low is not None and test.high is not None
+            else "–",
+            _number(test.effect, 1),
+            "–" if test.p_holm is None else p_value(test.p_holm),
+            test.verdict,
+        ]
+        for test in results.seed_tests
+    ]
+    return _latex(head, lines, "llllrrrrrl", [])
+
+
+def export(
+    results: Results,
+    folder: Path,
+    progress: Callable[[int, int], None],
+    write: Callable[[Path, bytes], object] = Path.write_bytes,
+) -> list[Path]:
     """Write everything into ``folder``, over what lies there; the files.
 
     Args:
-        progress: is told how many files of how many are written.
+        write: puts a file there.
+        progress: is told how many files of how many are written, at first that there is none.
 
     Raises:
         OSError: a file cannot be written.
     """
     files: dict[str, Callable[[], bytes]] = {
-        "tables/rows.csv": lambda: to_csv(rows_table(results)).encode(),
-        "tables/rows.tex": lambda: rows_latex(results).encode(),
-        "tables/differences.csv": lambda: to_csv(differences_table(results)).encode(),
-        "tables/differences.tex": lambda: differences_latex(results).encode(),
         "methods.txt": lambda: f"{methods(results)}\n".encode(),
         "cite.bib": lambda: bibtex(results).encode(),
     }
+    for name, (table, latex) in TABLES.items():
+        if len(made := table(results)) > 1:
+            files[f"tables/{name}.csv"] = partial(_encoded, to_csv, made)
+            files[f"tables/{name}.tex"] = partial(_encoded, latex, results)
+    if len(made := seeds_table(results)) > 1:
+        files["tables/seeds.csv"] = partial(_encoded, to_csv, made)
     for chart in all_charts(results):
         for form in get_args(drawing.Format):
             files[f"figures/{chart.name}.{form}"] = partial(drawing.draw, chart.spec, form)
+    progress(0, len(files))
     for number, (name, make) in enumerate(files.items(), 1):
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(make())
+        write(path, make())
         progress(number, len(files))
     return [folder / name for name in files]
+
+
+TABLES: dict[str, tuple[Callable[[Results], Table], Callable[[Results], str]]] = {
+    "rows": (rows_table, rows_latex),
+    "differences": (differences_table, differences_latex),
+    "losses": (losses_table, losses_latex),
+    "ratios": (ratios_table, ratios_latex),
+    "efficiency": (efficiency_table, efficiency_latex),
+    "errors": (errors_table, errors_latex),
+    "seed_tests": (seed_tests_table, seed_tests_latex),
+}
+"""By the name of its files: a table as CSV and as LaTeX; written where it has a line."""
+
+
+def _encoded(write: Callable[[T], str], what: T) -> bytes:
+    return write(what).encode()
 
 
 def _plain(value: object) -> str:
@@ -143,6 +303,14 @@ def _with_interval(results: Results, row: Row, metric: str) -> str:
     if value is None:
         return "–"
     return points(value) + (f" [{points(interval.low)}, {points(interval.high)}]" if interval else "")
+
+
+def _points(value: float | None) -> str:
+    return "–" if value is None else points(value)
+
+
+def _signed(value: float | None) -> str:
+    return "–" if value is None else signed_points(value)
 
 
 def _number(value: float | None, digits: int, half_width: float | None = None) -> str:

@@ -97,16 +97,15 @@ def _accuracy(name: str) -> Estimator:
     return estimate
 
 
-def _repeated(field: str, trials: str, *, per_image: bool = False) -> Estimator:
-    """A figure of the row whose trials are in the evidence; ``per_image`` where they tell it of a whole batch."""
+def _repeated(field: str, trials: str) -> Estimator:
+    """A figure of the row whose trials are in the evidence."""
 
     def estimate(row: Row, evidence: Evidence, confidence: float) -> Known | Unknown:
         value = getattr(row, field)
         if value is None:
             return Unknown(row.absent[field])
-        images = row.batch if per_image else 1
-        measured = [each / images for each in getattr(evidence, trials)]
-        shown = value / images if isinstance(value, float | int) else None
+        measured = getattr(evidence, trials)
+        shown = value if isinstance(value, float | int) else None
         return from_trials(measured, confidence) if measured else Unknown(OLD_RESULTS, shown)
 
     return estimate
@@ -126,6 +125,8 @@ def _map_per_joule(row: Row, evidence: Evidence, confidence: float) -> Known | U
     unknown = [part for part in parts if isinstance(part, Unknown)]
     if unknown or row.map_per_joule is None:
         return Unknown(unknown[0].reason if unknown else row.absent["map_per_joule"], row.map_per_joule)
+    if row.map_per_joule == 0:
+        return Unknown("its AP50 is 0, of which no relative error can be told", 0.0)
     ap50, energy = (relative(part) for part in parts if isinstance(part, Known))
     log = ap50.less(energy)
     low, high = (row.map_per_joule * math.exp(end - log.value) for end in log.bounds(confidence))
@@ -146,7 +147,7 @@ METRICS: dict[str, Metric] = {
     "latency-p50": Metric("median latency", "ms", False, _repeated("latency_ms", "trial_p50_ms")),
     "latency-p90": Metric("90th percentile of latency", "ms", False, _repeated("latency_ms", "trial_p90_ms")),
     "latency-p99": Metric("99th percentile of latency", "ms", False, _repeated("latency_ms", "trial_p99_ms")),
-    "energy": Metric("energy per image", "mJ", False, _repeated("energy_mj", "trial_energies_mj", per_image=True)),
+    "energy": Metric("energy per inference", "mJ", False, _repeated("energy_mj", "trial_energies_mj")),
     "power": Metric("power", "W", False, _repeated("power_w", "trial_powers_w")),
     "memory": Metric("peak memory", "MB", False, _exact("memory_peak_mb")),
     "size": Metric("size of the engine", "MB", False, _exact("size_mb")),

@@ -37,7 +37,6 @@ class Cell(Record):
     variant: str
     precision: str
     device: str
-    batch: int = 1
     protocol: str
     comparable: bool
     simulated: bool = False

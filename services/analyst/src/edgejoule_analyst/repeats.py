@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from statistics import mean, stdev
 from typing import Any, Literal
 
 from edgejoule.records import Results, Row, SeedTest
@@ -58,6 +59,30 @@ def seed_tests(cells: Sequence[Cell], rows: Sequence[Row]) -> list[SeedTest]:
     return [
         _record(pairs, values, next(corrected) if values else None) for pairs, values in zip(found, told, strict=True)
     ]
+
+
+@dataclass(frozen=True)
+class Scatter:
+    """A metric of one row over its seeds."""
+
+    mean: float
+    std: float
+    """Of a sample (n - 1)."""
+    least: float
+    greatest: float
+
+
+def scatters(results: Results) -> list[tuple[Row, dict[Metric, Scatter]]]:
+    """Each row that was made by several seeds, with the scatter of its AP and AP50."""
+    return [
+        (row, {metric: _scatter(list(_by_seed(metric, row).values())) for metric in METRICS})
+        for row in results.rows
+        if row.repeats
+    ]
+
+
+def _scatter(values: Sequence[float]) -> Scatter:
+    return Scatter(mean(values), stdev(values), min(values), max(values))
 
 
 def doubts(rows: Sequence[Row], measured: Mapping[str, Measurements]) -> Iterator[str]:
@@ -109,7 +134,8 @@ def in_words(test: SeedTest) -> str:
         return f"{test.verdict}: {mean}, and {test.absent['p']}"
     said = f"{NO_EVIDENCE} in AP" if test.verdict == NO_EVIDENCE else f"AP is {test.verdict}"
     interval = f"{level(test.level)} interval {signed_points(test.low)} to {signed_points(test.high)}"
-    return f"{said} (mean {mean}, {interval}, {p_value(test.p_holm)} after Holm, d_z {test.effect:.1f})"
+    p = f"p {p_value(test.p_holm)}" if test.p_holm < 0.001 else f"p = {p_value(test.p_holm)}"
+    return f"{said} (mean {mean}, {interval}, {p} after Holm, d_z {test.effect:.1f})"
 
 
 def _pairs(metric: Metric, row: Row, against: Row) -> _Pairs | None:

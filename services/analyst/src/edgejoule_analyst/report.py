@@ -13,7 +13,7 @@ from typing import Any
 from markupsafe import Markup
 
 from edgejoule.records import Evidence, Results, Row
-from edgejoule_analyst import charts, headline, methods, page, paper_tables, plausibility, words
+from edgejoule_analyst import charts, headline, methods, page, paper_tables, plausibility, repeats, words
 from edgejoule_analyst.exports import rows_table
 
 HASH_DIGITS = 12
@@ -53,6 +53,7 @@ def render_report(results: Results) -> str:
             for name in ("device", "variant", "status")
         },
         scored=[row for row in results.rows if row.ap is not None],
+        by_size=[row for row in results.rows if row.operating_point and row.operating_point.by_size],
         environments=_environments(results),
         protocol=results.spec.get("protocol", {}),
         flags=headline.shared_flags(results.rows),
@@ -62,6 +63,7 @@ def render_report(results: Results) -> str:
         mean_ratios=list(paper_tables.mean_ratios(ratios)),
         efficiencies=paper_tables.efficiencies(results),
         unchecked=plausibility.unchecked(results),
+        scatters=repeats.scatters(results),
         digits=HASH_DIGITS,
     )
 

@@ -94,9 +94,9 @@ def interval(difference: Difference) -> str:
 def p_value(p: float) -> str:
     """
     >>> p_value(0.0312), p_value(0.00002), p_value(1.0)
-    ('p = 0.031', 'p < 0.001', 'p = 1.000')
+    ('0.031', '< 0.001', '1.000')
     """
-    return "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
+    return "< 0.001" if p < 0.001 else f"{p:.3f}"
 
 
 def factor(ratio: float) -> str:

@@ -263,8 +263,7 @@ METRICS: tuple[Metric, ...] = (
         "counter",
         "",
         _AGENT,
-        "Inferences of trials, those too that are not timed; one takes a whole batch, and -bN in the model's name says "
-        "of how many images.",
+        "Inferences of trials, those too that are not timed.",
         {**_CELL, "stage": _STAGE},
     ),
     Metric(
@@ -289,7 +288,7 @@ METRICS: tuple[Metric, ...] = (
         "gauge",
         "J",
         _AGENT,
-        "Energy per inference, of a whole batch, of the cell's last trial, from its record; absent where that is null.",
+        "Energy per inference of the cell's last trial, from its record; absent where that is null.",
         _CELL,
     ),
     Metric(
@@ -353,7 +352,7 @@ METRICS: tuple[Metric, ...] = (
         "gauge",
         "J",
         _CONDUCTOR,
-        "Its energy per inference, of a whole batch; absent where one of its trials has none.",
+        "Its energy per inference; absent where one of its trials has none.",
         _DONE_CELL,
     ),
     Metric("edgejoule_store_up", "gauge", "", _CONDUCTOR, "1 where the store answers."),

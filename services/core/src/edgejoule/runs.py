@@ -60,7 +60,23 @@ def load(name: str, store: Store) -> Run:
 
 
 def write_atomically(path: Path, data: bytes) -> None:
-    """Write a file that is there whole or not at all."""
+    """Write a file that is there whole or not at all.
+
+    A link is followed. What is no file, such as a pipe, cannot be replaced and is written as it is.
+
+    Raises:
+        OSError: it cannot be written; ``filename`` is its own, not that of the part.
+    """
+    try:
+        if path.exists() and not (path.is_file() or path.is_dir()):
+            path.write_bytes(data)
+        else:
+            _replace(path.resolve(), data)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, os.fspath(path)) from error
+
+
+def _replace(path: Path, data: bytes) -> None:
     descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(descriptor, "wb") as file:

@@ -31,6 +31,7 @@ MODULES = {
     "on-board": "toy_board",
     "build": "edgejoule_agent.steps.build",
     "benchmark": "edgejoule_agent.steps.benchmark",
+    "predict": "edgejoule_agent.steps.predict",
 }
 
 

@@ -21,6 +21,16 @@ class Rapl(NamedTuple):
     packages: List[str]
     absent: str
 
+    @property
+    def step_j(self) -> float:
+        """One step of a counter."""
+        return STEP_J
+
+    @property
+    def update_s(self) -> float:
+        """By how much a reading may be behind."""
+        return UPDATE_S
+
     def read_uj(self) -> Dict[str, int]:
         """Each package's counter, microjoules."""
         return {package: integer(os.path.join(package, "energy_uj")) for package in self.packages}

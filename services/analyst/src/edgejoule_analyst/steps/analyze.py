@@ -41,6 +41,7 @@ SOURCES = (
     "edgejoule_analyst.page",
     "edgejoule_analyst.paper_tables",
     "edgejoule_analyst.pareto",
+    "edgejoule_analyst.pictures",
     "edgejoule_analyst.plausibility",
     "edgejoule_analyst.ranking",
     "edgejoule_analyst.repeats",

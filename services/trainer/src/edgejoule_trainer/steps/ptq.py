@@ -17,11 +17,13 @@ OUTPUTS = ("onnx", "weights", "record")
 SOURCES = (
     "edgejoule_trainer.quantize",
     "edgejoule_trainer.export",
+    "edgejoule_trainer.compute",
     "edgejoule_trainer.counting",
     "edgejoule_trainer.detectors",
     "edgejoule_trainer.losses",
     "edgejoule_trainer.training_images",
     "edgejoule_trainer.weights",
+    "edgejoule_agent.cpu",
     "edgejoule_agent.preprocess",
     "edgejoule_agent.shards",
 )
@@ -29,9 +31,8 @@ SOURCES = (
 
 def run(job: Job) -> None:
     """Calibrate, choose the calibrator on the tuning images, export."""
-    import torch
-
     from edgejoule.canonical import hash_json
+    from edgejoule_trainer.compute import prepare_process
     from edgejoule_trainer.export import export_onnx
     from edgejoule_trainer.quantize.lint import OPSET
     from edgejoule_trainer.quantize.ptq import quantize_detector
@@ -39,7 +40,7 @@ def run(job: Job) -> None:
     from edgejoule_trainer.training_images import prepared
     from edgejoule_trainer.weights import read_weights, write_weights
 
-    torch.set_num_threads(job.parameters["threads"])
+    prepare_process(int(job.parameters["threads"]))
     detector = read_weights(job.inputs["weights"])
     manifest = detector.manifest()
     layout = manifest.model_dump(mode="json")

@@ -46,8 +46,7 @@ SOURCES = (
 
 def run(job: Job) -> None:
     """Train, with a checkpoint in the scratch folder from which a killed attempt goes on."""
-    import torch
-
+    from edgejoule_trainer.compute import prepare_process
     from edgejoule_trainer.export import export_onnx
     from edgejoule_trainer.quantize.lint import OPSET
     from edgejoule_trainer.quantize.qat import answers, disagreement, from_ptq, into_float
@@ -55,7 +54,7 @@ def run(job: Job) -> None:
     from edgejoule_trainer.training_run import train_in_job
     from edgejoule_trainer.weights import read_weights, write_weights
 
-    torch.set_num_threads(int(job.parameters["threads"]))
+    prepare_process(int(job.parameters["threads"]))
     detector = read_weights(job.inputs["weights"])
     manifest = detector.manifest()
     calibrated = job.read_json("ptq")

@@ -49,12 +49,13 @@ def run(job: Job) -> None:
     import torch
 
     from edgejoule.records import Label
+    from edgejoule_trainer.compute import prepare_process
     from edgejoule_trainer.detectors import create
     from edgejoule_trainer.training_images import ShardImages
     from edgejoule_trainer.training_run import train_in_job
     from edgejoule_trainer.weights import read_weights, write_weights
 
-    torch.set_num_threads(int(job.parameters["threads"]))
+    prepare_process(int(job.parameters["threads"]))
     size = job.parameters["input"]
     input_size = (size["height"], size["width"]) if size else None
     annotations = job.read_json("train")

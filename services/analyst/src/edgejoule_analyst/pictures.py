@@ -1,0 +1,224 @@
+"""What the charts look like: marks and axes over values of which each tells the row, its model and its variant.
+
+The same for the rows of a run and for those that a paper claims, so that the two are read alike. What the values are,
+and what is said of them, is of ``charts`` and ``claims_charts``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from edgejoule_analyst import chart_parts as parts
+from edgejoule_analyst.chart_parts import Spec, on_circle
+
+REAL_TIME_FPS = 30.0
+FEW = 8
+"""More curves of equal energy than these fill the chart; more polygons than these hide each other on a radar."""
+
+Values = list[dict[str, Any]]
+
+
+def pareto(values: Values, accuracy: str, ends: tuple[str, str]) -> list[Spec]:
+    """``ap`` with ``low`` and ``high``, against ``latency`` with ``fast`` and ``slow``; ``front``: whether it is there.
+
+    Args:
+        accuracy: what ``ap`` is called.
+        ends: what ``fast`` and ``slow`` are called.
+    """
+    x = parts.quantitative("latency", "mean latency, ms (less is better)")
+    y = parts.quantitative("ap", f"{accuracy}, points (more is better)", zero=False)
+    told = [
+        *(("ap", accuracy, ".1f"), ("low", "from", ".1f"), ("high", "to", ".1f")),
+        *(("latency", "mean, ms", ".2f"), ("fast", f"{ends[0]}, ms", ".2f"), ("slow", f"{ends[1]}, ms", ".2f")),
+    ]
+    along = {"x": x, "y": y, "order": {"field": "latency"}}
+    front = parts.layer("line", along, interpolate="step-after", strokeDash=[5, 4], color="gray")
+    colour = {"color": parts.colour(values)}
+    return [
+        {"transform": [{"filter": "datum.front"}], **front},
+        parts.layer("rule", {"x": x, **parts.between("y", "low", "high"), **colour}, opacity=0.55, strokeWidth=2),
+        parts.layer("rule", {"y": y, **parts.between("x", "fast", "slow"), **colour}, opacity=0.55, strokeWidth=2),
+        parts.dots(x, y, values, told),
+    ]
+
+
+def accuracy(values: Values) -> list[Spec]:
+    """``ap50`` with ``low`` and ``high``: bars side by side, a group for each model."""
+    place = {
+        "x": parts.nominal("model", axis={"labelAngle": -18, "labelLimit": 140}),
+        "xOffset": parts.nominal("variant", scale={"domain": parts.shown(values)}),
+        "opacity": parts.picked(),
+    }
+    told = [("ap50", "AP50", ".1f"), ("low", "from", ".1f"), ("high", "to", ".1f")]
+    shown = {"y": parts.quantitative("ap50", "AP50, points"), "color": parts.colour(values)}
+    return [
+        parts.layer("bar", {**place, **shown, "tooltip": parts.tooltip(told)}, params=[parts.legend()]),
+        parts.layer("rule", {**place, **parts.between("y", "low", "high")}, strokeWidth=1.5),
+    ]
+
+
+def real_time(values: Values) -> list[Spec]:
+    """``fps`` and ``ms``, the line of real time across."""
+    x = parts.quantitative("fps", "frames per second (more is better)")
+    told = [("fps", "FPS", ".1f"), ("ms", "mean latency, ms", ".2f")]
+    return [parts.bars(x, values, told), parts.rule_at(REAL_TIME_FPS)]
+
+
+def improvements(values: Values) -> list[Spec]:
+    """``speed`` and ``size``: times as fast and as small as FP32."""
+    x = parts.quantitative("speed", "times as fast as FP32", zero=False)
+    y = parts.quantitative("size", "times as small as FP32", zero=False)
+    told = [("speed", "times as fast", ".2f"), ("size", "times as small", ".2f")]
+    return [parts.rule_at(1.0), parts.rule_at(1.0, "y"), parts.dots(x, y, values, told)]
+
+
+def power(values: Values) -> list[Spec]:
+    """``watts`` against ``ms``, their product ``mj``, and curves along which that is equal."""
+    reach_ms, reach_w = (1.12 * max(value[name] for value in values) for name in ("ms", "watts"))
+    energies = sorted({round(value["mj"], 3) for value in values})
+    equal = [
+        {"ms": ms, "watts": mj / ms, "mj": mj}
+        for mj in energies[:FEW]
+        for ms in (reach_ms * step / 60 for step in range(1, 61))
+        if mj / ms <= reach_w
+    ]
+    x = parts.quantitative("ms", "mean latency, ms (less is better)")
+    y = parts.quantitative("watts", "power, W (less is better)")
+    told = [("watts", "W", ".2f"), ("ms", "mean, ms", ".2f"), ("mj", "power × latency, mJ", ".1f")]
+    energy = {"field": "mj", "title": "mJ", "format": ".1f", "type": "quantitative"}
+    curve = {"x": x, "y": y, "detail": {"field": "mj"}, "tooltip": energy}
+    return [
+        parts.layer("line", curve, values=equal, strokeDash=[5, 4], color="gray", opacity=0.6),
+        parts.dots(x, y, values, told),
+    ]
+
+
+def energy(values: Values) -> list[Spec]:
+    """``mj`` with ``low`` and ``high``; what is ``above`` idling, where it is told, shows under the pointer."""
+    x = parts.quantitative("mj", "energy of one inference, mJ (less is better)")
+    told = [("mj", "mJ", ".1f"), ("low", "from", ".1f"), ("high", "to", ".1f"), ("above", "above idle, mJ", ".1f")]
+    return parts.bars_with_ends(x, values, told)
+
+
+def map_per_joule(values: Values) -> list[Spec]:
+    """``per_joule`` with ``low`` and ``high``."""
+    x = parts.quantitative("per_joule", "mAP per joule (more is better)")
+    told = [("per_joule", "mAP/J", ".0f"), ("low", "from", ".0f"), ("high", "to", ".0f")]
+    return parts.bars_with_ends(x, values, told)
+
+
+def ranking(values: Values) -> list[Spec]:
+    """``share`` of all weightings that each wins, and its score by ``equal`` ones."""
+    x = parts.quantitative("share", "share of all weightings under which it wins") | {"axis": {"format": "%"}}
+    return [parts.bars(x, values, [("share", "wins", ".1%"), ("equal", "score by equal weights", ".2f")])]
+
+
+def radar(
+    rows: Sequence[Mapping[str, Any]], axes: Mapping[str, Sequence[tuple[float, str]]]
+) -> tuple[Values, list[Spec]]:
+    """A polygon for each row: the values and the layers.
+
+    Args:
+        axes: title to, for each of ``rows``, the share of the best and what is shown of the figure.
+    """
+    titles = list(axes)
+    values = []
+    for index, row in enumerate(rows):
+        for number in range(len(titles) + 1):
+            title = titles[number % len(titles)]
+            share, shown = axes[title][index]
+            right, up = on_circle(number, len(titles), share)
+            values.append({**row, "x": right, "y": up, "order": number, "axis": title, "share": share, "value": shown})
+    spokes = [
+        {
+            "x": round(x, 4),
+            "y": round(y, 4),
+            "axis": title,
+            "side": "left" if x > 0.2 else "right" if x < -0.2 else "center",
+        }
+        for number, title in enumerate(titles)
+        for x, y in [on_circle(number, len(titles), 1.12)]
+    ]
+    rings = [
+        {"x": x, "y": y, "ring": radius, "order": number}
+        for radius in (0.25, 0.5, 0.75, 1.0)
+        for number in range(len(titles) + 1)
+        for x, y in [on_circle(number, len(titles), radius)]
+    ]
+    x, y = (
+        {"field": name, "type": "quantitative", "axis": None, "scale": {"domain": [-end, end], "nice": False}}
+        for name, end in (("x", 1.9), ("y", 1.27))  # beside it is room for names, and a ring is round
+    )
+    place: Spec = {"x": x, "y": y, "order": {"field": "order"}}
+    of_row = {**place, "color": parts.colour(values), "opacity": parts.picked()}
+    dash = parts.nominal("model", legend=parts.model_legend(values))
+    told = parts.tooltip([("axis", "figure", None), ("value", "value", None), ("share", "of the best", ".0%")])
+    round_it = {**place, "detail": {"field": "ring"}}
+    polygon = {**of_row, "detail": {"field": "row"}, "strokeDash": dash}
+    layers = [
+        parts.layer("line", round_it, values=rings, color="gray", opacity=0.35, strokeWidth=1),
+        *(
+            parts.layer(
+                "text",
+                {"x": x, "y": y, "text": {"field": "axis"}},
+                values=[spoke for spoke in spokes if spoke["side"] == side],
+                align=side,
+                fontSize=11,
+            )
+            for side in ("left", "center", "right")
+        ),
+        parts.layer("line", polygon, params=[parts.legend()], strokeWidth=2),
+        parts.layer("point", {**of_row, "tooltip": told}, filled=True, size=45, opacity=1),
+    ]
+    return values, layers
+
+
+def seeds(values: Values) -> list[Spec]:
+    """``ap50`` of each ``seed``, their ``mean``, and that of ``fp32`` where it is known."""
+    x = parts.quantitative("ap50", "AP50, points", zero=False)
+    place: Spec = {"y": parts.row_axis(), "color": parts.colour(values)}
+    told = [
+        ("seed", "seed", None),
+        ("ap50", "AP50", ".2f"),
+        ("mean", "mean of the seeds", ".2f"),
+        ("fp32", "FP32", ".2f"),
+    ]
+    mark = {**place, "x": x, "tooltip": parts.tooltip(told)}
+    mean = {**place, "x": {"field": "mean", "type": "quantitative"}}
+    base = {"y": parts.row_axis(), "x": {"field": "fp32", "type": "quantitative"}}
+    return [
+        parts.layer("tick", base, thickness=2, color="gray"),
+        parts.layer("tick", mean, thickness=2.5),
+        parts.layer("point", mark, filled=False, size=55, strokeWidth=1.5, opacity=1),
+    ]
+
+
+def characteristics(values: Values, cost: str, accuracy: str) -> list[Spec]:
+    """``params``, ``cost`` and ``ap`` of each model.
+
+    Args:
+        cost: what ``cost`` is called.
+        accuracy: what ``ap`` is called.
+    """
+    x = parts.quantitative("cost", f"{cost} of one inference")
+    y = parts.quantitative("ap", f"{accuracy} of FP32, points", zero=False)
+    size = {
+        "field": "params",
+        "type": "quantitative",
+        "title": "parameters, millions",
+        "scale": {"range": [60, 700], "zero": True},
+        "legend": {"tickCount": 3, "symbolFillColor": "gray", "symbolStrokeColor": "gray"},
+    }
+    told = [("params", "parameters, M", ".2f"), ("cost", cost, ".2f"), ("ap", f"{accuracy} of FP32", ".1f")]
+    place: Spec = {"x": x, "y": y}
+    bubble: Spec = {
+        **place,
+        "size": size,
+        "color": {**parts.colour(values), "legend": None},
+        "tooltip": parts.tooltip(told),
+    }
+    return [
+        parts.layer("point", bubble, filled=True, opacity=0.85),
+        parts.layer("text", {**place, "text": {"field": "model"}}, dy=-17),
+    ]
