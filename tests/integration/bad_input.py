@@ -347,6 +347,13 @@ def _(w: Workspace) -> list[str]:
     return w.run()
 
 
+@case("Data", "too few images to calibrate on others by each seed", r"draws 4 images anew from source 'train'")
+def _(w: Workspace) -> list[str]:
+    w.spec["precisions"] = ["int8-ptq"]
+    w.spec["repeats"] = {"calibration": 2}
+    return w.run()
+
+
 # --- weights -------------------------------------------------------------------------------------
 
 
