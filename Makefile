@@ -49,7 +49,7 @@ demo-full: setup ## Five detectors x all precisions, in at most three quarters o
 	@$(BIN)/edgejoule run examples/demo-full.yaml --out runs/demo-full
 
 .PHONY: learnability
-learnability: setup ## Each detector from random weights to AP50 .5 on generated pictures (a quarter of an hour each)
+learnability: setup ## Each detector from random weights to AP50 .5 on generated pictures (at most a quarter of an hour each)
 	@$(BIN)/edgejoule data generate --into runs/learnability/data --train 3000 --val 300
 	@$(BIN)/edgejoule run examples/learnability.yaml --out runs/learnability
 
