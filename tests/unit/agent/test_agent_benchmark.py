@@ -62,6 +62,19 @@ def test_benchmark_measures_one_trial_and_saves_every_latency(tmp_path, built, s
     assert told[-1] == (3, 3, "images through all stages")
 
 
+def test_openvino_tells_its_execution_apart_from_the_call(tmp_path, built, shard):
+    pytest.importorskip("openvino")
+    engine, record = built
+    options = {"INFERENCE_PRECISION_HINT": "f32"}
+    record = dict(record, hardware=host.hardware_class("openvino"), options=options)
+    found = benchmark(engine, record, shard, tmp_path / "samples", parameters(), lambda *word: None)
+    with np.load(str(tmp_path / "samples")) as saved:
+        assert found["execution_ms"] == summarize(saved["execution_ms"])
+        assert (saved["execution_ms"] > 0).all()
+        assert (saved["execution_ms"] <= saved["latency_ms"]).all()
+    assert "execution_ms" not in found["absent"]
+
+
 @pytest.fixture
 def trial(tmp_path, built, shard):
     """A function that measures a trial in this process, on the board whose files lie under a root."""

@@ -201,7 +201,7 @@ class BenchmarkRecord(Measured):
     preconditioning: Preconditioning | None
     latency_ms: Latency = Field(description="from image to boxes and scores by wall clock, copies included")
     execution_ms: Latency | None = Field(
-        description="the execution alone by the device's clock, no copies: the paper's t_inf"
+        description="the execution alone by the device's or the runtime's own clock, no copies: the paper's t_inf"
     )
     throughput: Throughput | None
     stages_ms: dict[Literal["pre", "infer", "post"], float] | None = Field(
@@ -362,7 +362,7 @@ class Row(Measured):
         description="by the spec's own seed first, and then by those that have a score"
     )
     latency_ms: Latency | None
-    execution_ms: Latency | None = Field(description="the execution alone by the device's clock: the paper's t_inf")
+    execution_ms: Latency | None = Field(description="the execution alone by the device's or the runtime's clock: the paper's t_inf")
     fps: float | None = Field(description="1000 / latency_ms.mean")
     stages_ms: dict[Literal["pre", "infer", "post"], float] | None
     size_mb: float | None = Field(description="serialized engine, 1e6 bytes")

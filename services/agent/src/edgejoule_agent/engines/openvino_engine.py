@@ -16,13 +16,18 @@ WEIGHTED_LAYERS = ("Convolution", "FullyConnected", "MatMul")
 class OpenVinoEngine(Engine):
     """A compiled model and its one infer request."""
 
-    def __init__(self, compiled: Any) -> None:
+    def __init__(self, compiled: Any, tensor_of: Any) -> None:
         self._compiled = compiled
+        self._tensor_of = tensor_of
         self._request = compiled.create_infer_request()
         self._boxes, self._scores = (self._request.get_tensor(name) for name in ("boxes", "scores"))
 
     def infer(self, image: Any) -> Tuple[Any, Any]:
-        self._request.infer({"image": image}, share_inputs=True, share_outputs=True)
+        # handed to ``infer`` it would be looked at anew by every layer of its Python: .1 ms, 1.5 % of a small detector;
+        # ``start_async`` would compute in another thread, on a colder core
+        self._request.set_tensor("image", self._tensor_of(image, shared_memory=True))
+        self._request.infer(share_outputs=True)
+        self.execution_ms = self._request.latency
         return self._boxes.data, self._scores.data
 
     def close(self) -> None:
@@ -35,7 +40,8 @@ def open_engine(content: bytes, options: Mapping[str, str], threads: int) -> Ope
     Args:
         options: OpenVINO properties, ``INFERENCE_PRECISION_HINT`` among them.
     """
-    return OpenVinoEngine(compile_model(content, options, threads))
+    compiled = compile_model(content, options, threads)
+    return OpenVinoEngine(compiled, require("openvino", "openvino").Tensor)
 
 
 def compile_model(content: bytes, options: Mapping[str, str], threads: int) -> Any:
