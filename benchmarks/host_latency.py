@@ -155,8 +155,8 @@ def main() -> None:
     for runtime in THEIRS:
         mine, others = turns["ours", runtime], turns["theirs", runtime]
         ratios = [one / other for one, other in zip(mine, others, strict=True)]
-        middles = f"{statistics.median(calls[runtime]):15.3f}{statistics.median(mine):9.3f}{statistics.median(others):9.3f}"
-        print(f"{runtime:14}{counts[runtime]:11}{middles}    {told(ratios)}")
+        call, own, other = (statistics.median(each) for each in (calls[runtime], mine, others))
+        print(f"{runtime:14}{counts[runtime]:11}{call:15.3f}{own:9.3f}{other:9.3f}    {told(ratios)}")
     print(f"\nwithin: {LIMIT:.0%}, the whole interval")
 
 

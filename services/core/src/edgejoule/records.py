@@ -362,7 +362,9 @@ class Row(Measured):
         description="by the spec's own seed first, and then by those that have a score"
     )
     latency_ms: Latency | None
-    execution_ms: Latency | None = Field(description="the execution alone by the device's or the runtime's clock: the paper's t_inf")
+    execution_ms: Latency | None = Field(
+        description="the execution alone by the device's or the runtime's clock: the paper's t_inf"
+    )
     fps: float | None = Field(description="1000 / latency_ms.mean")
     stages_ms: dict[Literal["pre", "infer", "post"], float] | None
     size_mb: float | None = Field(description="serialized engine, 1e6 bytes")

@@ -20,8 +20,8 @@ class Engine:
     """A loaded engine; a context manager.
 
     Attributes:
-        execution_ms: of the last inference, by the device's or the runtime's own clock, without copies; None where it does
-            not tell it.
+        execution_ms: of the last inference, by the device's or the runtime's own clock and without copies; None where
+            the runtime does not tell it.
         device_memory_bytes: what loading it took of a GPU's memory; None where it takes none.
     """
 
