@@ -202,6 +202,11 @@ def timeseries(drawn: Drawn) -> str:
     scale: dict[str, Any] = {"zero": False} if least is None else {"domainMin": min(0, *(row["v"] for row in rows))}
     if "max" in drawn.defaults:
         scale["domainMax"] = drawn.defaults["max"] / factor
+    else:  # air above the highest line, which would lie on the edge
+        most = max(row["v"] for row in rows)
+        below = scale.get("domainMin", min(row["v"] for row in rows))
+        scale["domainMax"] = most + 0.06 * ((most - below) or abs(most) or 1.0)
+    scale["nice"] = False
     by_name = {"field": "name", "legend": None, "scale": {"domain": names, "range": list(colours.values())}}
     lines = {
         "data": {"values": rows},
