@@ -123,6 +123,8 @@ def test_layers_of_a_graph_hold_its_multiplications_and_its_tensors(toy):
     assert first == Layer(macs=8 * 27 * 16 * 24, elements=3 * 32 * 48 + 8 * 27 + 8 * 16 * 24)
     assert depthwise.macs == 8 * 9 * 8 * 12
     assert head.elements == 8 * 8 * 12 + 6 * 8 + 6 * 8 * 12
+    of_three = layers_of(toy(batch=3))[2]  # the weights are read once for all images
+    assert of_three == Layer(macs=3 * head.macs, elements=3 * 8 * 8 * 12 + 6 * 8 + 3 * 6 * 8 * 12)
 
 
 @boards
