@@ -155,7 +155,7 @@ def test_cell_is_feasible_only_when_its_unfavourable_bound_keeps_the_limit() -> 
 def test_null_that_a_limit_needs_makes_a_cell_not_judgeable_with_its_reason() -> None:
     answer = ask([cell("one")], "ap50", at_most("energy", 30))
     assert (answer.answer, answer.best) == ("review", None)
-    assert answer.cells[0].reasons == ["energy per inference cannot be judged against at most 30.0 mJ: no sensor"]
+    assert answer.cells[0].reasons == ["energy per image cannot be judged against at most 30.0 mJ: no sensor"]
 
 
 def test_broken_limit_blocks_though_another_cannot_be_judged() -> None:

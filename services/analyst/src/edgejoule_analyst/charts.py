@@ -143,13 +143,20 @@ def _real_time(results: Results, device: str, rows: Sequence[Row]) -> Chart | No
     return Chart(
         f"real-time-{slug(device)}",
         f"Real time, {of_device(device, rows)}",
-        f"Frames per second of inference alone, one frame at a time; the line is {REAL_TIME_FPS:g} FPS: a frame of a"
+        f"Frames per second of inference alone, {_at_a_time(timed)}; the line is {REAL_TIME_FPS:g} FPS: a frame of a"
         " usual camera every 33.3 ms. What comes before and after the inference is not in it.",
         f"{len(timed) - len(misses)} of {len(timed)} rows reach {REAL_TIME_FPS:g} FPS"
         f"{'; not: ' + ', '.join(misses) if misses else ''}.",
         parts.spec(parts.marks_of(rows), values, pictures.real_time(values), rows_high=True),
         paper=7,
     )
+
+
+def _at_a_time(rows: Sequence[Row]) -> str:
+    """How many frames an inference takes."""
+    if all(row.batch == 1 for row in rows):
+        return "one frame at a time"
+    return "one inference at a time (rows -bN: of N frames, which the camera must have delivered first)"
 
 
 def _distribution(results: Results, device: str, rows: Sequence[Row]) -> Chart | None:
@@ -207,18 +214,19 @@ def _power(results: Results, device: str, rows: Sequence[Row]) -> Chart | None:
 
 def _energy(results: Results, device: str, rows: Sequence[Row]) -> Chart | None:
     values = []
-    for row in sorted(rows, key=lambda row: row.energy_mj or 0):
-        if row.energy_mj is not None:
-            half_width = row.energy_uncertainty_mj or 0
-            ends = {"low": row.energy_mj - half_width, "high": row.energy_mj + half_width}
-            values.append(parts.named(row) | {"mj": row.energy_mj, "above": row.energy_above_idle_mj} | ends)
+    for row in sorted(rows, key=lambda row: row.per_image(row.energy_mj) or 0):
+        if (energy_mj := row.per_image(row.energy_mj)) is not None:
+            half_width = row.per_image(row.energy_uncertainty_mj) or 0
+            ends = {"low": energy_mj - half_width, "high": energy_mj + half_width}
+            above = row.per_image(row.energy_above_idle_mj)
+            values.append(parts.named(row) | {"mj": energy_mj, "above": above} | ends)
     if not values:
         return None
-    above = {"x": {"field": "above", "type": "quantitative"}, "y": parts.row_axis()}
-    layers = [*pictures.energy(values), parts.layer("tick", above, thickness=2, color="gray")]
+    tick = {"x": {"field": "above", "type": "quantitative"}, "y": parts.row_axis()}
+    layers = [*pictures.energy(values), parts.layer("tick", tick, thickness=2, color="gray")]
     return Chart(
         f"energy-{slug(device)}",
-        f"Energy of one inference, {of_device(device, rows)}",
+        f"Energy per image, {of_device(device, rows)}",
         "Lines: half-width at 95 %. Grey ticks: what is above idling for as long.",
         "; ".join(f"{value['row']} {value['mj']:.1f} mJ" for value in values) + ".",
         parts.spec(parts.marks_of(rows), values, layers, rows_high=True),
@@ -238,7 +246,7 @@ def _map_per_joule(results: Results, device: str, rows: Sequence[Row]) -> Chart 
     return Chart(
         f"map-per-joule-{slug(device)}",
         f"Accuracy per energy, {of_device(device, rows)}",
-        "AP50 in percent over the energy of one inference in joules. Lines: 95 % interval, from the trials.",
+        "AP50 in percent over the energy per image in joules. Lines: 95 % interval, from the trials.",
         "; ".join(f"{value['row']} {value['per_joule']:.0f}" for value in values) + ".",
         parts.spec(parts.marks_of(rows), values, pictures.map_per_joule(values), rows_high=True),
         paper=10,
@@ -389,7 +397,8 @@ OF_A_DEVICE = (
 
 def _characteristics(results: Results) -> Chart | None:
     floats = [row for row in results.rows if row.variant == "fp32" and row.params_m is not None and row.ap is not None]
-    floats = list({row.model: row for row in reversed(floats)}.values())[::-1]
+    # one for all devices and batches: weights at an input size are one model
+    floats = list({(row.hashes.weights or row.model, row.gmacs): row for row in reversed(floats)}.values())[::-1]
     if len(floats) < 2:
         return None
     values = [

@@ -61,8 +61,10 @@ def recommend(
     run: RunFolder,
     min_ap: Annotated[float | None, typer.Option(help="Least AP, a fraction.")] = None,
     min_ap50: Annotated[float | None, typer.Option(help="Least AP50, a fraction.")] = None,
-    max_latency: Annotated[float | None, typer.Option(help="Greatest latency, ms; see --latency.")] = None,
-    max_energy: Annotated[float | None, typer.Option(help="Greatest energy per inference, mJ.")] = None,
+    max_latency: Annotated[
+        float | None, typer.Option(help="Greatest latency of one inference, ms; see --latency.")
+    ] = None,
+    max_energy: Annotated[float | None, typer.Option(help="Greatest energy per image, mJ.")] = None,
     max_power: Annotated[float | None, typer.Option(help="Greatest power while it runs, W.")] = None,
     max_memory: Annotated[float | None, typer.Option(help="Greatest peak memory, MB.")] = None,
     max_size: Annotated[float | None, typer.Option(help="Greatest size of the engine, MB.")] = None,

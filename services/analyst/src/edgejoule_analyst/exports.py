@@ -21,7 +21,7 @@ Table = list[list[str]]
 """Header and lines; what nobody measured is empty, and its reason is in the row's last cell."""
 
 CSV_FIELDS = (
-    *("detector", "model", "variant", "device", "status", "runtime", "ran_as"),
+    *("detector", "model", "variant", "device", "batch", "status", "runtime", "ran_as"),
     *("ap", "ap50", "ap75", "ap_small", "ap_medium", "ap_large", "ar100"),
     *("fps", "size_mb", "params_m", "gmacs", "int8_share", "power_w", "energy_mj", "energy_uncertainty_mj"),
     *("energy_above_idle_mj", "energy_above_idle_uncertainty_mj", "map_per_joule", "memory_peak_mb"),
@@ -83,12 +83,13 @@ def ratios_table(results: Results) -> Table:
 
 def efficiency_table(results: Results) -> Table:
     """Throughput, power and energy of every timed row: the paper's Table 8. Why one is missing is in rows.csv."""
-    fields = ("fps", "power_w", "energy_mj", "map_per_joule")
-    table = [["row", "latency_ms", *fields, "dynamic_w", "inferences_per_joule"]]
+    head = ["row", "batch", "latency_ms", "fps", "power_w", "dynamic_w"]
+    table = [[*head, "energy_per_image_mj", "images_per_joule", "map_per_joule"]]
     for found in efficiencies(results):
-        mean_ms = found.row.latency_ms and found.row.latency_ms.mean
-        values = [mean_ms, *(getattr(found.row, name) for name in fields), found.dynamic_w, found.inferences_per_joule]
-        table.append([row_name(found.row), *map(_plain, values)])
+        row, mean_ms = found.row, found.row.latency_ms and found.row.latency_ms.mean
+        values = [row.batch, mean_ms, row.fps, row.power_w, found.dynamic_w]
+        values += [row.per_image(row.energy_mj), found.images_per_joule, row.map_per_joule]
+        table.append([row_name(row), *map(_plain, values)])
     return table
 
 
@@ -139,7 +140,7 @@ def to_csv(table: Table) -> str:
 
 def rows_latex(results: Results) -> str:
     """The matrix for a paper: packages booktabs and no other."""
-    head = ["Model", "Variant", "Device", "AP", "AP50", "Latency, ms", "Size, MB", "Energy, mJ", "mAP/J"]
+    head = ["Model", "Variant", "Device", "AP", "AP50", "Latency, ms", "Size, MB", "Energy per image, mJ", "mAP/J"]
     lines = [
         [
             row.model,
@@ -148,7 +149,7 @@ def rows_latex(results: Results) -> str:
             *(_with_interval(results, row, metric) for metric in ("ap", "ap50")),
             f"{row.latency_ms.mean:.2f} ± {row.latency_ms.std:.2f}" if row.latency_ms else "–",
             _number(row.size_mb, 2),
-            _number(row.energy_mj, 1, row.energy_uncertainty_mj),
+            _number(row.per_image(row.energy_mj), 1, row.per_image(row.energy_uncertainty_mj)),
             _number(row.map_per_joule, 0),
         ]
         if row.ap is not None or row.latency_ms is not None
@@ -193,14 +194,14 @@ def ratios_latex(results: Results) -> str:
 
 def efficiency_latex(results: Results) -> str:
     """Throughput, power and energy for a paper."""
-    head = ["Row", "Latency, ms", "FPS", "Power, W", "Dynamic, W", "Energy, mJ", "Inferences/J", "mAP/J"]
+    head = ["Row", "Latency, ms", "FPS", "Power, W", "Dynamic, W", "mJ/image", "Images/J", "mAP/J"]
     lines = [
         [
             row_name(row) + (" (simulated)" if row.simulated else ""),
             f"{row.latency_ms.mean:.2f} ± {row.latency_ms.std:.2f}" if row.latency_ms else "–",
             *(_number(row.fps, 1), _number(row.power_w, 2), _number(found.dynamic_w, 2)),
-            _number(row.energy_mj, 1, row.energy_uncertainty_mj),
-            *(_number(found.inferences_per_joule, 1), _number(row.map_per_joule, 0)),
+            _number(row.per_image(row.energy_mj), 1, row.per_image(row.energy_uncertainty_mj)),
+            *(_number(found.images_per_joule, 1), _number(row.map_per_joule, 0)),
         ]
         for found in efficiencies(results)
         for row in [found.row]

@@ -97,15 +97,16 @@ def _accuracy(name: str) -> Estimator:
     return estimate
 
 
-def _repeated(field: str, trials: str) -> Estimator:
-    """A figure of the row whose trials are in the evidence."""
+def _repeated(field: str, trials: str, *, per_image: bool = False) -> Estimator:
+    """A figure of the row whose trials are in the evidence; ``per_image`` where they tell it of a whole batch."""
 
     def estimate(row: Row, evidence: Evidence, confidence: float) -> Known | Unknown:
         value = getattr(row, field)
         if value is None:
             return Unknown(row.absent[field])
-        measured = getattr(evidence, trials)
-        shown = value if isinstance(value, float | int) else None
+        images = row.batch if per_image else 1
+        measured = [each / images for each in getattr(evidence, trials)]
+        shown = value / images if isinstance(value, float | int) else None
         return from_trials(measured, confidence) if measured else Unknown(OLD_RESULTS, shown)
 
     return estimate
@@ -147,7 +148,7 @@ METRICS: dict[str, Metric] = {
     "latency-p50": Metric("median latency", "ms", False, _repeated("latency_ms", "trial_p50_ms")),
     "latency-p90": Metric("90th percentile of latency", "ms", False, _repeated("latency_ms", "trial_p90_ms")),
     "latency-p99": Metric("99th percentile of latency", "ms", False, _repeated("latency_ms", "trial_p99_ms")),
-    "energy": Metric("energy per inference", "mJ", False, _repeated("energy_mj", "trial_energies_mj")),
+    "energy": Metric("energy per image", "mJ", False, _repeated("energy_mj", "trial_energies_mj", per_image=True)),
     "power": Metric("power", "W", False, _repeated("power_w", "trial_powers_w")),
     "memory": Metric("peak memory", "MB", False, _exact("memory_peak_mb")),
     "size": Metric("size of the engine", "MB", False, _exact("size_mb")),

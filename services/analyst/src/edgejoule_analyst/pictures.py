@@ -96,7 +96,7 @@ def power(values: Values) -> list[Spec]:
 
 def energy(values: Values) -> list[Spec]:
     """``mj`` with ``low`` and ``high``; what is ``above`` idling, where it is told, shows under the pointer."""
-    x = parts.quantitative("mj", "energy of one inference, mJ (less is better)")
+    x = parts.quantitative("mj", "energy per image, mJ (less is better)")
     told = [("mj", "mJ", ".1f"), ("low", "from", ".1f"), ("high", "to", ".1f"), ("above", "above idle, mJ", ".1f")]
     return parts.bars_with_ends(x, values, told)
 
@@ -201,7 +201,7 @@ def characteristics(values: Values, cost: str, accuracy: str) -> list[Spec]:
         cost: what ``cost`` is called.
         accuracy: what ``ap`` is called.
     """
-    x = parts.quantitative("cost", f"{cost} of one inference")
+    x = parts.quantitative("cost", f"{cost} of one image")
     y = parts.quantitative("ap", f"{accuracy} of FP32, points", zero=False)
     size = {
         "field": "params",
