@@ -333,7 +333,7 @@ def write_inputs(cells: list[Synthetic], folder: Path) -> tuple[dict[str, Any], 
         for upstream, downstream in (("onnx", "build"), ("build", "score"), ("build", "benchmark")):
             if upstream in ended:
                 ended.setdefault(downstream, ended[upstream])
-        put(f"weights-{index}", b"\x10weights of " + cell.model.encode())
+        put(f"weights-{index}", b"\x10weights of " + cell.model.removesuffix(f"-b{cell.batch}").encode())
         put(f"onnx-{index}", ended.get("onnx", b"\x08onnx of " + f"{cell.model} {cell.graph or cell.variant}".encode()))
         put(f"engine-{index}", ended.get("build", b"engine of " + cell.name.encode()))
         put(f"build-{index}", ended.get("build") or engine_record(cell).model_dump_json().encode())

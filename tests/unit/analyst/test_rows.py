@@ -108,6 +108,8 @@ def test_row_of_a_batch_tells_latency_of_all_its_images_and_the_rest_by_the_imag
     page = (folder / "report").read_text(encoding="utf-8")
     for said in (
         "Rows -bN: an inference takes N images",
+        "; batch 4; ran as",
+        "Energy, mJ/image",
         "600 inferences of 4 images in 3 trials",
         '<td data-value="15.0" data-figure="energy">15.0 ± 0.1<small>1.2 ± 0.1</small></td>',
         "32 MB, the runtime's libraries too",

@@ -75,7 +75,8 @@ def _pareto(results: Results, device: str, rows: Sequence[Row]) -> Chart | None:
         f"Accuracy against latency, {of_device(device, rows)}",
         "Up and left is better. Vertical bars: interval of AP over images. Horizontal bars: 10th to 90th percentile of"
         " single inferences. Dashed: the Pareto front, of rows that no other beats in both. The intervals of two rows"
-        " share their images; whether they differ is told by the differences, not by their overlap.",
+        " share their images; whether they differ is told by the differences, not by their overlap."
+        + _of_batches(rows),
         f"One mark per row with its intervals. On the Pareto front: {best}.",
         parts.spec(parts.marks_of(rows), values, pictures.pareto(values, "AP", ("10 % below", "90 % below"))),
         paper=6,
@@ -159,6 +160,13 @@ def _at_a_time(rows: Sequence[Row]) -> str:
     return "one inference at a time (rows -bN: of N frames, which the camera must have delivered first)"
 
 
+def _of_batches(rows: Sequence[Row]) -> str:
+    """What latency is of where some rows take several images at once; nothing where none does."""
+    if all(row.batch == 1 for row in rows):
+        return ""
+    return " Latency is of one inference, in rows -bN with all its N images."
+
+
 def _distribution(results: Results, device: str, rows: Sequence[Row]) -> Chart | None:
     values, timed = [], [row for row in rows if row.latency_ms is not None]
     if not timed:
@@ -187,7 +195,7 @@ def _distribution(results: Results, device: str, rows: Sequence[Row]) -> Chart |
         f"latency-{slug(device)}",
         f"Distribution of latency, {of_device(device, rows)}",
         "Share of single inferences done within a time, all trials together. Drawn up to the greatest 99th percentile;"
-        " what is slower is in the table only as p99.",
+        f" what is slower is in the table only as p99.{_of_batches(timed)}",
         said + ".",
         parts.spec(parts.marks_of(rows), values, [line]),
     )
@@ -205,7 +213,8 @@ def _power(results: Results, device: str, rows: Sequence[Row]) -> Chart | None:
     return Chart(
         f"power-{slug(device)}",
         f"Power against latency, {of_device(device, rows)}",
-        "Power at work. Down and left is better; along a dashed line an inference takes the same energy.",
+        "Power at work. Down and left is better; along a dashed line an inference takes the same energy."
+        + _of_batches(rows),
         said + ".",
         parts.spec(parts.marks_of(rows), values, pictures.power(values)),
         paper=8,
@@ -223,7 +232,7 @@ def _energy(results: Results, device: str, rows: Sequence[Row]) -> Chart | None:
     if not values:
         return None
     tick = {"x": {"field": "above", "type": "quantitative"}, "y": parts.row_axis()}
-    layers = [*pictures.energy(values), parts.layer("tick", tick, thickness=2, color="gray")]
+    layers = [*pictures.energy(values, "image"), parts.layer("tick", tick, thickness=2, color="gray")]
     return Chart(
         f"energy-{slug(device)}",
         f"Energy per image, {of_device(device, rows)}",
@@ -299,7 +308,9 @@ def _radar(results: Results, device: str, rows: Sequence[Row]) -> Chart | None:
         f"radar-{slug(device)}",
         f"Overall, {of_device(device, rows)}",
         "Each figure as a share of the best that was measured: further out is better. Areas mean nothing, since they"
-        " hang on the order of the axes." + (" Only rows on the Pareto front." if len(shown) < len(candidates) else ""),
+        " hang on the order of the axes."
+        + (" Only rows on the Pareto front." if len(shown) < len(candidates) else "")
+        + _of_batches(shown),
         "; ".join(said) + ".",
         parts.spec(parts.marks_of(rows), values, layers) | {"height": WIDTH * 3 // 4},
         paper=11,
@@ -326,7 +337,7 @@ def _ranking(results: Results, device: str, rows: Sequence[Row]) -> Chart | None
         f"ranking-{slug(device)}",
         f"Who wins, whatever one weighs how, {of_device(device, rows)}",
         f"Of all ways to weigh {weighed} against each other, each scaled from the worst row to the best: the exact part"
-        " under which each row comes first. Rows that never win are left out.",
+        f" under which each row comes first. Rows that never win are left out.{_of_batches(candidates)}",
         "; ".join(f"{value['row']} {value['share']:.0%}" for value in values) + ".",
         parts.spec(parts.marks_of(rows), values, pictures.ranking(values), rows_high=True),
     )
@@ -412,7 +423,7 @@ def _characteristics(results: Results) -> Chart | None:
         "What the models are",
         "Eq. 1 counts twice the MACs. Accuracy is of FP32, on the first device of the spec.",
         "; ".join(said) + ".",
-        parts.spec(parts.marks_of(floats), values, pictures.characteristics(values, "GMACs", "AP")),
+        parts.spec(parts.marks_of(floats), values, pictures.characteristics(values, "GMACs", "image", "AP")),
         paper=3,
     )
 

@@ -27,6 +27,8 @@ CSV_FIELDS = (
     *("energy_above_idle_mj", "energy_above_idle_uncertainty_mj", "map_per_joule", "memory_peak_mb"),
     *("throttled", "contended", "simulated", "pareto", "protocol", "comparable"),
 )
+PER_IMAGE = {"energy_mj": "energy_per_image_mj", "energy_uncertainty_mj": "energy_per_image_uncertainty_mj"}
+"""Fields that are of one inference, and what they are called as an image's share."""
 LATENCIES = ("mean", "std", "p50", "p90", "p99", "n", "trials")
 SPECIAL = {character: f"\\{character}" for character in "&%$#_{}"} | {
     "\\": r"\textbackslash{}",
@@ -46,7 +48,8 @@ SEED_TEST_FIELDS = ("difference", "low", "high", "level", "effect", "t", "freedo
 def rows_table(results: Results) -> Table:
     """Every row with its figures in the units of results.json, its intervals, and why what is missing is missing."""
     intervals = [f"{metric}_{end}" for metric in ("ap", "ap50") for end in ("low", "high")]
-    head = ["row", *CSV_FIELDS, *intervals, *(f"latency_{name}_ms" for name in LATENCIES[:5]), *LATENCIES[5:]]
+    head = ["row", *CSV_FIELDS, *PER_IMAGE.values(), *intervals]
+    head += [*(f"latency_{name}_ms" for name in LATENCIES[:5]), *LATENCIES[5:]]
     table = [[*head, "flags", "reason"]]
     for row in results.rows:
         evidence = results.evidence[row_name(row)]
@@ -56,7 +59,9 @@ def rows_table(results: Results) -> Table:
             for end in ("low", "high")
         ]
         latency = [getattr(row.latency_ms, name) if row.latency_ms else None for name in LATENCIES]
-        cells = [row_name(row), *(getattr(row, field) for field in CSV_FIELDS), *ends, *latency, "; ".join(row.flags)]
+        energies = [row.per_image(getattr(row, field)) for field in PER_IMAGE]
+        cells = [row_name(row), *(getattr(row, field) for field in CSV_FIELDS), *energies, *ends, *latency]
+        cells.append("; ".join(row.flags))
         gaps = [f"{field}: {reason}" for field, reason in row.absent.items() if field not in NO_GAPS]
         why = row.reason or "; ".join(gaps)
         table.append([*(_plain(cell) for cell in cells), why])
@@ -140,7 +145,7 @@ def to_csv(table: Table) -> str:
 
 def rows_latex(results: Results) -> str:
     """The matrix for a paper: packages booktabs and no other."""
-    head = ["Model", "Variant", "Device", "AP", "AP50", "Latency, ms", "Size, MB", "Energy per image, mJ", "mAP/J"]
+    head = ["Model", "Variant", "Device", "AP", "AP50", "Latency, ms", "Size, MB", "mJ/image", "mAP/J"]
     lines = [
         [
             row.model,

@@ -37,7 +37,7 @@ def render_table(results: dict[str, Any]) -> Table:
     table.add_column("Row", overflow="fold", ratio=1)
     table.add_column("Status", no_wrap=True)
     with_energy = any(row.energy_mj is not None for row in parsed.rows)  # then FPS, which latency tells, gives way
-    for heading in ("AP", "AP50", "Latency, ms", "Energy, mJ" if with_energy else "FPS", "MB", "ΔAP to FP32"):
+    for heading in ("AP", "AP50", "Latency, ms", "mJ/image" if with_energy else "FPS", "MB", "ΔAP to FP32"):
         table.add_column(heading, justify="right", no_wrap=True)
     several_devices = len({row.device for row in parsed.rows}) > 1
     for row in parsed.rows:
