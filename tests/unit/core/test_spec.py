@@ -198,9 +198,11 @@ def test_name_that_an_axis_makes_may_not_be_there_already(folder):
     named = "  - {detector: nanodet_m, weights: nanodet.pth, name: NAME}\nprecisions"
     for name in ("nanodet_m-320", "nanodet_m-416-b4"):  # a training of another, and a row of another
         found = problems(folder, text.replace("precisions", named.replace("NAME", name), 1))
-        assert found == [f"spec.yaml:7: '{name}' is there 2 times; give each model a name of its own"]
-    fine = text.replace("precisions", named.replace("NAME", "nanodet_m-b4"), 1)
-    assert len(load_spec(write(folder, fine), environment={}).models) == 2
+        said = f"models.0 and models.1 would both be called '{name}', by their input and batch"
+        assert found == [f"spec.yaml:7: {said}; give each model a name of its own"]
+    for name in ("nanodet_m-b4", "nanodet_m"):  # rows of the first say their input too
+        fine = text.replace("precisions", named.replace("NAME", name), 1)
+        assert len(load_spec(write(folder, fine), environment={}).models) == 2
 
 
 @given(

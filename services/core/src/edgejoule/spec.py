@@ -592,15 +592,20 @@ def _contradictions(spec: Spec, devices: Sequence[str]) -> Iterator[tuple[Locati
 
 def _of_names(models: Sequence[Model]) -> Iterator[tuple[Location, str]]:
     """What would be called the same: a model's steps by its input, its rows by its batch too."""
-    called: list[tuple[str, int]] = []
+    advice, called, written = "give each model a name of its own", dict[str, int](), [model.name for model in models]
     for index, model in enumerate(models):
         for axis, values in (("input", model.input or []), ("batch", model.batch)):
             yield from _repeated(("models", index, axis), values, "name it once")
         at_inputs = [each.name for each in model.at_each_input()]
         at_batches = [at_batch(name, batch) for name in at_inputs for batch in model.batch]
-        called += [(name, index) for name in dict.fromkeys([*at_inputs, *at_batches])]
-    for (second,), sentence in _repeated((), [name for name, _ in called], "give each model a name of its own"):
-        yield ("models", called[int(second)][1]), sentence
+        for name in [*at_inputs, *at_batches]:
+            if (first := called.setdefault(name, index)) != index:
+                if written[first] == written[index]:
+                    said = f"{written[index]!r} is there {written.count(written[index])} times"
+                else:
+                    said = f"models.{first} and models.{index} would both be called {name!r}, by their input and batch"
+                yield ("models", index), f"{said}; {advice}"
+                break
 
 
 def _of_repeats(spec: Spec) -> Iterator[tuple[Location, str]]:
