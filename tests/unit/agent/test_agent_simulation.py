@@ -441,18 +441,18 @@ def test_fans_and_governor_stay_within_their_ends():
 
 
 @pytest.mark.parametrize(
-    ("name", "precision"),
+    ("name", "precision", "batch"),
     [
-        ("nano", "fp16"),
+        ("nano", "fp16", 3),
         pytest.param(
-            *("orin-nano", "int8"),
+            *("orin-nano", "int8", 1),
             marks=pytest.mark.skipif(sys.version_info < (3, 7), reason="ONNX Runtime 1.10 runs none of it in INT8"),
         ),
     ],
 )
-def test_a_step_builds_and_measures_on_a_simulated_board_and_says_so(name, precision, tmp_path, shard, toy):
+def test_a_step_builds_and_measures_on_a_simulated_board_and_says_so(name, precision, batch, tmp_path, shard, toy):
     pytest.importorskip("onnxruntime")
-    (tmp_path / "model.onnx").write_bytes(toy(quantized=precision == "int8").SerializeToString())
+    (tmp_path / "model.onnx").write_bytes(toy(quantized=precision == "int8", batch=batch).SerializeToString())
     plan = json.loads(json.dumps(device.probe(name)))
 
     def job(parameters, **inputs):
@@ -467,6 +467,7 @@ def test_a_step_builds_and_measures_on_a_simulated_board_and_says_so(name, preci
     assert built["hardware"]["simulated"] is True
     assert built["hardware"]["runtime"] == "simulated"
     assert built["int8_share"] is None
+    assert built["batch"] == batch
 
     files_of = {key: str(tmp_path / key) for key in ("engine", "engine_record")}
     measuring = {
@@ -489,6 +490,7 @@ def test_a_step_builds_and_measures_on_a_simulated_board_and_says_so(name, preci
     record = json.loads((tmp_path / "record").read_text())
     assert record["simulated"] is True
     assert record["environment"]["environment"]["simulated"] is True
+    assert record["batch"] == batch
     assert record["throttled"] in ("no", "unknown")  # unknown: so crowded a host that looks were far apart
     assert record["stages_ms"] is None
     assert "this host" in record["absent"]["stages_ms"]
