@@ -161,7 +161,7 @@ def rows_latex(results: Results) -> str:
         else [row.model, row.variant, row.device, row.status, *["–"] * 5]
         for row in results.rows
     ]
-    return _latex(head, lines, "lll" + "r" * 6, _why_missing(results))
+    return _latex(head, lines, "lll" + "r" * 6, [*_of_batches(results), *_why_missing(results)])
 
 
 def differences_latex(results: Results) -> str:
@@ -211,7 +211,7 @@ def efficiency_latex(results: Results) -> str:
         for found in efficiencies(results)
         for row in [found.row]
     ]
-    return _latex(head, lines, "l" + "r" * 7, [])
+    return _latex(head, lines, "l" + "r" * 7, _of_batches(results))
 
 
 def errors_latex(results: Results) -> str:
@@ -332,9 +332,14 @@ def _why_missing(results: Results) -> Iterator[str]:
             yield f"{row_name(row)}: {row.status}: {row.reason}"
 
 
-def _latex(
-    head: Sequence[str], lines: Sequence[Sequence[str]], columns: str, remarks: Iterator[str] | list[str]
-) -> str:
+def _of_batches(results: Results) -> list[str]:
+    """A comment line: what latency is of where some rows take several images at once."""
+    if all(row.batch == 1 for row in results.rows):
+        return []
+    return ["Latency is of one inference, in rows -bN with all its N images; FPS counts images."]
+
+
+def _latex(head: Sequence[str], lines: Sequence[Sequence[str]], columns: str, remarks: list[str]) -> str:
     body = [" & ".join(map(_tex, line)) + r" \\" for line in lines]
     said = ["% " + " ".join(remark.split()) for remark in remarks]
     top = [rf"\begin{{tabular}}{{{columns}}}", r"\toprule", " & ".join(map(_tex, head)) + r" \\", r"\midrule"]
