@@ -164,7 +164,8 @@ def overview() -> dashboard.Dashboard:
                 ("", f"max by (detector, precision, device, simulated) (edgejoule_cell_{name})")
                 for name in ("ap50_ratio", "latency_seconds", "energy_joules")
             ),
-            about="Of this conductor's runs. Exact rows with intervals stand in the report.",
+            about="Of this conductor's runs. Latency and energy are of one inference: -bN takes N images. Exact rows "
+            "with intervals stand in the report.",
             span=14,
             names={"Value #A": "AP50", "Value #B": "latency", "Value #C": "energy per inference"},
             units={"AP50": "percentunit", "latency": "s", "energy per inference": "joule"},

@@ -4,6 +4,7 @@ import importlib
 import json
 
 import numpy as np
+import onnx
 import pytest
 from toy_model import MANIFEST, write_model, write_shard
 
@@ -11,6 +12,7 @@ from edgejoule.job import Job
 from edgejoule.protocols import PRESETS
 from edgejoule.records import BenchmarkRecord, EngineRecord, PredictRecord
 from edgejoule_evaluator.detections import read_detections
+from edgejoule_trainer.rebatch import rebatch
 
 
 @pytest.fixture
@@ -30,7 +32,8 @@ def step(tmp_path):
 
 
 def test_records_of_build_benchmark_and_predict_are_cores_records(tmp_path, step):
-    write_model(tmp_path / "m.onnx")
+    write_model(tmp_path / "1.onnx")
+    onnx.save(rebatch(onnx.load(tmp_path / "1.onnx"), 2), tmp_path / "m.onnx")
     write_shard(tmp_path / "s.tar")
     built = step(
         "build",
@@ -39,6 +42,7 @@ def test_records_of_build_benchmark_and_predict_are_cores_records(tmp_path, step
     )
     engine = EngineRecord.model_validate_json((built / "record").read_text())
     assert engine.model == MANIFEST
+    assert engine.batch == 2
 
     measured = step(
         "benchmark",
@@ -54,6 +58,7 @@ def test_records_of_build_benchmark_and_predict_are_cores_records(tmp_path, step
     )
     record = BenchmarkRecord.model_validate_json((measured / "record").read_text())
     assert record.latency_ms.n == 5
+    assert record.batch == 2
     assert not record.simulated
     with np.load(measured / "samples") as samples:
         assert samples["latency_ms"].shape == (5,)

@@ -199,6 +199,10 @@ case("Spec", "an unknown device", r"no device 'tpu'")(_changed("devices", ["tpu"
 case("Spec", "an unknown detector", r"no detector 'nanodet_x'.*nanodet_m")(_changed("models.0.detector", "nanodet_x"))
 case("Spec", "no models", r"models: is empty")(_changed("models", []))
 case("Spec", "an input size the detector cannot have", r"input.*multiple of 32")(_changed("models.0.input", 100))
+case("Spec", "a batch without an image", r"batch: must be.*not 0")(_changed("models.0.batch", [1, 0]))
+case("Spec", "rows of a batch called as another model is", r"both be called 'nanodet_m-b4'.*a name of its own")(
+    _changed("models", [SPEC["models"][0] | more for more in ({"batch": [1, 4]}, {"name": "nanodet_m-b4"})])
+)
 case("Spec", "a weights file that is not there", r"no file.*none\.pth")(_changed("models.0.weights", "none.pth"))
 case("Spec", "an images folder that is not there", r"no folder.*none")(_changed("data.sources.val.images", "none"))
 case("Spec", "an unset environment variable", r"NOT_SET_ANYWHERE is not set")(

@@ -1,4 +1,4 @@
-"""INT8 by two seeds with the real steps, each called in this process: from pictures to the tests over seeds.
+"""INT8 by two seeds, and at two batches, with the real steps, each called in this process: from pictures to results.
 
 Nothing is timed, so there is neither a benchmark nor a race of runtimes: ONNX Runtime takes every graph as it is.
 """
@@ -7,6 +7,7 @@ import importlib
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from edgejoule.canonical import hash_file, hash_json
@@ -19,6 +20,7 @@ from edgejoule.records import EngineRecord, Results
 from edgejoule.spec import as_written, check_spec
 from edgejoule.yamltree import Tree
 from edgejoule_agent import host
+from edgejoule_agent.build import batch_of
 from edgejoule_agent.contract import read_model
 from edgejoule_trainer.data import generate
 
@@ -29,7 +31,7 @@ NOT_TIMED = {"outcome": "failed", "reason": "this test times nothing", "step": "
 def plan_in(folder):
     value = {
         "name": "seeds",
-        "models": [{"detector": "nanodet_m", "weights": str(START), "input": 96}],
+        "models": [{"detector": "nanodet_m", "weights": str(START), "input": 96, "batch": [1, 3]}],
         "precisions": ["fp32", "int8-ptq", "int8-qat"],
         "data": {
             "sources": {
@@ -57,7 +59,7 @@ def plan_in(folder):
 
 def build(job):
     """What step build makes where ONNX Runtime wins."""
-    _, manifest = read_model(job.inputs["onnx"])
+    model, manifest = read_model(job.inputs["onnx"])
     engine = Path(job.inputs["onnx"]).read_bytes()
     job.output("engine").write_bytes(engine)
     precision = job.parameters["precision"]
@@ -67,6 +69,7 @@ def build(job):
         ran_as=precision,
         hardware=host.hardware_class("onnxruntime"),
         options={},
+        batch=batch_of(model),
         size_bytes=len(engine),
         candidates=[],
         chosen_because="the only one",
@@ -100,7 +103,28 @@ def carry_out(plan, folder):
     return outputs
 
 
-def test_int8_by_two_seeds_is_made_scored_and_tested(tmp_path):
+def assert_batches_agree(single, triple, outputs):
+    """Of eight images by threes, the last batch filled up: one INT8 and one set of weights, and the same found."""
+    assert [(row.model, row.batch) for row in triple] == [("nanodet_m-b3", 3)] * 3
+    assert not [step for step in outputs if step.startswith(("export/", "ptq/", "qat/")) and "-b3" in step]
+    for one, three in zip(single, triple, strict=True):
+        assert (one.variant, one.status, one.hashes.weights) == (three.variant, three.status, three.hashes.weights)
+        assert one.hashes.onnx != three.hashes.onnx
+        assert three.repeats is None
+        found = []
+        for row in (one, three):
+            with np.load(outputs[f"predict/{row.model}/{row.variant}/{row.device}/000"] / "detections") as columns:
+                found.append(dict(columns))
+        assert set(found[0]["images"].tolist()) == set(found[1]["images"].tolist())
+        assert len(found[0]["score"]) > 8
+        for name in ("image_id", "category_id"):
+            assert np.array_equal(found[0][name], found[1][name])
+        assert np.allclose(found[0]["score"], found[1]["score"], atol=1e-4)
+        assert np.allclose(found[0]["bbox"], found[1]["bbox"], atol=1e-2)
+        assert three.ap == pytest.approx(one.ap, abs=1e-6)
+
+
+def test_int8_by_two_seeds_and_at_two_batches_is_made_scored_and_tested(tmp_path):
     generate.generate(tmp_path / "data", {"train": 32, "val": 8}, seed=3)
     (tmp_path / "not-timed").write_text(json.dumps(NOT_TIMED))
     outputs = carry_out(plan_in(tmp_path), tmp_path)
@@ -114,7 +138,9 @@ def test_int8_by_two_seeds_is_made_scored_and_tested(tmp_path):
     assert records[0]["sets"]["tuning"] == records[1]["sets"]["tuning"]
 
     results = Results.model_validate_json((outputs["analyze"] / "results").read_bytes())
-    for row in results.rows[1:]:
+    single, triple = results.rows[:3], results.rows[3:]
+    assert_batches_agree(single, triple, outputs)
+    for row in single[1:]:
         own, again = row.repeats
         name = f"{row.model}/{row.variant}/{row.device}"
         scored = json.loads((outputs[f"score/{name}/seed-43"] / "record").read_text())["accuracy"]
@@ -125,6 +151,6 @@ def test_int8_by_two_seeds_is_made_scored_and_tested(tmp_path):
         ("int8-qat", "fp32", "one-sample"),
         ("int8-qat", "int8-ptq", "paired"),
     ]
-    ptq, qat = results.rows[1:]
+    ptq, qat = single[1:]
     gains = [ours.ap - theirs.ap for ours, theirs in zip(qat.repeats, ptq.repeats, strict=True)]
     assert results.seed_tests[4].difference == pytest.approx(sum(gains) / 2, abs=1e-12)

@@ -1,11 +1,13 @@
 import os
 import threading
+import time
 
 import numpy as np
 import pytest
 
 from edgejoule_agent import conditions, host, measure
 from edgejoule_agent.benchmark import benchmark, check_same
+from edgejoule_agent.engines import Engine
 from edgejoule_agent.errors import ConditionsChangedError, ShardError
 from edgejoule_agent.measure import memory_peak_mb, summarize
 from edgejoule_agent.simulation import trees
@@ -54,6 +56,8 @@ def test_benchmark_measures_one_trial_and_saves_every_latency(tmp_path, built, s
     assert set(found["stages_ms"]) == {"pre", "infer", "post"}
     assert (found["trial"], found["iterations"], found["warmup_iterations"]) == (2, 20, 3)
     assert 10 < found["memory_peak_mb"] < 1000
+    assert 0 < found["load_memory_mb"] < found["memory_peak_mb"]
+    assert found["batch"] == 1
     assert found["environment"] == host.probe()
     assert {name for name, value in found.items() if value is None} == set(found["absent"])
     assert "onnxruntime does not time its execution" in found["absent"]["execution_ms"]
@@ -73,6 +77,34 @@ def test_openvino_tells_its_execution_apart_from_the_call(tmp_path, built, shard
         assert (saved["execution_ms"] > 0).all()
         assert (saved["execution_ms"] <= saved["latency_ms"]).all()
     assert "execution_ms" not in found["absent"]
+
+
+def test_a_trial_of_a_batch_fills_it_with_images_of_the_shard(shard, manifest):
+    images = measure.first_batch(shard, {"model": manifest, "batch": 5})
+    assert images.shape == (5, 3, 32, 48)
+    assert np.array_equal(images[:1], measure.first_batch(shard, {"model": manifest}))
+    assert np.array_equal(images[3:], images[:2])  # it has three
+    assert not np.array_equal(images[0], images[1])
+
+
+class Slow(Engine):
+    """Finds nothing, and takes 50 ms for it, however many images there are."""
+
+    batches = ()
+
+    def infer(self, image):
+        time.sleep(0.05)
+        self.batches += (len(image),)
+        return np.zeros((len(image), 1, 4), np.float32), np.zeros((len(image), 1, 2), np.float32)
+
+
+def test_stages_tell_of_an_inference_an_images_share(manifest):
+    engine, pictures = Slow(), [np.zeros((48, 72, 3), np.uint8)] * 3
+    told = []
+    found = measure._stages(engine, pictures, {"model": manifest, "batch": 2}, lambda *said: told.append(said))
+    assert engine.batches == (2, 2)
+    assert 25 <= found["infer"] < 50
+    assert told == [(2, 3, "images through all stages"), (3, 3, "images through all stages")]
 
 
 @pytest.fixture

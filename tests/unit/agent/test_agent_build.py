@@ -78,6 +78,7 @@ def test_build_checks_on_seeded_images_when_there_is_no_shard(tmp_path, toy):
 def test_build_checks_a_graph_that_takes_several_images_at_once(tmp_path, toy, shard):
     record = build(save(toy(batch=2), tmp_path / "m.onnx"), "fp32", 1, [shard], tmp_path / "engine", silent)
     assert any(candidate["correct"] for candidate in record["candidates"])
+    assert record["batch"] == 2
     with load(tmp_path / "engine", record, threads=1) as engine:
         assert [part.shape for part in engine.infer(np.zeros((2, 3, 32, 48), np.float32))] == [(2, 96, 4), (2, 96, 2)]
 

@@ -9,7 +9,7 @@ import sys
 import numpy as np
 import pytest
 
-from edgejoule_agent import build_tensorrt, host, limits
+from edgejoule_agent import build_tensorrt, engines, host, limits
 from edgejoule_agent.build import build
 from edgejoule_agent.engines import Deferred, load, onnxruntime_engine, open_engine
 from edgejoule_agent.engines.tensorrt_engine import builder
@@ -226,8 +226,9 @@ def test_a_build_that_cannot_fit_is_refused_before_it_starts(request_of_a_build)
     assert limits.estimate_bytes(request_of_a_build["onnx"]) == 150_004_000
 
 
-def test_a_deferred_engine_is_opened_by_its_first_inference(toy):
-    content, opened = toy().SerializeToString(), []
+def test_a_deferred_engine_is_opened_by_its_first_inference_and_tells_its_memory(toy, monkeypatch):
+    content, opened, held = toy().SerializeToString(), [], iter([10**8, 10**8 + 4096])
+    monkeypatch.setattr(engines, "resident_memory_bytes", lambda: next(held))
 
     def opener():
         opened.append(1)
@@ -235,9 +236,12 @@ def test_a_deferred_engine_is_opened_by_its_first_inference(toy):
 
     with Deferred(opener) as engine:
         assert not engine.is_open
+        assert engine.host_memory_bytes == 0
         boxes, _ = engine.infer(np.zeros((1, 3, 32, 48), np.float32))
         engine.infer(np.zeros((1, 3, 32, 48), np.float32))
         assert boxes.shape == (1, 96, 4)
         assert engine.is_open
         assert len(opened) == 1
+        assert engine.host_memory_bytes == 4096
     assert not engine.is_open
+    assert engine.host_memory_bytes == 0

@@ -80,6 +80,43 @@ def test_predict_refuses_an_engine_of_another_board_and_names_the_image_it_canno
         seen(tar(tmp_path / "bad.tar", [("000000000009.png", b"no image")]))
 
 
+def with_area(model):
+    """A ModelProto whose corners, all from 0 to 1, become those of boxes that have an area."""
+    onnx = pytest.importorskip("onnx")
+    next(node for node in model.graph.node if "boxes" in node.output).output[0] = "corners"
+    for name, value in (("half", 0.5), ("far", [0.0, 0.0, 0.5, 0.5])):
+        model.graph.initializer.append(onnx.numpy_helper.from_array(np.array(value, np.float32), name))
+    model.graph.node.append(onnx.helper.make_node("Mul", ["corners", "half"], ["halves"]))
+    model.graph.node.append(onnx.helper.make_node("Add", ["halves", "far"], ["boxes"]))
+    return model
+
+
+@pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
+def test_whole_batches_give_each_image_the_detections_that_it_has_alone(tmp_path, toy, manifest, shard, runtime):
+    pytest.importorskip(runtime)
+    manifest["nms"]["origin"]["iou"] = 0.95  # many stay
+    hardware, parameters, kept = host.hardware_class(runtime), {"threads": 1, "operating": OPERATING}, []
+    for batch in (1, 2):  # of three images: half of the second batch is filling
+        (tmp_path / "engine").write_bytes(with_area(toy(batch=batch)).SerializeToString())
+        record = {"hardware": hardware, "options": {}, "model": manifest, "simulated": False, "batch": batch}
+        outputs, told = {name: tmp_path / name for name in ("detections", "operating")}, []
+        found = predict(
+            tmp_path / "engine", record, shard, parameters, outputs, lambda *said, told=told: told.append(said)
+        )
+        assert found["images"] == 3
+        assert told[-1] == (3, 3, "images")
+        with np.load(str(tmp_path / "detections")) as columns:
+            kept.append(dict(columns))
+    alone, together = kept
+    counts = np.bincount(alone["image_id"])[5:]
+    assert counts.min() > 0
+    assert len(set(counts.tolist())) > 1  # the pictures differ
+    for name in ("images", "image_id", "category_id"):
+        assert together[name].tolist() == alone[name].tolist()
+    assert np.allclose(together["score"], alone["score"], atol=1e-5)
+    assert np.allclose(together["bbox"], alone["bbox"], atol=1e-3)
+
+
 @pytest.mark.parametrize(
     ("text", "error", "sentence"),
     [

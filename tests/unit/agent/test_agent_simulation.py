@@ -123,6 +123,8 @@ def test_layers_of_a_graph_hold_its_multiplications_and_its_tensors(toy):
     assert first == Layer(macs=8 * 27 * 16 * 24, elements=3 * 32 * 48 + 8 * 27 + 8 * 16 * 24)
     assert depthwise.macs == 8 * 9 * 8 * 12
     assert head.elements == 8 * 8 * 12 + 6 * 8 + 6 * 8 * 12
+    of_three = layers_of(toy(batch=3))[2]  # the weights are read once for all images
+    assert of_three == Layer(macs=3 * head.macs, elements=3 * 8 * 8 * 12 + 6 * 8 + 3 * 6 * 8 * 12)
 
 
 @boards
@@ -439,18 +441,18 @@ def test_fans_and_governor_stay_within_their_ends():
 
 
 @pytest.mark.parametrize(
-    ("name", "precision"),
+    ("name", "precision", "batch"),
     [
-        ("nano", "fp16"),
+        ("nano", "fp16", 3),
         pytest.param(
-            *("orin-nano", "int8"),
+            *("orin-nano", "int8", 1),
             marks=pytest.mark.skipif(sys.version_info < (3, 7), reason="ONNX Runtime 1.10 runs none of it in INT8"),
         ),
     ],
 )
-def test_a_step_builds_and_measures_on_a_simulated_board_and_says_so(name, precision, tmp_path, shard, toy):
+def test_a_step_builds_and_measures_on_a_simulated_board_and_says_so(name, precision, batch, tmp_path, shard, toy):
     pytest.importorskip("onnxruntime")
-    (tmp_path / "model.onnx").write_bytes(toy(quantized=precision == "int8").SerializeToString())
+    (tmp_path / "model.onnx").write_bytes(toy(quantized=precision == "int8", batch=batch).SerializeToString())
     plan = json.loads(json.dumps(device.probe(name)))
 
     def job(parameters, **inputs):
@@ -465,6 +467,7 @@ def test_a_step_builds_and_measures_on_a_simulated_board_and_says_so(name, preci
     assert built["hardware"]["simulated"] is True
     assert built["hardware"]["runtime"] == "simulated"
     assert built["int8_share"] is None
+    assert built["batch"] == batch
 
     files_of = {key: str(tmp_path / key) for key in ("engine", "engine_record")}
     measuring = {
@@ -487,6 +490,7 @@ def test_a_step_builds_and_measures_on_a_simulated_board_and_says_so(name, preci
     record = json.loads((tmp_path / "record").read_text())
     assert record["simulated"] is True
     assert record["environment"]["environment"]["simulated"] is True
+    assert record["batch"] == batch
     assert record["throttled"] in ("no", "unknown")  # unknown: so crowded a host that looks were far apart
     assert record["stages_ms"] is None
     assert "this host" in record["absent"]["stages_ms"]

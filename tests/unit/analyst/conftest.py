@@ -87,6 +87,7 @@ class Synthetic:
     by_seed: tuple[float | None, ...] = ()
     """AP more than that of its own seed by each further one, 43, 44, ...; AP50 is twice as much more. None: failed."""
     remade_for: str = "openvino"
+    batch: int = 1
 
     @property
     def name(self) -> str:
@@ -280,6 +281,8 @@ def benchmark_record(cell: Synthetic, trial: int) -> BenchmarkRecord:
         latency_ms=pool([samples_of(cell, trial)]),
         stages_ms={"pre": 1.0, "infer": cell.latency_ms, "post": 0.5},
         load_ms=80,
+        load_memory_mb=31.5,
+        batch=cell.batch,
         memory_peak_mb=210,
         power_w=cell.power_w,
         energy_mj=energy,
@@ -330,7 +333,7 @@ def write_inputs(cells: list[Synthetic], folder: Path) -> tuple[dict[str, Any], 
         for upstream, downstream in (("onnx", "build"), ("build", "score"), ("build", "benchmark")):
             if upstream in ended:
                 ended.setdefault(downstream, ended[upstream])
-        put(f"weights-{index}", b"\x10weights of " + cell.model.encode())
+        put(f"weights-{index}", b"\x10weights of " + cell.model.removesuffix(f"-b{cell.batch}").encode())
         put(f"onnx-{index}", ended.get("onnx", b"\x08onnx of " + f"{cell.model} {cell.graph or cell.variant}".encode()))
         put(f"engine-{index}", ended.get("build", b"engine of " + cell.name.encode()))
         put(f"build-{index}", ended.get("build") or engine_record(cell).model_dump_json().encode())
@@ -380,6 +383,7 @@ def write_inputs(cells: list[Synthetic], folder: Path) -> tuple[dict[str, Any], 
             "variant": cell.variant,
             "precision": cell.precision,
             "device": cell.device,
+            "batch": cell.batch,
             "protocol": cell.protocol,
             "comparable": cell.protocol != "quick",
             "seeds": [SEED + number for number in range(1 + len(cell.by_seed))],

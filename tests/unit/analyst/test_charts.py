@@ -122,6 +122,24 @@ def test_energy_and_power_are_drawn_only_where_they_were_measured(matrix) -> Non
         assert f"{kind}-host" not in names
 
 
+def test_rows_of_a_batch_are_marks_of_their_own_with_energy_by_the_image(make_results) -> None:
+    alone = [replace(cell, power_w=4.0) for cell in (make_results.fp32, make_results.int8, make_results.qat)]
+    fours = [replace(cell, model="nanodet_m-b4", batch=4, latency_ms=3 * cell.latency_ms) for cell in alone]
+    results = make_results([*alone, *fours])
+    charts = {chart.name: chart for chart in all_charts(results)}
+    energies = {value["row"]: value["mj"] for value in charts["energy-host"].spec["data"]["values"]}
+    for row in results.rows:
+        assert energies[f"{row.model} {row.variant}"] == pytest.approx(row.energy_mj / row.batch, rel=1e-5)
+        (fps,) = values_of(charts["real-time-host"].spec, row=f"{row.model} {row.variant}")
+        assert fps["fps"] == pytest.approx(1000 * row.batch / row.latency_ms.mean, rel=1e-5)
+    labels = {value["label"] for value in charts["differences-host"].spec["data"]["values"]}
+    assert {label.partition(" ")[0] for label in labels} == {"nanodet_m", "nanodet_m-b4"}
+    for name in ("pareto-host", "latency-host", "power-host", "radar-host", "ranking-host"):
+        assert "in rows -bN with all its N images" in charts[name].caption
+    assert not any("-bN" in chart.caption for chart in all_charts(make_results(alone)))
+    assert "characteristics" not in charts  # one model, at whatever batch
+
+
 def test_a_variant_has_one_colour_in_every_chart(matrix) -> None:
     domains = [
         tuple(layer["encoding"]["color"]["scale"]["domain"])

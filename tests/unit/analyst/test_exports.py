@@ -117,11 +117,40 @@ def test_paper_tables_are_written_as_the_report_has_them(results) -> None:
     assert float(ratio["size_ratio"]) == pytest.approx(base.size_mb / ptq.size_mb)
     timed = {line["row"]: line for line in read(exports.efficiency_table)}
     assert set(timed) == {name for name, row in rows.items() if row.latency_ms}
-    (measured,) = [line for line in timed.values() if line["energy_mj"]]
-    assert float(measured["inferences_per_joule"]) == pytest.approx(1000 / float(measured["energy_mj"]))
+    (measured,) = [line for line in timed.values() if line["energy_per_image_mj"]]
+    assert float(measured["images_per_joule"]) == pytest.approx(1000 / float(measured["energy_per_image_mj"]))
     errors = {(line["row"], line["size"]): line for line in read(exports.errors_table)}
     small = ptq.operating_point.by_size["small"]
     assert int(errors[row_name(ptq), "small"]["false_positives"]) == small.false_positives
+
+
+def test_batches_are_told_apart_in_every_table_and_energy_of_an_image_from_that_of_an_inference(make_results) -> None:
+    made = make_results.int8, make_results.fp32
+    alone = [replace(cell, power_w=4.0, idle_w=1.0) for cell in made]
+    fours = [replace(cell, model="nanodet_m-b4", batch=4, latency_ms=3 * cell.latency_ms) for cell in alone]
+    results = make_results([*alone, *fours])
+    for table, _ in exports.TABLES.values():
+        lines = table(results)[1:]
+        assert len({tuple(line) for line in lines}) == len(lines)
+    rows = list(csv.DictReader(io.StringIO(exports.to_csv(exports.rows_table(results)))))
+    assert [(line["model"], line["batch"]) for line in rows] == [("nanodet_m", "1")] * 2 + [("nanodet_m-b4", "4")] * 2
+    for line in rows:
+        batch, of_inference = int(line["batch"]), float(line["energy_mj"])
+        assert float(line["energy_per_image_mj"]) == pytest.approx(of_inference / batch)
+        assert float(line["fps"]) == pytest.approx(1000 * batch / float(line["latency_mean_ms"]))
+        assert float(line["energy_per_image_uncertainty_mj"]) <= float(line["energy_uncertainty_mj"])
+    efficiency = list(csv.DictReader(io.StringIO(exports.to_csv(exports.efficiency_table(results)))))
+    assert [line["batch"] for line in efficiency] == ["1", "1", "4", "4"]
+    for line, row in zip(efficiency, results.rows, strict=True):
+        assert float(line["images_per_joule"]) == pytest.approx(1000 * row.batch / row.energy_mj)
+    ratios = list(csv.DictReader(io.StringIO(exports.to_csv(exports.ratios_table(results)))))
+    speeds = [float(line["speed_ratio"]) for line in ratios]
+    assert speeds[0] == pytest.approx(speeds[1])  # each against its own batch
+    for latex in (exports.rows_latex, exports.efficiency_latex):
+        assert "% Latency is of one inference" in latex(results)
+        assert "% Latency is of one inference" not in latex(make_results(alone))
+    against = {(found.row, found.against) for found in results.differences}
+    assert against == {(f"{model}/int8-ptq/host", f"{model}/fp32/host") for model in ("nanodet_m", "nanodet_m-b4")}
 
 
 @pytest.fixture(scope="module")

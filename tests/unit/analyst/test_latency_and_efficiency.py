@@ -17,6 +17,7 @@ PAPER_TABLE_8 = [  # latency ms, FPS, power W, energy mJ, mAP % of Table 7, mAP/
 @pytest.mark.parametrize(("latency", "fps", "power", "energy", "ap50", "efficiency"), PAPER_TABLE_8)
 def test_formulas_reproduce_the_papers_table_8(latency, fps, power, energy, ap50, efficiency) -> None:
     assert frames_per_second(latency) == pytest.approx(fps, abs=0.05)
+    assert frames_per_second(3 * latency, batch=3) == pytest.approx(fps, abs=0.05)
     assert energy_per_inference_mj(power, latency) == pytest.approx(energy, abs=0.05)
     assert map_per_joule(ap50 / 100, energy) == pytest.approx(efficiency, abs=0.6)
 

@@ -47,7 +47,7 @@ def test_tables_of_a_run_follow_from_its_rows(cells, check_cells) -> None:
     assert first.speed == pytest.approx(base.latency_ms.mean / ptq.latency_ms.mean)
     efficiency = paper_tables.efficiencies(results)[0]
     assert efficiency.dynamic_w == pytest.approx(0.8)
-    assert efficiency.inferences_per_joule == pytest.approx(1000 / 18.0)
+    assert efficiency.images_per_joule == pytest.approx(1000 / 18.0)
 
 
 def test_mean_ratio_is_missing_where_one_model_is(cells, check_cells) -> None:

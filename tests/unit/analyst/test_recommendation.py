@@ -1,5 +1,6 @@
 """The paper's Table 11 asked of the paper's own figures, and of made-up cells each rule of a verdict."""
 
+import re
 from dataclasses import replace
 
 import pytest
@@ -152,10 +153,32 @@ def test_cell_is_feasible_only_when_its_unfavourable_bound_keeps_the_limit() -> 
     assert "breaks at least 40.0 points: it would have to gain 3.0 points" in answer.cells[3].reasons[0]
 
 
+def test_batch_is_better_by_images_per_second_and_worse_by_what_one_waits_for(make_results) -> None:
+    alone = replace(make_results.fp32, power_w=4.0)
+    fours = replace(alone, model="nanodet_m-b4", batch=4, latency_ms=24.0)  # of the FP32, which alone takes 9
+    found = candidates(make_results([alone, fours]), CONFIDENCE)
+    by = {objective: ask(found, objective) for objective in ("fps", "latency", "energy")}
+    assert {objective: answer.best for objective, answer in by.items()} == {
+        "fps": "nanodet_m-b4/fp32/host",
+        "latency": "nanodet_m/fp32/host",
+        "energy": "nanodet_m-b4/fp32/host",
+    }
+    figures = {cell.name: cell.figures for cell in by["fps"].cells}
+    one, four = figures["nanodet_m/fp32/host"], figures["nanodet_m-b4/fp32/host"]
+    assert four["fps"].value == pytest.approx(4000 / four["latency"].value, rel=1e-3)
+    assert four["fps"].low < four["fps"].value < four["fps"].high
+    assert four["energy"].value / one["energy"].value == pytest.approx(24 / 4 / 9, rel=1e-6)
+    assert by["fps"].runner_up_needs.startswith("its images per second would have to be 50% higher")
+    slow = ask(found, "ap50", at_least("fps", 130.0)).cells[0]
+    assert (slow.verdict, slow.feasible) == ("blocked", False)
+    (reason,) = slow.reasons
+    assert re.search(r"breaks at least 130 FPS: it would have to be 1\.\d+ times as fast$", reason)
+
+
 def test_null_that_a_limit_needs_makes_a_cell_not_judgeable_with_its_reason() -> None:
     answer = ask([cell("one")], "ap50", at_most("energy", 30))
     assert (answer.answer, answer.best) == ("review", None)
-    assert answer.cells[0].reasons == ["energy per inference cannot be judged against at most 30.0 mJ: no sensor"]
+    assert answer.cells[0].reasons == ["energy per image cannot be judged against at most 30.0 mJ: no sensor"]
 
 
 def test_broken_limit_blocks_though_another_cannot_be_judged() -> None:

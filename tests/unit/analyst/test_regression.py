@@ -91,6 +91,19 @@ def test_gate_that_is_none_is_refused_with_what_there_is(gate: str) -> None:
         Gate.parse(gate)
 
 
+def test_row_measured_at_another_batch_under_the_same_name_is_not_judged_by_what_batch_decides(runs, tmp_path) -> None:
+    results = json.loads((runs["was"] / "results.json").read_text(encoding="utf-8"))
+    for row in results["rows"]:
+        row["batch"] = 4
+    (tmp_path / "results.json").write_text(json.dumps(results), encoding="utf-8")
+    code, answer = call(
+        compare_app, runs["was"], tmp_path, "--fail-on=latency", "--store", runs["was"].parent / ".store"
+    )
+    assert (code, answer["answer"]) == (4, "not judged")
+    assert change(answer, "fp32", "latency")["absent"]["change"] == "measured at batch 1 and at batch 4"
+    assert change(answer, "fp32", "ap50")["verdict"] == "same"
+
+
 # --- recommend, by its command ------------------------------------------------------------------------
 
 

@@ -211,9 +211,22 @@ def test_table_shows_energy_where_it_was_measured_in_place_of_frames_per_second(
     (row,) = (row for row in results.rows if row.energy_mj is not None)
     text = shown(results)
     assert f"{row.energy_mj:.1f} ± {row.energy_uncertainty_mj:.1f}" in text
-    assert "Energy, mJ" in text
+    assert "mJ/image" in text
     assert "FPS" not in text
     assert "FPS" in shown(analyze_cells(cells.fp32)[0])
+
+
+def test_table_tells_rows_of_batches_apart_and_their_energy_by_the_image(cells, analyze_cells) -> None:
+    alone = replace(cells.fp32, power_w=4.0)
+    four = replace(alone, model="nanodet_m-b4", batch=4, latency_ms=30.0)
+    results, _ = analyze_cells(alone, four)
+    text = " ".join(shown(results).split())
+    one, many = results.rows
+    assert "nanodet_m-b4/fp32" in text
+    for row, share in ((one, one.energy_mj), (many, many.energy_mj / 4)):
+        assert f"{row.latency_ms.mean:.2f} ± {row.latency_ms.std:.2f} {share:.1f} ± " in text
+    assert "latency of rows -bN: of one inference, which takes N images" in text
+    assert "-bN" not in shown(analyze_cells(alone)[0])
 
 
 def test_table_of_a_quick_run_is_marked(cells, analyze_cells) -> None:

@@ -3,6 +3,8 @@ from dataclasses import replace
 import pytest
 
 from edgejoule.records import Preconditioning
+from edgejoule_analyst.figures import METRICS
+from edgejoule_analyst.words import row_name
 
 
 def row_of(results, variant="fp32", model="nanodet_m"):
@@ -85,6 +87,35 @@ def test_row_has_energy_and_efficiency_when_power_was_measured(cells, analyze_ce
     assert (row.energy_above_idle_mj, row.energy_above_idle_uncertainty_mj) == (5.0, pytest.approx(0.4))
     assert row.execution_ms is None
     assert row.absent["execution_ms"] == "no such sensor"
+
+
+def test_row_of_a_batch_tells_latency_of_all_its_images_and_the_rest_by_the_image(cells, analyze_cells) -> None:
+    alone = replace(cells.fp32, power_w=2.0, environment={"max_frequency_khz": 3_000_000})
+    four = replace(alone, model="nanodet_m-b4", batch=4, latency_ms=30.0)
+    results, folder = analyze_cells(alone, four)
+    one, row = results.rows
+    assert (one.batch, row.batch) == (1, 4)
+    assert row.latency_ms.mean == pytest.approx(one.latency_ms.mean * 30 / 9)
+    assert row.fps == pytest.approx(4000 / row.latency_ms.mean)
+    assert row.energy_mj == pytest.approx(60.0)  # of one inference
+    assert row.map_per_joule == pytest.approx(100 * row.ap50 / 0.015)
+    assert (one.pareto, row.pareto) == (True, False)  # as accurate, and who waits for an answer waits longer
+    energies = [METRICS["energy"].estimate(each, results.evidence[row_name(each)], 0.95).value for each in (one, row)]
+    assert energies == pytest.approx([18.0, 15.0])
+    checks = results.evidence[row_name(row)].checks
+    assert any(f"2 x 4 x 0.36 GMACs / {row.latency_ms.mean:.4g} ms" in check.said for check in checks)
+    assert (results.evidence[row_name(row)].load_memory_mb, row.memory_peak_mb) == (31.5, 210)
+    page = (folder / "report").read_text(encoding="utf-8")
+    for said in (
+        "Rows -bN: an inference takes N images",
+        "; batch 4; ran as",
+        "Energy, mJ/image",
+        "600 inferences of 4 images in 3 trials",
+        '<td data-value="15.0" data-figure="energy">15.0 ± 0.1<small>1.2 ± 0.1</small></td>',
+        "32 MB, the runtime's libraries too",
+        "at batch 1 and 4 (rows -bN: of N images)",
+    ):
+        assert said in page
 
 
 WARM = Preconditioning(

@@ -16,6 +16,7 @@ from edgejoule.runs import Run, load, save
 from edgejoule.spec import check_spec
 from edgejoule.yamltree import Tree
 
+EACH = ["fp32", "fp16", "int8-ptq", "int8-qat", "fp16-qat"]
 HOST = Device("host", "host-1", {"machine": "x86_64"}, {"runtime": "1.0"})
 
 
@@ -212,6 +213,89 @@ def test_moved_data_change_no_key(tmp_path):
     here.mkdir()
     there.mkdir()
     assert keys_of(plan_of(spec_of(here))) == keys_of(plan_of(spec_of(there)))
+
+
+# --- input and batch -----------------------------------------------------------------------------
+
+MODEL = {"detector": "nanodet_m", "weights": "w.pth"}
+SIDES = st.lists(st.sampled_from([96, 320, 416]), min_size=1, max_size=3, unique=True)
+BATCHES = st.lists(st.sampled_from([1, 2, 4]), min_size=1, max_size=3, unique=True)
+
+
+@given(SIDES, BATCHES)
+@settings(deadline=None, max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_inputs_are_trained_and_quantized_apart_and_batches_share_it_all(tmp_path, sides, batches):
+    training = {**MODEL, "train": {"iterations": 5}}
+    single = plan_of(qat_spec(tmp_path, EACH, models=[training]))
+    plan = plan_of(qat_spec(tmp_path, EACH, models=[{**training, "input": sides, "batch": batches}]))
+    kinds, once = (Counter(step.kind for step in each.steps.values()) for each in (plan, single))
+    for kind in ("import-weights", "train", "export", "ptq", "qat"):
+        assert kinds[kind] == len(sides) * once[kind]
+    for kind in ("build", "benchmark", "predict", "score"):
+        assert kinds[kind] == len(sides) * len(batches) * once[kind]
+    made_by = ("export", "ptq", "qat", "export-qat")  # fp16 is built of the graph of fp32
+    assert kinds["batch"] == len(sides) * len(made_by) * sum(batch > 1 for batch in batches)
+    seen = set()
+    for step in plan.steps.values():
+        assert {ref.step for ref in step.upstream()} <= seen
+        seen.add(step.id)
+    assert all(set(cell.steps) <= seen for cell in plan.cells)
+    assert len({cell.name for cell in plan.cells}) == len(plan.cells) == len(sides) * len(batches) * len(EACH)
+    assert len(set(keys_of(plan).values())) == len(plan.steps)  # no work that other work repeats
+
+
+def test_another_batch_does_again_what_the_batch_decides_and_no_more(tmp_path):
+    one = plan_of(spec_of(tmp_path, models=[MODEL]))
+    both = plan_of(spec_of(tmp_path, models=[{**MODEL, "batch": [1, 4]}]))
+    old, new = keys_of(one), keys_of(both)
+    assert {step for step in old if new.get(step) != old[step]} == {"analyze"}
+    assert {both.steps[step].kind for step in new.keys() - old.keys()} == {
+        "batch",
+        "build",
+        "benchmark",
+        "predict",
+        "score",
+    }
+    assert [cell.name for cell in both.cells[:3]] == [cell.name for cell in one.cells]
+    assert [cell.name for cell in both.cells[3:]] == [cell.name.replace("/", "-b4/", 1) for cell in one.cells]
+    int8 = both.steps["build/nanodet_m-b4/int8-ptq/host"].inputs["onnx"]
+    assert int8 == Ref("batch/nanodet_m-b4/ptq", "onnx")
+    assert both.steps[int8.step].parameters == {"batch": 4}
+    assert both.steps[int8.step].inputs == {"onnx": Ref("ptq/nanodet_m", "onnx")}
+    reference = both.steps["score/nanodet_m-b4/int8-ptq/host"].inputs["reference-000"]
+    assert reference == Ref("predict/nanodet_m-b4/fp32/host/000", "detections", tolerant=True)
+    told = both.steps["analyze"].parameters["cells"]
+    assert [(cell["model"], cell.get("batch")) for cell in told] == [
+        *[("nanodet_m", None)] * 3,
+        *[("nanodet_m-b4", 4)] * 3,
+    ]
+
+
+def test_what_says_nothing_new_changes_no_key(tmp_path):
+    plain = keys_of(plan_of(spec_of(tmp_path, models=[{**MODEL, "input": 96}])))
+    assert keys_of(plan_of(spec_of(tmp_path, models=[{**MODEL, "input": [96], "batch": [1]}]))) == plain
+
+
+def test_each_input_is_a_model_of_its_own_name(tmp_path):
+    two = [{**MODEL, "name": f"small-{side}", "input": side, "batch": 2} for side in (96, 320)]
+    listed = [{**MODEL, "name": "small", "input": [96, 320], "batch": 2}]
+    written, short = (plan_of(spec_of(tmp_path, models=models)) for models in (two, listed))
+    assert short.steps == written.steps
+    assert {cell.row_model for cell in short.cells} == {"small-96-b2", "small-320-b2"}
+
+
+def test_repeats_are_scored_at_the_first_batch(tmp_path):
+    spec = spec_of(tmp_path, models=[{**MODEL, "batch": [2, 4]}], repeats={"calibration": 2})
+    plan = plan_of(spec)
+    again = [step for step in plan.steps if step.endswith("/seed-43")]
+    assert [step for step in again if step.startswith(("batch/", "build/"))] == [
+        "batch/nanodet_m-b2/ptq/seed-43",
+        "build/nanodet_m-b2/int8-ptq/host/seed-43",
+    ]
+    assert plan.steps[again[-1]].kind == "score"
+    told = {cell["name"]: cell["why_no_repeats"] for cell in plan.steps["analyze"].parameters["cells"]}
+    assert told["nanodet_m-b2/int8-ptq/host"] is None
+    assert "scored at batch 2 alone" in told["nanodet_m-b4/int8-ptq/host"]
 
 
 # --- order ---------------------------------------------------------------------------------------

@@ -7,9 +7,10 @@ import sys
 import jsonschema
 import pytest
 import yaml
+from pydantic import ValidationError
 
 from edgejoule import generated, reference, schemas
-from edgejoule.records import Latency
+from edgejoule.records import Latency, Measured
 
 
 @pytest.mark.parametrize("name", schemas.SCHEMAS)
@@ -26,7 +27,26 @@ def test_results_schema_describes_every_field_as_there():
     schema = json.loads(schemas.schema_of("results"))
     assert set(schema["$defs"]["Latency"]["required"]) == set(Latency.model_fields)
     row = schema["$defs"]["Row"]
-    assert set(row["properties"]) - set(row["required"]) == {"absent", "flags"}  # empty where there is nothing to say
+    # empty where there is nothing to say; 1 in results of before there was a choice
+    assert set(row["properties"]) - set(row["required"]) == {"absent", "flags", "batch"}
+
+
+class Young(Measured):
+    """A record with a field that those of before do not have."""
+
+    old: float | None
+    young: float | None = None
+
+
+def test_record_of_before_a_field_was_there_says_that_it_does_not_tell_it():
+    read = Young.model_validate({"old": None, "absent": {"old": "no sensor"}})
+    assert read.absent == {"old": "no sensor", "young": "the version that wrote this did not tell"}
+    assert Young.model_validate_json(read.model_dump_json()) == read
+    assert Young(old=1.0, young=2.0).absent == {}
+    with pytest.raises(ValidationError, match="no reason in absent for young"):
+        Young(old=1.0, young=None)
+    with pytest.raises(ValidationError, match="absent"):
+        Young.model_validate({"old": 1.0, "absent": 7})
 
 
 def test_spec_schema_accepts_the_examples():

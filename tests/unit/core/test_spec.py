@@ -6,7 +6,7 @@ import textwrap
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgejoule.errors import SpecError
@@ -31,6 +31,7 @@ data:
 protocol: quick
 """
 EXAMPLES = Path(__file__).parents[3] / "examples"
+FILE = "demo.yaml"  # one that is there
 
 
 @pytest.fixture
@@ -117,7 +118,7 @@ def test_unset_variable_is_named(folder):
         ),
         ("protocol: quick", "devices: [{power_mode: 5W}]", "the key 'name' is missing"),
         ("protocol: quick", "devices: [{name: host, power_mode: 5 W}]", "power_mode: '5 W' must be letters, digits"),
-        ("protocol: quick", "devices: [7]", "0: must be a mapping (key: value), not 7"),
+        ("protocol: quick", "devices: [7]", "devices: must be a mapping (key: value), not 7"),
         ("protocol: quick", "protocol: {start_temp_c: [60, 5]}", "must be two temperatures, the lower first"),
         ("protocol: quick", "protocol: {power_window_s: 0}", "power_window_s: must be greater than 0, not 0"),
         (
@@ -138,6 +139,15 @@ def test_unset_variable_is_named(folder):
         ),
         ("name: shapes", "name: shapes\nname: again", "spec.yaml:2: the key 'name' is there twice"),
         ('"${VAL:-val}"', "${VAL:-val}", "inside { } or [ ], put ${NAME} in quotes"),
+        ("nanodet.pth", "nanodet.pth\n    input: 100", "spec.yaml:5: input: must be a multiple of 32, not 100"),
+        ("nanodet.pth", "nanodet.pth\n    input: [320, 100]", "spec.yaml:5: input: must be a multiple of 32, not 100"),
+        ("nanodet.pth", "nanodet.pth\n    input: []", "spec.yaml:5: input: is empty; name at least one"),
+        ("nanodet.pth", "nanodet.pth\n    input: {}", "input: must be a whole number, not an empty mapping"),
+        ("nanodet.pth", "nanodet.pth\n    batch: 0", "spec.yaml:5: batch: must be greater than or equal to 1, not 0"),
+        ("nanodet.pth", "nanodet.pth\n    batch: [1, 257]", "batch: must be less than or equal to 256, not 257"),
+        ("nanodet.pth", "nanodet.pth\n    batch: true", "spec.yaml:5: batch: must be a whole number, not True"),
+        ("nanodet.pth", "nanodet.pth\n    batch:", "spec.yaml:5: batch: must be a whole number, not nothing"),
+        ("nanodet.pth", "nanodet.pth\n    batch: [4, 1, 4]", "spec.yaml:5: 4 is there 2 times; name it once"),
         (
             "protocol: quick",
             "repeats: {calibration: 0}",
@@ -180,6 +190,46 @@ def test_all_problems_are_told_at_once(folder):
 def test_two_models_need_two_names(folder):
     text = GOOD.replace("precisions", "  - {detector: nanodet_m, weights: nanodet.pth}\nprecisions", 1)
     assert problems(folder, text) == ["spec.yaml:5: 'nanodet_m' is there 2 times; give each model a name of its own"]
+
+
+def test_name_that_an_axis_makes_may_not_be_there_already(folder):
+    weights = "weights: nanodet.pth"
+    text = GOOD.replace(weights, f"{weights}\n    batch: [2, 4]\n    input: [320, 416]")
+    named = "  - {detector: nanodet_m, weights: nanodet.pth, name: NAME}\nprecisions"
+    for name in ("nanodet_m-320", "nanodet_m-416-b4"):  # a training of another, and a row of another
+        found = problems(folder, text.replace("precisions", named.replace("NAME", name), 1))
+        said = f"models.0 and models.1 would both be called '{name}', by their input and batch"
+        assert found == [f"spec.yaml:7: {said}; give each model a name of its own"]
+    for name in ("nanodet_m-b4", "nanodet_m"):  # rows of the first say their input too
+        fine = text.replace("precisions", named.replace("NAME", name), 1)
+        assert len(load_spec(write(folder, fine), environment={}).models) == 2
+
+
+@given(
+    st.none() | st.lists(st.integers(1, 128).map(lambda n: 32 * n), min_size=1, max_size=4, unique=True),
+    st.lists(st.integers(1, 256), min_size=1, max_size=4, unique=True),
+    st.booleans(),
+)
+@settings(deadline=None)
+def test_axes_of_a_model_are_a_value_or_a_list_and_are_quoted_as_short_as_can_be(inputs, batches, short):
+    tree = parse_yaml(GOOD.replace("nanodet.pth", "."), "spec.yaml", lines=True)
+    tree.value["data"]["sources"] = {name: {"images": ".", "annotations": FILE} for name in ("train", "val")}
+    model, plain = tree.value["models"][0], as_written(check_spec(tree, EXAMPLES, {}), tree)
+    for key, values in (("input", inputs), ("batch", batches)):
+        model[key] = values[0] if short and values and len(values) == 1 else values
+    spec = check_spec(tree, EXAMPLES, {})
+    singles = spec.models[0].at_each_input()
+    sides = inputs or [None]
+    several = len(sides) > 1
+    assert [single.side for single in singles] == sides
+    assert [single.name for single in singles] == [f"nanodet_m-{side}" if several else "nanodet_m" for side in sides]
+    assert all(single.batch == batches for single in singles)
+    written = as_written(spec, tree)["models"][0]
+    assert written.pop("batch", 1) == (batches[0] if len(batches) == 1 else batches)
+    assert written.pop("input") == (inputs if several else sides[0])
+    if inputs is None and batches == [1]:  # as before there were axes
+        assert as_written(spec, tree) == plain
+        assert "batch" not in plain["models"][0]
 
 
 def test_setting_overrides_a_value(folder):

@@ -16,6 +16,7 @@ from edgejoule_agent.engines.tensorrt_engine import graph
 from edgejoule_trainer.counting import count_macs
 from edgejoule_trainer.detectors import create, detector_class, names
 from edgejoule_trainer.export import export_onnx
+from edgejoule_trainer.rebatch import rebatch
 from edgejoule_trainer.weights import import_weights
 
 LABELS = [Label(id=3, name="disc"), Label(id=9, name="star"), Label(id=11, name="cross")]
@@ -66,19 +67,30 @@ def session_of(detector, path):
     return onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
 
 
+def session_for(batch, path):
+    content = rebatch(onnx.load(path), batch).SerializeToString()
+    return onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
+
+
 @pytest.mark.parametrize("name", SMALL)
-def test_exported_graph_answers_as_the_detector_before_suppression(name, tmp_path):
+def test_exported_graph_answers_as_the_detector_before_suppression_also_to_two_images_at_once(name, tmp_path):
     size = smallest_size(name)
     detector = settled(name, size)
     session = session_of(detector, tmp_path / "model.onnx")
+    found = []
     for seed in (0, 20):
         image = picture(size, seed)
         with torch.no_grad():
             boxes, scores = detector(image)
-        onnx_boxes, onnx_scores = session.run(["boxes", "scores"], {"image": image.numpy()})
+        found.append(session.run(["boxes", "scores"], {"image": image.numpy()}))
         assert scores.shape == (1, boxes.shape[1], len(LABELS))
-        assert np.abs(onnx_boxes - boxes.numpy()).max() * max(size) < PIXELS
-        assert np.abs(onnx_scores - scores.numpy()).max() < SCORE
+        assert np.abs(found[-1][0] - boxes.numpy()).max() * max(size) < PIXELS
+        assert np.abs(found[-1][1] - scores.numpy()).max() < SCORE
+    pair = torch.cat([picture(size, seed) for seed in (0, 20)]).numpy()
+    together = session_for(2, tmp_path / "model.onnx").run(["boxes", "scores"], {"image": pair})
+    for both, *each in zip(together, *found, strict=True):
+        assert np.abs(both - np.concatenate(each)).max() < 1e-4
+        assert np.abs(each[0] - each[1]).max() > 1e-3
 
 
 @pytest.mark.parametrize("name", SMALL)

@@ -19,7 +19,8 @@ from edgejoule_trainer.export import export_onnx
 from edgejoule_trainer.quantize.lint import OPSET, violations
 from edgejoule_trainer.quantize.ptq import Disagreement, quantize_detector
 from edgejoule_trainer.quantize.scales import CALIBRATORS
-from edgejoule_trainer.steps import export, ptq
+from edgejoule_trainer.rebatch import rebatch
+from edgejoule_trainer.steps import batch, export, ptq
 from edgejoule_trainer.weights import write_weights
 
 LABELS = [Label(id=3, name="cup"), Label(id=7, name="box")]
@@ -73,6 +74,36 @@ def test_graph_for_two_images_answers_as_the_graph_for_one_does_to_each(detector
     for both, *each in zip(answers(two, torch.cat(pair)), *(answers(one, image) for image in pair), strict=True):
         np.testing.assert_allclose(both, np.concatenate(each), atol=1e-5)
         assert np.abs(each[0] - each[1]).max() > 0.01
+
+
+def test_rebatched_8_bit_graph_has_the_same_scales_and_answers_as_that_for_one_image(quantized, tmp_path):
+    one = export_onnx(quantized.detector, tmp_path / "1.onnx")
+    job_ = Job({"batch": 3}, {"onnx": tmp_path / "1.onnx"}, tmp_path, tmp_path, lambda *_: None)
+    batch.run(job_)
+    three, _ = read_model(job_.output("onnx"))
+    assert three.metadata_props == one.metadata_props
+    assert [node.op_type for node in three.graph.node] == [node.op_type for node in one.graph.node]
+    reshapes = {node.input[1] for node in one.graph.node if node.op_type == "Reshape"}
+    for was, is_ in zip(one.graph.initializer, three.graph.initializer, strict=True):
+        assert was.name in reshapes or was == is_  # every weight, scale and zero point
+    several = images(3, seed=3)
+    for together, *each in zip(
+        answers(three, torch.cat(several)), *(answers(one, image) for image in several), strict=True
+    ):
+        np.testing.assert_allclose(together, np.concatenate(each), atol=1e-5)
+        assert np.abs(each[0] - each[1]).max() > 0.01
+
+
+def test_graph_that_is_not_for_one_image_or_mixes_images_is_refused(detector, tmp_path):
+    model = export_onnx(detector, tmp_path / "1.onnx")
+    with pytest.raises(ModelError, match=r"tensor 'image' has shape \[2, 3, 64, 96\] for one image"):
+        rebatch(rebatch(model, 2), 4)
+    (boxes,) = (node for node in model.graph.node if "boxes" in node.output)
+    boxes.output[0] = "unmixed"
+    mean = onnx.helper.make_node("ReduceMean", ["unmixed"], ["boxes"], axes=[0], keepdims=1)
+    model.graph.node.append(mean)
+    with pytest.raises(ModelError, match=r"tensor 'boxes' has shape \[1, \d+, 4\] for one image and"):
+        rebatch(model, 4)
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ import functools
 from typing import Any, Callable, Dict, Iterator, Mapping, Tuple
 
 from edgejoule_agent import host, power_mode
+from edgejoule_agent.engines import recorded_batch
 from edgejoule_agent.errors import ConditionsChangedError, UnsupportedError
 from edgejoule_agent.isolate import Progress, run
 from edgejoule_agent.limits import check_memory, memory_limit_bytes
@@ -66,6 +67,7 @@ def benchmark(
         warmup_iterations=protocol["warmup_iterations"],
         iterations=protocol["iterations"],
         threads=parameters["threads"],
+        batch=recorded_batch(engine_record),
         environment=before,
         simulated=bool(before["hardware"].get("simulated")),
     )

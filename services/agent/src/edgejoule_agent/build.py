@@ -90,6 +90,7 @@ def build(
         "ran_as": chosen.candidate.ran_as,
         "hardware": host.hardware_class(chosen.candidate.runtime),
         "options": chosen.candidate.options,
+        "batch": batch_of(model),
         "size_bytes": chosen.size_bytes,
         "int8_share": chosen.int8_share,
         "reformat_layers": None,

@@ -87,6 +87,7 @@ def build(
         "ran_as": "+".join(chosen.found.precisions) or precision,
         "hardware": hardware,
         "options": chosen.options,
+        "batch": checks.batch_of(model),
         "size_bytes": os.path.getsize(str(engine_path)),
         "int8_share": int8_share,
         "reformat_layers": chosen.found.reformat_layers,

@@ -116,6 +116,12 @@ def memory_available_bytes(root: str = "/") -> Optional[int]:
     return int(found.group(1)) * 1024 if found else None
 
 
+def resident_memory_bytes() -> int:
+    """What this process holds of the memory now."""
+    with open("/proc/self/statm", encoding="ascii") as file:
+        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
 def installed_version(distribution: str) -> Optional[str]:
     """The version of an installed distribution, without importing it; None when it is not installed."""
     try:

@@ -14,11 +14,11 @@ from typing import Any, Dict, List, Mapping, Optional, Tuple
 import numpy as np
 
 from edgejoule_agent import conditions, contention, live, sensors
-from edgejoule_agent.engines import Engine, load
+from edgejoule_agent.engines import Engine, load, recorded_batch
 from edgejoule_agent.errors import OutOfMemoryError, ShardError
 from edgejoule_agent.isolate import Progress
 from edgejoule_agent.postprocess import detect
-from edgejoule_agent.preprocess import decode, prepare
+from edgejoule_agent.preprocess import decode, prepare, stack
 from edgejoule_agent.shards import ShardReader
 from edgejoule_agent.watch import Supply, Watch, supply
 
@@ -43,12 +43,7 @@ def trial(request: Mapping[str, Any], progress: Progress) -> Dict[str, Any]:
         The measured part of a BenchmarkRecord, ``absent`` included.
     """
     record, protocol, root = request["engine_record"], request["protocol"], request.get("root", "/")
-    runtime = record["hardware"]["runtime"]
-    with ShardReader(request["shard"]) as reader:
-        if not reader.ids:
-            raise ShardError(f"{request['shard']}: holds no image; give the evaluation set at least one per shard")
-        first = prepare(decode(reader.read(reader.ids[0])), record["model"])[0]
-
+    runtime, first = record["hardware"]["runtime"], first_batch(request["shard"], record)
     started_at = utc_now()
     settled, unsettled = conditions.settle(protocol, progress, root)
     source = supply(root, on_gpu=runtime in GPU_RUNTIMES)
@@ -69,8 +64,8 @@ def trial(request: Mapping[str, Any], progress: Progress) -> Dict[str, Any]:
             overlapped, not_overlapped = _throughput(engine, first, protocol["iterations"], record)
             with ShardReader(request["shard"]) as reader:
                 images = [decode(reader.read(image_id)) for image_id in reader.ids[: request["stage_images"]]]
-            stages_ms = _stages(engine, images, record["model"], progress)
-            device_bytes = engine.device_memory_bytes
+            stages_ms = _stages(engine, images, record, progress)
+            device_bytes, host_bytes = engine.device_memory_bytes, engine.host_memory_bytes
         inferences = protocol["iterations"] + more
         power, absent = tell_power(source, watch.energy(begin, end, inferences, rest), inferences)
         throttled = watch.throttled(begin, end)
@@ -106,12 +101,26 @@ def trial(request: Mapping[str, Any], progress: Progress) -> Dict[str, Any]:
         latency_ms=summarize(latency_ms),
         stages_ms=stages_ms,
         load_ms=load_ms,
+        load_memory_mb=host_bytes / 1e6,
         memory_peak_mb=peak_mb,
         throttled=throttled.throttled,
         throttled_evidence=throttled.evidence,
         contention=contention.between(before, after),
         absent={name: reasons[name] for name, value in measured.items() if value is None},
     )
+
+
+def first_batch(shard: Any, record: Mapping[str, Any]) -> Any:
+    """The first images of a shard, from its first again where they are too few, as float32[B,3,H,W] for an engine.
+
+    Raises:
+        ShardError: there is none.
+    """
+    with ShardReader(shard) as reader:
+        if not reader.ids:
+            raise ShardError(f"{shard}: holds no image; give the evaluation set at least one per shard")
+        ids = [reader.ids[place % len(reader.ids)] for place in range(recorded_batch(record))]
+        return stack([prepare(decode(reader.read(image_id)), record["model"])[0] for image_id in ids])
 
 
 def tell_power(
@@ -221,17 +230,24 @@ def _throughput(
     return dict(found._asdict()), ""
 
 
-def _stages(engine: Engine, images: List[Any], manifest: Mapping[str, Any], progress: Progress) -> Dict[str, float]:
-    """Mean time per real image of resizing, inference and detections, ms; decoding the file is not counted."""
-    totals = np.zeros(3)
-    for number, image in enumerate(images):
+def _stages(engine: Engine, images: List[Any], record: Mapping[str, Any], progress: Progress) -> Dict[str, float]:
+    """Mean time per real image of resizing, inference and detections, ms; decoding the file is not counted.
+
+    In whole batches, so that of the inference it is an image's share; the last is filled up with the first images.
+    """
+    manifest, batch, totals = record["model"], recorded_batch(record), np.zeros(3)
+    count = len(images) + -len(images) % batch
+    for done in range(0, count, batch):
+        several = [images[place % len(images)] for place in range(done, done + batch)]
         marks: Tuple[float, ...] = (time.perf_counter(),)
-        tensor, frame = prepare(image, manifest)
+        prepared = [prepare(image, manifest) for image in several]
+        tensor = stack([image for image, _ in prepared])
         marks += (time.perf_counter(),)
-        boxes, scores = engine.infer(tensor)
+        all_boxes, all_scores = engine.infer(tensor)
         marks += (time.perf_counter(),)
-        detect(boxes, scores, frame, manifest)
+        for (_, frame), boxes, scores in zip(prepared, all_boxes, all_scores):
+            detect(boxes, scores, frame, manifest)
         marks += (time.perf_counter(),)
         totals += np.diff(marks)
-        progress(number + 1, len(images), "images through all stages")
-    return dict(zip(("pre", "infer", "post"), (1e3 * totals / len(images)).tolist()))
+        progress(min(done + batch, len(images)), len(images), "images through all stages")
+    return dict(zip(("pre", "infer", "post"), (1e3 * totals / count).tolist()))

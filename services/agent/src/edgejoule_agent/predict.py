@@ -1,13 +1,14 @@
 """One engine over one shard: detections of every image, as columns of a file that the evaluator scores."""
 
 import json
-from typing import Any, Callable, Dict, List, Mapping
+from typing import Any, Callable, Dict, List, Mapping, Tuple
 
 import numpy as np
 
 from edgejoule_agent import engines, postprocess, preprocess
 from edgejoule_agent.contract import check_manifest
 from edgejoule_agent.detections import MAX_DETECTIONS, SCORE_FLOOR, as_columns
+from edgejoule_agent.engines import recorded_batch
 from edgejoule_agent.errors import EngineError, ImageError
 from edgejoule_agent.npz import write_npz
 from edgejoule_agent.shards import ShardReader
@@ -23,11 +24,14 @@ def predict(
 ) -> Dict[str, Any]:
     """Write the two detections files, ``outputs`` by name, and return the PredictRecord.
 
+    Images go in whole batches of the engine's size. The last one is filled up with its last image, and what the engine
+    says of the filling is dropped.
+
     Raises:
         ImageError: an image cannot be decoded.
         AgentError: the engine or the shard cannot be opened, or the engine gives NaN.
     """
-    manifest, threads = engine_record["model"], parameters["threads"]
+    manifest, threads, batch = engine_record["model"], parameters["threads"], recorded_batch(engine_record)
     settings = {
         "detections": ap_nms(manifest["nms"]["origin"]),
         "operating": operating_nms(manifest["nms"]["common"], **parameters["operating"]),
@@ -35,16 +39,14 @@ def predict(
     found: Dict[str, List[Any]] = {output: [] for output in settings}
     with ShardReader(shard_path) as shard, engines.load(engine_path, engine_record, threads) as engine:
         progress(0, len(shard), "images")
-        for done, (image_id, content) in enumerate(shard, start=1):
-            try:
-                picture = preprocess.decode(content)
-            except ImageError as error:
-                raise ImageError(f"Image {image_id}: {error}. Mend the file or import with skip_bad.") from error
-            image, frame = preprocess.prepare(picture, manifest)
-            boxes, scores = engine.infer(image)
-            for output, nms in settings.items():
-                found[output].append(postprocess.detect(boxes, scores, frame, manifest, nms))
-            progress(done, len(shard), "images")
+        for done in range(0, len(shard), batch):
+            several = [_prepared(shard, image_id, manifest) for image_id in shard.ids[done : done + batch]]
+            prepared, frames = [image for image, _ in several], [frame for _, frame in several]
+            all_boxes, all_scores = engine.infer(preprocess.stack(prepared + prepared[-1:] * (batch - len(prepared))))
+            for frame, boxes, scores in zip(frames, all_boxes, all_scores):  # the filling has no frame
+                for output, nms in settings.items():
+                    found[output].append(postprocess.detect(boxes, scores, frame, manifest, nms))
+            progress(done + len(frames), len(shard), "images")
         images = np.array(shard.ids, np.int64)
     columns = {output: as_columns(images, per_image) for output, per_image in found.items()}
     for output, detections in columns.items():
@@ -57,6 +59,14 @@ def predict(
         "threads": threads,
         "simulated": engine_record["simulated"],
     }
+
+
+def _prepared(shard: ShardReader, image_id: int, manifest: Mapping[str, Any]) -> Tuple[Any, preprocess.Frame]:
+    try:
+        picture = preprocess.decode(shard.read(image_id))
+    except ImageError as error:
+        raise ImageError(f"Image {image_id}: {error}. Mend the file or import with skip_bad.") from error
+    return preprocess.prepare(picture, manifest)
 
 
 def ap_nms(origin: Mapping[str, Any]) -> Dict[str, Any]:

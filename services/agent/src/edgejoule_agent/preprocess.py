@@ -1,6 +1,6 @@
 """From encoded bytes to the network's input, one piece of code for calibration, evaluation and deployment."""
 
-from typing import Any, Mapping, NamedTuple, Tuple
+from typing import Any, List, Mapping, NamedTuple, Tuple
 
 import cv2
 import numpy as np
@@ -102,3 +102,8 @@ def prepare(image: Any, manifest: Mapping[str, Any]) -> Tuple[Any, Frame]:
             value=fill,
         )
     return np.ascontiguousarray(canvas.transpose(2, 0, 1)[None], dtype=np.float32), frame
+
+
+def stack(images: List[Any]) -> Any:
+    """Prepared images, each float32[1,3,H,W], as one batch float32[B,3,H,W]; one alone is not copied."""
+    return images[0] if len(images) == 1 else np.concatenate(images)

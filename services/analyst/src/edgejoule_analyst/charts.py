@@ -75,7 +75,8 @@ def _pareto(results: Results, device: str, rows: Sequence[Row]) -> Chart | None:
         f"Accuracy against latency, {of_device(device, rows)}",
         "Up and left is better. Vertical bars: interval of AP over images. Horizontal bars: 10th to 90th percentile of"
         " single inferences. Dashed: the Pareto front, of rows that no other beats in both. The intervals of two rows"
-        " share their images; whether they differ is told by the differences, not by their overlap.",
+        " share their images; whether they differ is told by the differences, not by their overlap."
+        + _of_batches(rows),
         f"One mark per row with its intervals. On the Pareto front: {best}.",
         parts.spec(parts.marks_of(rows), values, pictures.pareto(values, "AP", ("10 % below", "90 % below"))),
         paper=6,
@@ -143,13 +144,27 @@ def _real_time(results: Results, device: str, rows: Sequence[Row]) -> Chart | No
     return Chart(
         f"real-time-{slug(device)}",
         f"Real time, {of_device(device, rows)}",
-        f"Frames per second of inference alone, one frame at a time; the line is {REAL_TIME_FPS:g} FPS: a frame of a"
+        f"Frames per second of inference alone, {_at_a_time(timed)}; the line is {REAL_TIME_FPS:g} FPS: a frame of a"
         " usual camera every 33.3 ms. What comes before and after the inference is not in it.",
         f"{len(timed) - len(misses)} of {len(timed)} rows reach {REAL_TIME_FPS:g} FPS"
         f"{'; not: ' + ', '.join(misses) if misses else ''}.",
         parts.spec(parts.marks_of(rows), values, pictures.real_time(values), rows_high=True),
         paper=7,
     )
+
+
+def _at_a_time(rows: Sequence[Row]) -> str:
+    """How many frames an inference takes."""
+    if all(row.batch == 1 for row in rows):
+        return "one frame at a time"
+    return "one inference at a time (rows -bN: of N frames, which the camera must have delivered first)"
+
+
+def _of_batches(rows: Sequence[Row]) -> str:
+    """What latency is of where some rows take several images at once; nothing where none does."""
+    if all(row.batch == 1 for row in rows):
+        return ""
+    return " Latency is of one inference, in rows -bN with all its N images."
 
 
 def _distribution(results: Results, device: str, rows: Sequence[Row]) -> Chart | None:
@@ -180,7 +195,7 @@ def _distribution(results: Results, device: str, rows: Sequence[Row]) -> Chart |
         f"latency-{slug(device)}",
         f"Distribution of latency, {of_device(device, rows)}",
         "Share of single inferences done within a time, all trials together. Drawn up to the greatest 99th percentile;"
-        " what is slower is in the table only as p99.",
+        f" what is slower is in the table only as p99.{_of_batches(timed)}",
         said + ".",
         parts.spec(parts.marks_of(rows), values, [line]),
     )
@@ -198,7 +213,8 @@ def _power(results: Results, device: str, rows: Sequence[Row]) -> Chart | None:
     return Chart(
         f"power-{slug(device)}",
         f"Power against latency, {of_device(device, rows)}",
-        "Power at work. Down and left is better; along a dashed line an inference takes the same energy.",
+        "Power at work. Down and left is better; along a dashed line an inference takes the same energy."
+        + _of_batches(rows),
         said + ".",
         parts.spec(parts.marks_of(rows), values, pictures.power(values)),
         paper=8,
@@ -207,18 +223,19 @@ def _power(results: Results, device: str, rows: Sequence[Row]) -> Chart | None:
 
 def _energy(results: Results, device: str, rows: Sequence[Row]) -> Chart | None:
     values = []
-    for row in sorted(rows, key=lambda row: row.energy_mj or 0):
-        if row.energy_mj is not None:
-            half_width = row.energy_uncertainty_mj or 0
-            ends = {"low": row.energy_mj - half_width, "high": row.energy_mj + half_width}
-            values.append(parts.named(row) | {"mj": row.energy_mj, "above": row.energy_above_idle_mj} | ends)
+    for row in sorted(rows, key=lambda row: row.per_image(row.energy_mj) or 0):
+        if (energy_mj := row.per_image(row.energy_mj)) is not None:
+            half_width = row.per_image(row.energy_uncertainty_mj) or 0
+            ends = {"low": energy_mj - half_width, "high": energy_mj + half_width}
+            above = row.per_image(row.energy_above_idle_mj)
+            values.append(parts.named(row) | {"mj": energy_mj, "above": above} | ends)
     if not values:
         return None
-    above = {"x": {"field": "above", "type": "quantitative"}, "y": parts.row_axis()}
-    layers = [*pictures.energy(values), parts.layer("tick", above, thickness=2, color="gray")]
+    tick = {"x": {"field": "above", "type": "quantitative"}, "y": parts.row_axis()}
+    layers = [*pictures.energy(values, "image"), parts.layer("tick", tick, thickness=2, color="gray")]
     return Chart(
         f"energy-{slug(device)}",
-        f"Energy of one inference, {of_device(device, rows)}",
+        f"Energy per image, {of_device(device, rows)}",
         "Lines: half-width at 95 %. Grey ticks: what is above idling for as long.",
         "; ".join(f"{value['row']} {value['mj']:.1f} mJ" for value in values) + ".",
         parts.spec(parts.marks_of(rows), values, layers, rows_high=True),
@@ -238,7 +255,7 @@ def _map_per_joule(results: Results, device: str, rows: Sequence[Row]) -> Chart 
     return Chart(
         f"map-per-joule-{slug(device)}",
         f"Accuracy per energy, {of_device(device, rows)}",
-        "AP50 in percent over the energy of one inference in joules. Lines: 95 % interval, from the trials.",
+        "AP50 in percent over the energy per image in joules. Lines: 95 % interval, from the trials.",
         "; ".join(f"{value['row']} {value['per_joule']:.0f}" for value in values) + ".",
         parts.spec(parts.marks_of(rows), values, pictures.map_per_joule(values), rows_high=True),
         paper=10,
@@ -291,7 +308,9 @@ def _radar(results: Results, device: str, rows: Sequence[Row]) -> Chart | None:
         f"radar-{slug(device)}",
         f"Overall, {of_device(device, rows)}",
         "Each figure as a share of the best that was measured: further out is better. Areas mean nothing, since they"
-        " hang on the order of the axes." + (" Only rows on the Pareto front." if len(shown) < len(candidates) else ""),
+        " hang on the order of the axes."
+        + (" Only rows on the Pareto front." if len(shown) < len(candidates) else "")
+        + _of_batches(shown),
         "; ".join(said) + ".",
         parts.spec(parts.marks_of(rows), values, layers) | {"height": WIDTH * 3 // 4},
         paper=11,
@@ -318,7 +337,7 @@ def _ranking(results: Results, device: str, rows: Sequence[Row]) -> Chart | None
         f"ranking-{slug(device)}",
         f"Who wins, whatever one weighs how, {of_device(device, rows)}",
         f"Of all ways to weigh {weighed} against each other, each scaled from the worst row to the best: the exact part"
-        " under which each row comes first. Rows that never win are left out.",
+        f" under which each row comes first. Rows that never win are left out.{_of_batches(candidates)}",
         "; ".join(f"{value['row']} {value['share']:.0%}" for value in values) + ".",
         parts.spec(parts.marks_of(rows), values, pictures.ranking(values), rows_high=True),
     )
@@ -389,7 +408,8 @@ OF_A_DEVICE = (
 
 def _characteristics(results: Results) -> Chart | None:
     floats = [row for row in results.rows if row.variant == "fp32" and row.params_m is not None and row.ap is not None]
-    floats = list({row.model: row for row in reversed(floats)}.values())[::-1]
+    # one for all devices and batches: weights at an input size are one model
+    floats = list({(row.hashes.weights or row.model, row.gmacs): row for row in reversed(floats)}.values())[::-1]
     if len(floats) < 2:
         return None
     values = [
@@ -403,7 +423,7 @@ def _characteristics(results: Results) -> Chart | None:
         "What the models are",
         "Eq. 1 counts twice the MACs. Accuracy is of FP32, on the first device of the spec.",
         "; ".join(said) + ".",
-        parts.spec(parts.marks_of(floats), values, pictures.characteristics(values, "GMACs", "AP")),
+        parts.spec(parts.marks_of(floats), values, pictures.characteristics(values, "GMACs", "image", "AP")),
         paper=3,
     )
 

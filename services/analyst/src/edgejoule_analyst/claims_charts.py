@@ -121,7 +121,7 @@ def _energy(claims: Claims) -> Chart:
         "Energy of one inference",
         f"As printed in {claims.efficiency.where}: power times latency. No uncertainty is printed.",
         "; ".join(f"{value['row']} {value['mj']:g} mJ" for value in values) + ".",
-        _spec(values, pictures.energy(values), rows_high=True),
+        _spec(values, pictures.energy(values, "inference"), rows_high=True),
         paper=9,
     )
 
@@ -198,7 +198,7 @@ def _characteristics(claims: Claims) -> Chart:
             f"{v['model']}: {v['params']:g} M parameters, {v['cost']:g} GFLOPs, AP50 {v['ap']:.1f}" for v in values
         )
         + ".",
-        _spec(values, pictures.characteristics(values, "GFLOPs", "AP50")),
+        _spec(values, pictures.characteristics(values, "GFLOPs", "inference", "AP50")),
         paper=3,
     )
 

@@ -32,7 +32,7 @@ Answer = TypeVar("Answer", "Recommendation", "RunComparison")
 
 NO, OPEN = 3, 4
 """Exit codes: the answer is no; it cannot be told. (1 is an error, 2 wrong usage.)"""
-OBJECTIVES = ("ap50", "ap", "latency", "energy", "power", "memory", "size", "map-per-joule")
+OBJECTIVES = ("ap50", "ap", "latency", "fps", "energy", "power", "memory", "size", "map-per-joule")
 LATENCIES = {"mean": "latency", "p50": "latency-p50", "p90": "latency-p90", "p99": "latency-p99"}
 TOSSES = 1000
 SEED = 0
@@ -61,8 +61,13 @@ def recommend(
     run: RunFolder,
     min_ap: Annotated[float | None, typer.Option(help="Least AP, a fraction.")] = None,
     min_ap50: Annotated[float | None, typer.Option(help="Least AP50, a fraction.")] = None,
-    max_latency: Annotated[float | None, typer.Option(help="Greatest latency, ms; see --latency.")] = None,
-    max_energy: Annotated[float | None, typer.Option(help="Greatest energy per inference, mJ.")] = None,
+    max_latency: Annotated[
+        float | None, typer.Option(help="Greatest latency of one inference, ms; see --latency.")
+    ] = None,
+    min_fps: Annotated[
+        float | None, typer.Option(help="Fewest images per second; a batch of N counts as N images.")
+    ] = None,
+    max_energy: Annotated[float | None, typer.Option(help="Greatest energy per image, mJ.")] = None,
     max_power: Annotated[float | None, typer.Option(help="Greatest power while it runs, W.")] = None,
     max_memory: Annotated[float | None, typer.Option(help="Greatest peak memory, MB.")] = None,
     max_size: Annotated[float | None, typer.Option(help="Greatest size of the engine, MB.")] = None,
@@ -92,6 +97,7 @@ def recommend(
             ("ap", "at least", min_ap),
             ("ap50", "at least", min_ap50),
             (LATENCIES[latency], "at most", max_latency),
+            ("fps", "at least", min_fps),
             ("energy", "at most", max_energy),
             ("power", "at most", max_power),
             ("memory", "at most", max_memory),

@@ -20,11 +20,11 @@ def energy_per_inference_mj(power_w: float, latency_ms: float) -> float:
 
 
 def map_per_joule(ap50: float, energy_mj: float) -> float:
-    """mAP/J = mAP@0.5 in percent / energy of one inference in joules.
+    """mAP/J = mAP@0.5 in percent / energy per image in joules; at batch 1 that of an inference, as in the paper.
 
     Args:
         ap50: AP50 as a fraction.
-        energy_mj: energy of one inference in millijoules.
+        energy_mj: energy per image in millijoules.
 
     >>> round(map_per_joule(0.374, 12.6))  # the paper's NanoDet-m, INT8 PTQ
     2968

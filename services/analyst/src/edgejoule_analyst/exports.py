@@ -21,12 +21,14 @@ Table = list[list[str]]
 """Header and lines; what nobody measured is empty, and its reason is in the row's last cell."""
 
 CSV_FIELDS = (
-    *("detector", "model", "variant", "device", "status", "runtime", "ran_as"),
+    *("detector", "model", "variant", "device", "batch", "status", "runtime", "ran_as"),
     *("ap", "ap50", "ap75", "ap_small", "ap_medium", "ap_large", "ar100"),
     *("fps", "size_mb", "params_m", "gmacs", "int8_share", "power_w", "energy_mj", "energy_uncertainty_mj"),
     *("energy_above_idle_mj", "energy_above_idle_uncertainty_mj", "map_per_joule", "memory_peak_mb"),
     *("throttled", "contended", "simulated", "pareto", "protocol", "comparable"),
 )
+PER_IMAGE = {"energy_mj": "energy_per_image_mj", "energy_uncertainty_mj": "energy_per_image_uncertainty_mj"}
+"""Fields that are of one inference, and what they are called as an image's share."""
 LATENCIES = ("mean", "std", "p50", "p90", "p99", "n", "trials")
 SPECIAL = {character: f"\\{character}" for character in "&%$#_{}"} | {
     "\\": r"\textbackslash{}",
@@ -46,7 +48,8 @@ SEED_TEST_FIELDS = ("difference", "low", "high", "level", "effect", "t", "freedo
 def rows_table(results: Results) -> Table:
     """Every row with its figures in the units of results.json, its intervals, and why what is missing is missing."""
     intervals = [f"{metric}_{end}" for metric in ("ap", "ap50") for end in ("low", "high")]
-    head = ["row", *CSV_FIELDS, *intervals, *(f"latency_{name}_ms" for name in LATENCIES[:5]), *LATENCIES[5:]]
+    head = ["row", *CSV_FIELDS, *PER_IMAGE.values(), *intervals]
+    head += [*(f"latency_{name}_ms" for name in LATENCIES[:5]), *LATENCIES[5:]]
     table = [[*head, "flags", "reason"]]
     for row in results.rows:
         evidence = results.evidence[row_name(row)]
@@ -56,7 +59,9 @@ def rows_table(results: Results) -> Table:
             for end in ("low", "high")
         ]
         latency = [getattr(row.latency_ms, name) if row.latency_ms else None for name in LATENCIES]
-        cells = [row_name(row), *(getattr(row, field) for field in CSV_FIELDS), *ends, *latency, "; ".join(row.flags)]
+        energies = [row.per_image(getattr(row, field)) for field in PER_IMAGE]
+        cells = [row_name(row), *(getattr(row, field) for field in CSV_FIELDS), *energies, *ends, *latency]
+        cells.append("; ".join(row.flags))
         gaps = [f"{field}: {reason}" for field, reason in row.absent.items() if field not in NO_GAPS]
         why = row.reason or "; ".join(gaps)
         table.append([*(_plain(cell) for cell in cells), why])
@@ -83,12 +88,13 @@ def ratios_table(results: Results) -> Table:
 
 def efficiency_table(results: Results) -> Table:
     """Throughput, power and energy of every timed row: the paper's Table 8. Why one is missing is in rows.csv."""
-    fields = ("fps", "power_w", "energy_mj", "map_per_joule")
-    table = [["row", "latency_ms", *fields, "dynamic_w", "inferences_per_joule"]]
+    head = ["row", "batch", "latency_ms", "fps", "power_w", "dynamic_w"]
+    table = [[*head, "energy_per_image_mj", "images_per_joule", "map_per_joule"]]
     for found in efficiencies(results):
-        mean_ms = found.row.latency_ms and found.row.latency_ms.mean
-        values = [mean_ms, *(getattr(found.row, name) for name in fields), found.dynamic_w, found.inferences_per_joule]
-        table.append([row_name(found.row), *map(_plain, values)])
+        row, mean_ms = found.row, found.row.latency_ms and found.row.latency_ms.mean
+        values = [row.batch, mean_ms, row.fps, row.power_w, found.dynamic_w]
+        values += [row.per_image(row.energy_mj), found.images_per_joule, row.map_per_joule]
+        table.append([row_name(row), *map(_plain, values)])
     return table
 
 
@@ -139,7 +145,7 @@ def to_csv(table: Table) -> str:
 
 def rows_latex(results: Results) -> str:
     """The matrix for a paper: packages booktabs and no other."""
-    head = ["Model", "Variant", "Device", "AP", "AP50", "Latency, ms", "Size, MB", "Energy, mJ", "mAP/J"]
+    head = ["Model", "Variant", "Device", "AP", "AP50", "Latency, ms", "Size, MB", "mJ/image", "mAP/J"]
     lines = [
         [
             row.model,
@@ -148,14 +154,14 @@ def rows_latex(results: Results) -> str:
             *(_with_interval(results, row, metric) for metric in ("ap", "ap50")),
             f"{row.latency_ms.mean:.2f} ± {row.latency_ms.std:.2f}" if row.latency_ms else "–",
             _number(row.size_mb, 2),
-            _number(row.energy_mj, 1, row.energy_uncertainty_mj),
+            _number(row.per_image(row.energy_mj), 1, row.per_image(row.energy_uncertainty_mj)),
             _number(row.map_per_joule, 0),
         ]
         if row.ap is not None or row.latency_ms is not None
         else [row.model, row.variant, row.device, row.status, *["–"] * 5]
         for row in results.rows
     ]
-    return _latex(head, lines, "lll" + "r" * 6, _why_missing(results))
+    return _latex(head, lines, "lll" + "r" * 6, [*_of_batches(results), *_why_missing(results)])
 
 
 def differences_latex(results: Results) -> str:
@@ -193,19 +199,19 @@ def ratios_latex(results: Results) -> str:
 
 def efficiency_latex(results: Results) -> str:
     """Throughput, power and energy for a paper."""
-    head = ["Row", "Latency, ms", "FPS", "Power, W", "Dynamic, W", "Energy, mJ", "Inferences/J", "mAP/J"]
+    head = ["Row", "Latency, ms", "FPS", "Power, W", "Dynamic, W", "mJ/image", "Images/J", "mAP/J"]
     lines = [
         [
             row_name(row) + (" (simulated)" if row.simulated else ""),
             f"{row.latency_ms.mean:.2f} ± {row.latency_ms.std:.2f}" if row.latency_ms else "–",
             *(_number(row.fps, 1), _number(row.power_w, 2), _number(found.dynamic_w, 2)),
-            _number(row.energy_mj, 1, row.energy_uncertainty_mj),
-            *(_number(found.inferences_per_joule, 1), _number(row.map_per_joule, 0)),
+            _number(row.per_image(row.energy_mj), 1, row.per_image(row.energy_uncertainty_mj)),
+            *(_number(found.images_per_joule, 1), _number(row.map_per_joule, 0)),
         ]
         for found in efficiencies(results)
         for row in [found.row]
     ]
-    return _latex(head, lines, "l" + "r" * 7, [])
+    return _latex(head, lines, "l" + "r" * 7, _of_batches(results))
 
 
 def errors_latex(results: Results) -> str:
@@ -326,9 +332,14 @@ def _why_missing(results: Results) -> Iterator[str]:
             yield f"{row_name(row)}: {row.status}: {row.reason}"
 
 
-def _latex(
-    head: Sequence[str], lines: Sequence[Sequence[str]], columns: str, remarks: Iterator[str] | list[str]
-) -> str:
+def _of_batches(results: Results) -> list[str]:
+    """A comment line: what latency is of where some rows take several images at once."""
+    if all(row.batch == 1 for row in results.rows):
+        return []
+    return ["Latency is of one inference, in rows -bN with all its N images; FPS counts images."]
+
+
+def _latex(head: Sequence[str], lines: Sequence[Sequence[str]], columns: str, remarks: list[str]) -> str:
     body = [" & ".join(map(_tex, line)) + r" \\" for line in lines]
     said = ["% " + " ".join(remark.split()) for remark in remarks]
     top = [rf"\begin{{tabular}}{{{columns}}}", r"\toprule", " & ".join(map(_tex, head)) + r" \\", r"\midrule"]

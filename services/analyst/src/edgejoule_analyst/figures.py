@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from edgejoule.records import Evidence, Row
+from edgejoule_analyst.latency import frames_per_second
 from edgejoule_analyst.significance import Spread
 
 OLD_RESULTS = "its results were written without it; run the spec again, which measures nothing anew"
@@ -97,18 +98,26 @@ def _accuracy(name: str) -> Estimator:
     return estimate
 
 
-def _repeated(field: str, trials: str) -> Estimator:
-    """A figure of the row whose trials are in the evidence."""
+def _repeated(field: str, trials: str, *, per_image: bool = False) -> Estimator:
+    """A figure of the row whose trials are in the evidence; ``per_image`` where they tell it of a whole batch."""
 
     def estimate(row: Row, evidence: Evidence, confidence: float) -> Known | Unknown:
         value = getattr(row, field)
         if value is None:
             return Unknown(row.absent[field])
-        measured = getattr(evidence, trials)
-        shown = value if isinstance(value, float | int) else None
+        images = row.batch if per_image else 1
+        measured = [each / images for each in getattr(evidence, trials)]
+        shown = value / images if isinstance(value, float | int) else None
         return from_trials(measured, confidence) if measured else Unknown(OLD_RESULTS, shown)
 
     return estimate
+
+
+def _fps(row: Row, evidence: Evidence, confidence: float) -> Known | Unknown:
+    if row.fps is None:
+        return Unknown(row.absent["fps"])
+    measured = [frames_per_second(ms, row.batch) for ms in evidence.trial_means_ms]
+    return from_trials(measured, confidence) if measured else Unknown(OLD_RESULTS, row.fps)
 
 
 def _exact(field: str) -> Estimator:
@@ -147,7 +156,8 @@ METRICS: dict[str, Metric] = {
     "latency-p50": Metric("median latency", "ms", False, _repeated("latency_ms", "trial_p50_ms")),
     "latency-p90": Metric("90th percentile of latency", "ms", False, _repeated("latency_ms", "trial_p90_ms")),
     "latency-p99": Metric("99th percentile of latency", "ms", False, _repeated("latency_ms", "trial_p99_ms")),
-    "energy": Metric("energy per inference", "mJ", False, _repeated("energy_mj", "trial_energies_mj")),
+    "fps": Metric("images per second", "FPS", True, _fps),
+    "energy": Metric("energy per image", "mJ", False, _repeated("energy_mj", "trial_energies_mj", per_image=True)),
     "power": Metric("power", "W", False, _repeated("power_w", "trial_powers_w")),
     "memory": Metric("peak memory", "MB", False, _exact("memory_peak_mb")),
     "size": Metric("size of the engine", "MB", False, _exact("size_mb")),

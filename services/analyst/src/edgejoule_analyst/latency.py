@@ -71,10 +71,10 @@ def quantiles_by_trial_ms(trials: Sequence[FloatArray]) -> dict[str, list[float]
     return dict(zip(("trial_p50_ms", "trial_p90_ms", "trial_p99_ms"), map(list, zip(*each, strict=True)), strict=True))
 
 
-def frames_per_second(latency_ms: float) -> float:
-    """FPS = 1000 / latency (ms), as in section 4.1 of the paper: one frame at a time, inference only.
+def frames_per_second(latency_ms: float, batch: int = 1) -> float:
+    """FPS = 1000 batch / latency (ms); at batch 1 as in section 4.1 of the paper. One inference at a time, and it only.
 
-    >>> frames_per_second(8.0)
-    125.0
+    >>> frames_per_second(8.0), frames_per_second(8.0, batch=4)
+    (125.0, 500.0)
     """
-    return 1000 / latency_ms
+    return 1000 * batch / latency_ms

@@ -37,6 +37,7 @@ class Cell(Record):
     variant: str
     precision: str
     device: str
+    batch: int = 1
     protocol: str
     comparable: bool
     simulated: bool = False

@@ -122,10 +122,16 @@ def _timing(results: Results) -> str:
     counts = sorted({len(e.trial_means_ms) for e in results.evidence.values() if e.trial_means_ms})
     trials = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
     return (
-        f"Latency is the wall-clock time of single inferences at batch 1, from image to boxes and scores, before"
-        f" suppression: {trials} trial{'s' if counts[-1] > 1 else ''}, each a process of its own, of {timed.iterations}"
-        f" timed inferences after {timed.warmup_iterations} for warm-up."
+        f"Latency is the wall-clock time of single inferences {_batches(results)}, from image to boxes and scores,"
+        f" before suppression: {trials} trial{'s' if counts[-1] > 1 else ''}, each a process of its own, of"
+        f" {timed.iterations} timed inferences after {timed.warmup_iterations} for warm-up."
     )
+
+
+def _batches(results: Results) -> str:
+    batches = sorted({row.batch for row in results.rows if row.latency_ms is not None})
+    named = " (rows -bN: of N images)" if batches[-1] > 1 else ""
+    return f"at batch {_listed([str(batch) for batch in batches])}{named}"
 
 
 def _energy(results: Results) -> str:
@@ -135,7 +141,8 @@ def _energy(results: Results) -> str:
     sources = {e.power_of for e in results.evidence.values() if e.power_of and e.trial_energies_mj}
     return (
         f"Energy per inference is the integral of power over the window divided by its inferences"
-        f" ({'; '.join(sorted(sources))}), idling included unless said otherwise."
+        f" ({'; '.join(sorted(sources))}), idling included unless said otherwise"
+        f"{'; energy per image is a share of it by the batch' if any(row.batch > 1 for row in with_energy) else ''}."
     )
 
 

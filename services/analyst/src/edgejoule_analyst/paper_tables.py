@@ -70,9 +70,10 @@ class Efficiency:
     """P_loaded - P_idle."""
 
     @property
-    def inferences_per_joule(self) -> float | None:
-        """1 / energy of one inference."""
-        return None if not self.row.energy_mj else 1000 / self.row.energy_mj
+    def images_per_joule(self) -> float | None:
+        """1 / energy per image; at batch 1 the paper's inferences per joule."""
+        energy_mj = self.row.per_image(self.row.energy_mj)
+        return None if not energy_mj else 1000 / energy_mj
 
 
 def losses(results: Results) -> list[Loss]:

@@ -94,9 +94,13 @@ def power(values: Values) -> list[Spec]:
     ]
 
 
-def energy(values: Values) -> list[Spec]:
-    """``mj`` with ``low`` and ``high``; what is ``above`` idling, where it is told, shows under the pointer."""
-    x = parts.quantitative("mj", "energy of one inference, mJ (less is better)")
+def energy(values: Values, of: str) -> list[Spec]:
+    """``mj`` with ``low`` and ``high``; what is ``above`` idling, where it is told, shows under the pointer.
+
+    Args:
+        of: what the energy is of.
+    """
+    x = parts.quantitative("mj", f"energy of one {of}, mJ (less is better)")
     told = [("mj", "mJ", ".1f"), ("low", "from", ".1f"), ("high", "to", ".1f"), ("above", "above idle, mJ", ".1f")]
     return parts.bars_with_ends(x, values, told)
 
@@ -194,14 +198,15 @@ def seeds(values: Values) -> list[Spec]:
     ]
 
 
-def characteristics(values: Values, cost: str, accuracy: str) -> list[Spec]:
+def characteristics(values: Values, cost: str, of: str, accuracy: str) -> list[Spec]:
     """``params``, ``cost`` and ``ap`` of each model.
 
     Args:
         cost: what ``cost`` is called.
+        of: what it is of.
         accuracy: what ``ap`` is called.
     """
-    x = parts.quantitative("cost", f"{cost} of one inference")
+    x = parts.quantitative("cost", f"{cost} of one {of}")
     y = parts.quantitative("ap", f"{accuracy} of FP32, points", zero=False)
     size = {
         "field": "params",

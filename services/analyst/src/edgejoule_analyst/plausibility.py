@@ -29,7 +29,7 @@ MIN_INT8_SHARE = 0.5
 """With less of its multiplications in 8 bits, most of an engine is something else than its name says."""
 
 EQUATIONS: Mapping[str, str] = {
-    "roofline": "2 x MACs / latency <= units x operations per clock x clock",
+    "roofline": "2 x batch x MACs / latency <= units x operations per clock x clock",
     "bytes per parameter": f"size / parameters >= {FOLDED:g} x bytes of the precision",
     "int8 hardware": "INT8 only where the hardware multiplies 8 bits (dp4a: compute capability 6.1 and from 7.0 on)",
     "int8 share": f"MACs in INT8 / all MACs >= {MIN_INT8_SHARE:g}",
@@ -63,7 +63,7 @@ class Images:
 
 
 def exceeds_roofline(gmacs: float, latency_ms: float, peak: Peak) -> bool:
-    """Whether 2 x MACs / latency is more than ``peak``.
+    """Whether 2 x MACs / latency, both of one inference, is more than ``peak``.
 
     >>> exceeds_roofline(8.25, 45.0, Peak(235.9e9, ""))
     True
@@ -166,9 +166,10 @@ def _roofline(row: Row, evidence: Evidence) -> Check:
         peak = peak_of(evidence.environment, row.runtime or "", evidence.threads, precisions, features)
     except UnknownError as why:
         return _unchecked(name, str(why))
-    mean_ms = row.latency_ms.mean
-    does = f"2 x {row.gmacs:.4g} GMACs / {mean_ms:.4g} ms = {2 * row.gmacs / mean_ms * 1e3:.1f} GOPS"
-    if exceeds_roofline(row.gmacs, mean_ms, peak):
+    mean_ms, gmacs = row.latency_ms.mean, row.batch * row.gmacs
+    images = "" if row.batch == 1 else f"{row.batch} x "
+    does = f"2 x {images}{row.gmacs:.4g} GMACs / {mean_ms:.4g} ms = {2 * gmacs / mean_ms * 1e3:.1f} GOPS"
+    if exceeds_roofline(gmacs, mean_ms, peak):
         return _implausible(name, f"faster than the device can be: {does}, and at its clocks {peak.said} is the most")
     return _plausible(name, f"{does}, of {peak.said}")
 

@@ -220,6 +220,8 @@ def where_worse(found: Known, name: str, end: float, least: bool, confidence: fl
 
 def _takes(value: float, limit: Limit, scale: float) -> str:
     """What it would take to reach the limit, in words."""
+    if limit.metric == "fps":
+        return f"it would have to be {limit.bound / value:.2f} times as fast"
     if limit.side == "at least":
         return f"it would have to gain {scale * (limit.bound - value):.1f} points"
     if limit.metric.startswith("latency"):

@@ -32,6 +32,8 @@ BY_TRIALS = {
     "power": "trial_powers_w",
     "memory": "trial_memory_peaks_mb",
 }
+PER_IMAGE = ("energy",)
+"""The trials tell it per inference."""
 ROW_FIELD = {"energy": "energy_mj", "power": "power_w", "memory": "memory_peak_mb"}
 EXACT = {"size": "size_mb"}
 GATES = (STATUS, *PAIRED, *BY_TRIALS, *EXACT)
@@ -145,7 +147,10 @@ def _of_ap(name: str, metric: str, a: Row, b: Row, pair: Pair) -> Change:
 
 
 def _of_trials(name: str, metric: str, a: Side, b: Side, confidence: float) -> Change:
-    trials = [getattr(evidence, BY_TRIALS[metric]) for _, evidence in (a, b)]
+    trials = [
+        [each / (row.batch if metric in PER_IMAGE else 1) for each in getattr(evidence, BY_TRIALS[metric])]
+        for row, evidence in (a, b)
+    ]
     values = tuple(sum(found) / len(found) if found else None for found in trials)
     reason = next(
         (row.absent[field] for row, _ in (a, b) if (field := ROW_FIELD.get(metric, "latency_ms")) in row.absent), None
@@ -171,6 +176,8 @@ def unlike(a: Side, b: Side) -> str | None:
     processors = [found.hardware.processor for found in (evidence_a, evidence_b) if found.hardware]
     if len(set(processors)) > 1:
         return f"measured on different hardware: {processors[0]} and {processors[1]}"
+    if row_a.batch != row_b.batch:
+        return f"measured at batch {row_a.batch} and at batch {row_b.batch}"
     if evidence_a.threads != evidence_b.threads:
         return f"measured with {evidence_a.threads} threads and with {evidence_b.threads}"
     return None

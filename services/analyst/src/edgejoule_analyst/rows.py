@@ -68,8 +68,8 @@ def make_row(cell: Cell, measured: Measurements, recomputed: Mapping[Metric, Est
     _put_build(row, measured.build)
     _put_score(row, measured.score)
     trials = [trial for trial in measured.trials if isinstance(trial, Trial)]
-    _put_trials(row, trials, measured.endings())
-    _put_efficiency(row)
+    _put_trials(row, trials, measured.endings(), cell.batch)
+    _put_efficiency(row, cell.batch)
     _put_repeats(row, cell, measured)
     row.put("pareto", None, "only rows with status ok are compared")
     status, reason = judge(measured)
@@ -192,6 +192,8 @@ def make_evidence(measured: Measurements, accuracy: Accuracy | None) -> Evidence
             "trial_energies_mj": _of_every_trial(trials, "energy_mj"),
             "trial_powers_w": _of_every_trial(trials, "power_w"),
             "trial_memory_peaks_mb": _of_every_trial(trials, "memory_peak_mb"),
+            "load_memory_mb": max(_of_every_trial(trials, "load_memory_mb"), default=None),
+            "device_memory_mb": max(_of_every_trial(trials, "device_memory_mb"), default=None),
             "warmup_iterations": first.warmup_iterations,
             "iterations": first.iterations,
             "threads": first.threads,
@@ -230,7 +232,7 @@ def _put_score(row: _Values, score: ScoreRecord | Ended) -> None:
     row.put("accuracy_from", "same-engine", "")
 
 
-def _put_trials(row: _Values, trials: Sequence[Trial], endings: Sequence[Ended]) -> None:
+def _put_trials(row: _Values, trials: Sequence[Trial], endings: Sequence[Ended], batch: int) -> None:
     if not trials:
         row.leave_out(FROM_TRIALS, f"nothing was timed: {endings[0].reason if endings else 'the plan has no trial'}")
         return
@@ -240,7 +242,7 @@ def _put_trials(row: _Values, trials: Sequence[Trial], endings: Sequence[Ended])
     executions = [trial.executions_ms for trial in trials if trial.executions_ms is not None]
     whole = len(executions) == len(trials)
     row.put("execution_ms", latency.pool(executions) if whole else None, _first_reason(trials, "execution_ms"))
-    row.put("fps", latency.frames_per_second(pooled.mean), "")
+    row.put("fps", latency.frames_per_second(pooled.mean, batch), "")
     stages = [record.stages_ms for record in records if record.stages_ms is not None]
     whole = len(stages) == len(records)
     mean_stages = {name: _mean(of_trial[name] for of_trial in stages) for name in stages[0]} if whole else None
@@ -259,11 +261,11 @@ def _put_trials(row: _Values, trials: Sequence[Trial], endings: Sequence[Ended])
     row.put("contended", any(record.contention.contended for record in records), "")
 
 
-def _put_efficiency(row: _Values) -> None:
+def _put_efficiency(row: _Values, batch: int) -> None:
     ap50, energy_mj = row.values["ap50"], row.values["energy_mj"]
     known = ap50 is not None and energy_mj is not None
     why = row.absent.get("energy_mj") or row.absent.get("ap50", "")
-    row.put("map_per_joule", efficiency.map_per_joule(ap50, energy_mj) if known else None, why)
+    row.put("map_per_joule", efficiency.map_per_joule(ap50, energy_mj / batch) if known else None, why)
 
 
 def _put_repeats(row: _Values, cell: Cell, measured: Measurements) -> None:

@@ -37,7 +37,7 @@ def render_table(results: dict[str, Any]) -> Table:
     table.add_column("Row", overflow="fold", ratio=1)
     table.add_column("Status", no_wrap=True)
     with_energy = any(row.energy_mj is not None for row in parsed.rows)  # then FPS, which latency tells, gives way
-    for heading in ("AP", "AP50", "Latency, ms", "Energy, mJ" if with_energy else "FPS", "MB", "ΔAP to FP32"):
+    for heading in ("AP", "AP50", "Latency, ms", "mJ/image" if with_energy else "FPS", "MB", "ΔAP to FP32"):
         table.add_column(heading, justify="right", no_wrap=True)
     several_devices = len({row.device for row in parsed.rows}) > 1
     for row in parsed.rows:
@@ -64,10 +64,10 @@ def _cells(row: Row, comparison: Comparison | None, with_device: bool, with_ener
 
 
 def _energy(row: Row) -> str:
-    if row.energy_mj is None:
+    energy_mj, half_width = row.per_image(row.energy_mj), row.per_image(row.energy_uncertainty_mj)
+    if energy_mj is None:
         return NOT_MEASURED
-    half_width = row.energy_uncertainty_mj
-    return f"{row.energy_mj:.1f}" + ("" if half_width is None else f" ± {half_width:.1f}")
+    return f"{energy_mj:.1f}" + ("" if half_width is None else f" ± {half_width:.1f}")
 
 
 def _difference(ap: Difference) -> str:
@@ -89,8 +89,10 @@ def _caption(results: Results) -> Text:
     caption = Text(style="not italic")
     caption.append("AP in points of 100; latency: mean ± std of inferences; ★: on the Pareto front", style="dim")
     if any(row.energy_mj is not None for row in results.rows):
-        caption.append("; energy: of one inference ± half-width at 95 %", style="dim")
+        caption.append("; energy: per image ± half-width at 95 %", style="dim")
     caption.append(f"; {interval}" if interval else "", style="dim")
+    if any(row.batch > 1 for row in results.rows):
+        caption.append("; latency of rows -bN: of one inference, which takes N images", style="dim")
     told = comparisons(results)
     for comparison in told if len(told) <= AS_CARDS else ():
         caption.append(f"\n• {comparison.sentence}")

@@ -1,7 +1,7 @@
 """What ``edgejoule recommend --json`` and ``edgejoule compare --json`` answer. Figures have the units of ``Row``.
 
-Metric names: ap, ap50 (fractions); latency, latency-p50, latency-p90, latency-p99 (ms); energy (mJ per inference);
-power (W); memory, size (MB); map-per-joule.
+Metric names: ap, ap50 (fractions); latency, latency-p50, latency-p90, latency-p99 (ms, of one inference); fps
+(images per second); energy (mJ per image); power (W); memory, size (MB); map-per-joule.
 """
 
 from __future__ import annotations

@@ -19,6 +19,7 @@ AT_FIRST_S: Mapping[str, float] = {
     "import-weights": 2.0,
     "train": 0.045,
     "export": 4.0,
+    "batch": 1.0,
     "ptq": 22.0,
     "qat": 0.12,
     "build": 6.0,

@@ -24,6 +24,7 @@ PACKAGES = {
     "import-weights": "edgejoule-trainer",
     "train": "edgejoule-trainer",
     "export": "edgejoule-trainer",
+    "batch": "edgejoule-trainer",
     "ptq": "edgejoule-trainer",
     "qat": "edgejoule-trainer",
     "build": "edgejoule-agent",

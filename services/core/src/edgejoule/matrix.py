@@ -1,4 +1,4 @@
-"""From spec to plan: one cell per model x precision x device, and the steps that decide each.
+"""From spec to plan: one cell per model x precision x device x batch, and the steps that decide each.
 
 Pure: what must be asked of the world (the devices, the hashes of files) is handed in.
 """
@@ -55,15 +55,17 @@ class _Builder:
         self.devices = devices
         self.source_of = source_of
         self.session = session
+        self.models = [single for model in spec.models for single in model.at_each_input()]
         self.steps: dict[str, Step] = {}
 
     def plan(self, written: Mapping[str, Any]) -> Plan:
         self.import_data()
-        for model in self.spec.models:
+        for model in self.models:
             self.prepare(model)
         cells = [
-            self.cell(model, variant, device.label)
-            for model in self.spec.models
+            self.cell(model, batch, variant, device.label)
+            for model in self.models
+            for batch in model.batch
             for variant in sorted(self.spec.precisions, key=lambda variant: variant != "fp32")  # the others' reference
             for device in self.spec.devices
         ]
@@ -154,7 +156,7 @@ class _Builder:
 
     def prepare(self, model: Model) -> None:
         """Weights, imported and trained as asked."""
-        size = {"height": model.input, "width": model.input} if model.input else None
+        size = {"height": model.side, "width": model.side} if model.side else None
         if model.weights is not None:
             parameters = {"detector": model.detector, "input": size}
             self.add(
@@ -171,7 +173,16 @@ class _Builder:
         return {"recipe": recipe, "compute": how.compute(), "threads": how.threads}
 
     def make_onnx(self, cell: Cell) -> None:
-        """The graph of a cell, made just before its first engine, so that it holds up no other cell."""
+        """The graph of a cell, made just before its first engine, so that it holds up no other cell.
+
+        It is made for one image; for several it is rewritten, so nothing is trained or quantized by batch.
+        """
+        self.make_onnx_for_one(cell)
+        if cell.batch > 1:
+            single = Ref(f"{VARIANTS[cell.variant][2]}/{cell.graph}", "onnx")
+            self.add(self.onnx_of(cell).step, "batch", {"batch": cell.batch}, {"onnx": single})
+
+    def make_onnx_for_one(self, cell: Cell) -> None:
         maker, model = VARIANTS[cell.variant][2], cell.model
         weights = {"weights": Ref(self.weights_step(model), "weights")}
         if maker == "export":
@@ -194,23 +205,26 @@ class _Builder:
 
     # --- per cell ---
 
-    def cell(self, model: Model, variant: str, device: str) -> Cell:
+    def cell(self, model: Model, batch: int, variant: str, device: str) -> Cell:
         weights, _, maker = VARIANTS[variant]
-        name = f"{model.name}/{variant}/{device}"
+        cell = Cell(model.name, model.detector, weights, variant, device, (), batch=batch)
         prepared = [f"{kind}/{model.name}" for kind in ("import-weights", "train")]
         makers = {"qat": ["ptq", "qat"], "export-qat": ["ptq", "qat", "export-qat"]}.get(maker, [maker])
         own = [
             *(f"{step}/{model.name}" for step in makers),
-            f"build/{name}",
-            *(f"benchmark/{name}/{trial}" for trial in range(self.spec.protocol.trials)),
-            *(f"predict/{name}/{shard:03d}" for shard in range(self.spec.data.shards)),
-            f"score/{name}",
+            *([self.onnx_of(cell).step] if batch > 1 else []),
+            f"build/{cell.name}",
+            *(f"benchmark/{cell.name}/{trial}" for trial in range(self.spec.protocol.trials)),
+            *(f"predict/{cell.name}/{shard:03d}" for shard in range(self.spec.data.shards)),
+            f"score/{cell.name}",
         ]
-        steps = ("import-data", *(step for step in prepared if step in self.steps), *own)
-        return Cell(model.name, model.detector, weights, variant, device, steps)
+        return replace(cell, steps=("import-data", *(step for step in prepared if step in self.steps), *own))
 
     def onnx_of(self, cell: Cell) -> Ref:
-        return Ref(f"{VARIANTS[cell.variant][2]}/{cell.graph}", "onnx")
+        maker = VARIANTS[cell.variant][2]
+        if cell.batch > 1:
+            return Ref(f"batch/{cell.row_model}/{maker}{cell.by_seed}", "onnx")
+        return Ref(f"{maker}/{cell.graph}", "onnx")
 
     def engine_of(self, cell: Cell) -> dict[str, Ref]:
         return {
@@ -276,7 +290,7 @@ class _Builder:
             "scorer": self.spec.scorer,
         }
         if cell.variant != "fp32" and "fp32" in self.spec.precisions:
-            reference = f"{cell.model}/fp32/{cell.device}"
+            reference = f"{cell.row_model}/fp32/{cell.device}"
             parameters["reference"] = reference
             inputs.update(self.predictions(reference, "detections", "reference", tolerant=True))
         self.add(f"score/{cell.name}", "score", parameters, inputs)
@@ -302,7 +316,8 @@ class _Builder:
         return {"int8-ptq": repeats.calibration, "int8-qat": repeats.qat}.get(cell.variant, 1)
 
     def why_no_repeats(self, cell: Cell) -> str | None:
-        """Why a row is not made anew; None where it is: on one device, since its graphs are the same on all."""
+        """Why a row is not made anew; None where it is: on one device and at one batch, since weights and scales are
+        the same on all."""
         if VARIANTS[cell.variant][1] != "int8":
             return "only INT8 is made anew by other seeds"
         if self.times(cell) == 1:
@@ -312,7 +327,10 @@ class _Builder:
         where = next((label for label, found in told.items() if found.get("fast_int8") is not False), None)
         if where is None:
             return "no device of the spec runs INT8"
-        return None if cell.device == where else f"what is made anew by other seeds is scored on {where} alone"
+        if cell.device != where:
+            return f"what is made anew by other seeds is scored on {where} alone"
+        first = next(model.batch[0] for model in self.models if model.name == cell.model)
+        return None if cell.batch == first else f"what is made anew by other seeds is scored at batch {first} alone"
 
     # --- the answer ---
 
@@ -346,7 +364,7 @@ class _Builder:
             "cells": [
                 {
                     "name": cell.name,
-                    "model": cell.model,
+                    "model": cell.row_model,
                     "detector": cell.detector,
                     "weights": cell.weights,
                     "variant": cell.variant,
@@ -356,6 +374,7 @@ class _Builder:
                     "comparable": self.spec.protocol.comparable,
                     "seeds": [self.spec.random_seed, *(again.seed for again in self.repeats_of(cell))],
                     "why_no_repeats": self.why_no_repeats(cell),
+                    **({"batch": cell.batch} if cell.batch > 1 else {}),
                     **({"simulated": True} if self.devices[cell.device].hardware.get("simulated") else {}),
                 }
                 for cell in cells

@@ -263,7 +263,8 @@ METRICS: tuple[Metric, ...] = (
         "counter",
         "",
         _AGENT,
-        "Inferences of trials, those too that are not timed.",
+        "Inferences of trials, those too that are not timed; one takes a whole batch, and -bN in the model's name says "
+        "of how many images.",
         {**_CELL, "stage": _STAGE},
     ),
     Metric(
@@ -288,7 +289,7 @@ METRICS: tuple[Metric, ...] = (
         "gauge",
         "J",
         _AGENT,
-        "Energy per inference of the cell's last trial, from its record; absent where that is null.",
+        "Energy per inference, of a whole batch, of the cell's last trial, from its record; absent where that is null.",
         _CELL,
     ),
     Metric(
@@ -352,7 +353,7 @@ METRICS: tuple[Metric, ...] = (
         "gauge",
         "J",
         _CONDUCTOR,
-        "Its energy per inference; absent where one of its trials has none.",
+        "Its energy per inference, of a whole batch; absent where one of its trials has none.",
         _DONE_CELL,
     ),
     Metric("edgejoule_store_up", "gauge", "", _CONDUCTOR, "1 where the store answers."),

@@ -72,12 +72,23 @@ class Step:
         return (source for source in self.inputs.values() if isinstance(source, Ref))
 
 
+def at_batch(model: str, batch: int) -> str:
+    """What the rows of a model are called at a batch; 1 goes without saying.
+
+    >>> at_batch("nanodet_m", 1), at_batch("nanodet_m", 4)
+    ('nanodet_m', 'nanodet_m-b4')
+    """
+    return model if batch == 1 else f"{model}-b{batch}"
+
+
 @dataclass(frozen=True)
 class Cell:
-    """One row to come: detector x weights x precision x device, and the steps that decide it.
+    """One row to come: detector x weights x precision x device x batch, and the steps that decide it.
 
     Attributes:
+        model: what the steps are called that make its graph for one image; see ``row_model``.
         seed: None for a row. Else this is no row but its INT8 made anew by that seed, to be scored beside it.
+        batch: images that one inference takes.
     """
 
     model: str
@@ -87,22 +98,31 @@ class Cell:
     device: str
     steps: tuple[str, ...]
     seed: int | None = None
+    batch: int = 1
 
     @property
     def name(self) -> str:
         """
         >>> Cell("m", "m", "base", "int8-ptq", "host", (), seed=43).name
         'm/int8-ptq/host/seed-43'
+        >>> Cell("m", "m", "base", "int8-ptq", "host", (), batch=4).name
+        'm-b4/int8-ptq/host'
         """
-        return f"{self.model}/{self.variant}/{self.device}{self._by_seed}"
+        return f"{self.row_model}/{self.variant}/{self.device}{self.by_seed}"
+
+    @property
+    def row_model(self) -> str:
+        """What its row calls the model."""
+        return at_batch(self.model, self.batch)
 
     @property
     def graph(self) -> str:
-        """What the steps that make its graph are called after their kind."""
-        return f"{self.model}{self._by_seed}"
+        """What the steps that make its graph for one image are called after their kind."""
+        return f"{self.model}{self.by_seed}"
 
     @property
-    def _by_seed(self) -> str:
+    def by_seed(self) -> str:
+        """What stands behind a name for its seed; nothing where it is a row."""
         return "" if self.seed is None else f"/seed-{self.seed}"
 
     @property

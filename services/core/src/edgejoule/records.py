@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+Batch = Annotated[int, Field(ge=1)]
 Status = Literal["ok", "unsupported", "failed", "oom", "throttled", "unreachable"]
 
 
@@ -25,6 +26,18 @@ class Measured(Record):
     """A record whose optional values, when ``None``, are explained in ``absent``."""
 
     absent: dict[str, str] = Field(default_factory=dict, description="field not measured -> why")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _older_records_say_so(cls, values: Any) -> Any:
+        """A field with the default ``None`` is younger than some records, which do not know it."""
+        if not isinstance(values, dict) or not isinstance(told := values.get("absent", {}), dict):
+            return values
+        younger = [
+            name for name, field in cls.model_fields.items() if not field.is_required() and field.default is None
+        ]
+        silent = {name: "the version that wrote this did not tell" for name in younger if name not in values}
+        return {**values, "absent": {**silent, **told}} if silent else values
 
     @model_validator(mode="after")
     def _every_none_has_a_reason(self) -> Measured:
@@ -90,7 +103,7 @@ class ModelManifest(Record):
     clip: Literal["before_nms", "after_nms"] = Field(description="when boxes are clipped to the frame")
     nms: dict[Literal["origin", "common"], Nms] = Field(description="the authors' own values, and the common ones")
     params_m: float = Field(description="trainable parameters, millions, batch norm included")
-    gmacs: float = Field(description="multiply-accumulates of one inference, 1e9 (Eq. 1 is twice this)")
+    gmacs: float = Field(description="multiply-accumulates of one image, 1e9 (Eq. 1 is twice this)")
 
 
 # --- what steps write ----------------------------------------------------------------------------
@@ -114,7 +127,7 @@ class Candidate(Record):
     runtime: str
     correct: bool | None = Field(description="by the reference; null where nothing could check it, and reason says so")
     reason: str
-    latency_ms: float | None = Field(description="least of a short timing, null when it did not run")
+    latency_ms: float | None = Field(description="of one inference, least of a short timing; null when it did not run")
 
 
 class EngineRecord(Measured):
@@ -124,6 +137,7 @@ class EngineRecord(Measured):
     ran_as: str = Field(description="what the layers really run in: fp32, int8+fp32, ...; w7: 7-bit weights")
     hardware: HardwareClass
     options: dict[str, str] = Field(description="runtime options that were set")
+    batch: Batch = Field(default=1, description="images that one inference takes")
     size_bytes: int
     int8_share: float | None = Field(description="share of MACs executed in INT8, read from the built engine")
     reformat_layers: int | None
@@ -177,7 +191,7 @@ class Sampling(Record):
 class Throughput(Record):
     """Many inferences under way at a time."""
 
-    images_per_s: float
+    images_per_s: float = Field(description="batch x inferences / wall_s")
     streams: int
     inferences: int
     wall_s: float
@@ -186,8 +200,8 @@ class Throughput(Record):
 class BenchmarkRecord(Measured):
     """Output ``record`` of a ``benchmark`` step: one trial.
 
-    Output ``samples`` (npz) holds all of ``latency_ms``, and ``execution_ms`` where the engine times it. Uncertainties
-    are half-widths at 95 %.
+    An inference is one call of the engine, with ``batch`` images. Output ``samples`` (npz) holds all of ``latency_ms``,
+    and ``execution_ms`` where the engine times it. Uncertainties are half-widths at 95 %.
     """
 
     device: str
@@ -197,30 +211,40 @@ class BenchmarkRecord(Measured):
     warmup_iterations: int
     iterations: int
     threads: int
+    batch: Batch = Field(default=1, description="images that one inference takes")
     started_at: str = Field(description="UTC; tells the order in which cells were measured")
     preconditioning: Preconditioning | None
-    latency_ms: Latency = Field(description="from image to boxes and scores by wall clock, copies included")
+    latency_ms: Latency = Field(
+        description="of one inference, from its images to their boxes and scores by wall clock, copies included"
+    )
     execution_ms: Latency | None = Field(
-        description="the execution alone by the device's or the runtime's own clock, no copies: the paper's t_inf"
+        description="of one inference, the execution alone by the device's or the runtime's clock, no copies: "
+        "the paper's t_inf"
     )
     throughput: Throughput | None
     stages_ms: dict[Literal["pre", "infer", "post"], float] | None = Field(
-        description="mean per image of decoding-free pre-processing, inference and post-processing (Eq. 11)"
+        description="mean per image, the inference's its share of a batch, of decoding-free pre-processing, inference "
+        "and post-processing (Eq. 11)"
     )
     load_ms: float | None
+    load_memory_mb: float | None = Field(
+        None, description="growth of the process's resident memory by loading the engine, its runtime's libraries too"
+    )
     memory_peak_mb: float | None = Field(description="greatest resident memory of the measuring process")
     device_memory_mb: float | None = Field(description="what loading the engine took of the GPU's memory")
     power_of: str | None = Field(description="what the power is of, and what is not in it")
     power_w: float | None = Field(description="mean over the window")
     power_uncertainty_w: float | None
-    energy_mj: float | None = Field(description="per inference, idling included")
-    energy_uncertainty_mj: float | None = Field(description="sampling, resolution and gaps")
+    energy_mj: float | None = Field(description="per inference (per image: / batch), idling included")
+    energy_uncertainty_mj: float | None = Field(description="per inference: sampling, resolution and gaps")
     sensor_error_mj: float | None = Field(
-        description="the sensor's own by its data sheet; alike in all rows of a board"
+        description="per inference: the sensor's own by its data sheet; alike in all rows of a board"
     )
     idle_power_w: float | None = Field(description="before this trial, without the engine")
     idle_power_uncertainty_w: float | None
-    energy_above_idle_mj: float | None = Field(description="per inference, beyond what idling for as long takes")
+    energy_above_idle_mj: float | None = Field(
+        description="per inference (per image: / batch), beyond what idling for as long takes"
+    )
     energy_above_idle_uncertainty_mj: float | None
     sampling: Sampling | None
     window_s: float | None = Field(description="length of the window whose energy was taken")
@@ -336,15 +360,22 @@ class Repeat(Record):
 
 
 class Row(Measured):
-    """One detector x weights x precision x device."""
+    """One detector x weights x precision x device x batch.
+
+    An inference is one call of the engine, with ``batch`` images: its latency is what one waits for. What is held
+    against other rows beside it is per image.
+    """
 
     detector: str
-    model: str = Field(description="the name the spec gives this entry")
+    model: str = Field(
+        description="the name the spec gives this entry, with its input and batch where they tell it apart"
+    )
     weights: Literal["base", "qat"]
     precision: Literal["fp32", "fp16", "int8"]
     variant: str = Field(description="as in the spec: fp32, fp16, int8-ptq, ...")
     ran_as: str | None
     device: str
+    batch: Batch = Field(default=1, description="images that one inference takes")
     runtime: str | None
     status: Status
     reason: str | None
@@ -361,24 +392,25 @@ class Row(Measured):
     repeats: list[Repeat] | None = Field(
         description="by the spec's own seed first, and then by those that have a score"
     )
-    latency_ms: Latency | None
+    latency_ms: Latency | None = Field(description="of one inference")
     execution_ms: Latency | None = Field(
-        description="the execution alone by the device's or the runtime's clock: the paper's t_inf"
+        description="of one inference, the execution alone by the device's or the runtime's clock: the paper's t_inf"
     )
-    fps: float | None = Field(description="1000 / latency_ms.mean")
-    stages_ms: dict[Literal["pre", "infer", "post"], float] | None
+    fps: float | None = Field(description="images per second: 1000 x batch / latency_ms.mean")
+    stages_ms: dict[Literal["pre", "infer", "post"], float] | None = Field(description="mean per image")
     size_mb: float | None = Field(description="serialized engine, 1e6 bytes")
     params_m: float | None
-    gmacs: float | None
+    gmacs: float | None = Field(description="of one image")
     int8_share: float | None
     power_w: float | None
-    energy_mj: float | None
+    energy_mj: float | None = Field(description="per inference (per image: / batch), idling included")
     energy_uncertainty_mj: float | None = Field(
-        description="half-width at 95 %: the trials' own (mean) and their scatter about the mean, added as squares"
+        description="per inference, half-width at 95 %: the trials' own (mean) and their scatter about the mean, added "
+        "as squares"
     )
-    energy_above_idle_mj: float | None
+    energy_above_idle_mj: float | None = Field(description="per inference (per image: / batch)")
     energy_above_idle_uncertainty_mj: float | None
-    map_per_joule: float | None = Field(description="100 x AP50 / energy in joules")
+    map_per_joule: float | None = Field(description="100 x AP50 / energy per image in joules")
     memory_peak_mb: float | None
     throttled: Literal["yes", "no", "unknown"] | None
     contended: bool | None
@@ -388,6 +420,10 @@ class Row(Measured):
     comparable: bool = Field(description="false for protocol quick: its figures are for looking, not comparing")
     hashes: Hashes
     flags: list[str] = Field(default_factory=list, description="plausibility findings, in words")
+
+    def per_image(self, energy_mj: float | None) -> float | None:
+        """An energy of one inference as an image's share of it."""
+        return None if energy_mj is None else energy_mj / self.batch
 
 
 class Difference(Record):
@@ -469,9 +505,17 @@ class Evidence(Record):
     trial_p50_ms: list[float] = Field(default_factory=list, description="of each trial on its own; p90 and p99 alike")
     trial_p90_ms: list[float] = Field(default_factory=list)
     trial_p99_ms: list[float] = Field(default_factory=list)
-    trial_energies_mj: list[float] = Field(default_factory=list, description="empty unless every trial measured it")
+    trial_energies_mj: list[float] = Field(
+        default_factory=list, description="per inference; empty unless every trial measured it"
+    )
     trial_powers_w: list[float] = Field(default_factory=list, description="empty unless every trial measured it")
     trial_memory_peaks_mb: list[float] = Field(default_factory=list, description="empty unless every trial measured it")
+    load_memory_mb: float | None = Field(
+        None, description="growth of the process by loading the engine, greatest of the trials; null unless all have it"
+    )
+    device_memory_mb: float | None = Field(
+        None, description="what loading took of the GPU's memory, greatest of the trials; null unless all have it"
+    )
     warmup_iterations: int | None = None
     iterations: int | None = Field(None, description="timed inferences per trial")
     threads: int | None = None

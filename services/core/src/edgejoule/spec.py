@@ -21,6 +21,8 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    SerializerFunctionWrapHandler,
+    TypeAdapter,
     ValidationError,
     ValidationInfo,
     WithJsonSchema,
@@ -31,6 +33,7 @@ from pydantic_core import ErrorDetails
 
 from edgejoule.devices import IN_MODE, known
 from edgejoule.errors import SpecError
+from edgejoule.plan import at_batch
 from edgejoule.protocols import DERIVED, PRESETS, Protocol
 from edgejoule.yamltree import Location, Tree, parse_yaml, read_yaml, shown
 
@@ -102,6 +105,8 @@ Threads = Annotated[int, Field(ge=1, le=1024, strict=True)]
 SEEDS = 2**32
 Seed = Annotated[int, Field(ge=0, le=SEEDS - 1, strict=True)]
 Times = Annotated[int, Field(ge=1, le=100, strict=True)]
+Side = Annotated[int, Field(ge=32, le=4096, multiple_of=32, strict=True)]
+Batch = Annotated[int, Field(ge=1, le=256, strict=True)]
 
 
 class Section(BaseModel):
@@ -234,6 +239,20 @@ QAT_PRESETS: dict[str, dict[str, Any]] = {
 """What each preset changes; a spec's own values come before it."""
 
 
+def _listed(value: Any) -> Any:
+    return value if isinstance(value, list) else [value]
+
+
+def _or_several(one: Any) -> dict[str, Any]:
+    """What a spec's author may write for an axis of a model: a value, or a list of such."""
+    schema = TypeAdapter(one).json_schema()
+    return {"anyOf": [schema, {"type": "array", "items": schema, "minItems": 1}]}
+
+
+Sides = Annotated[list[Side], Field(min_length=1), BeforeValidator(_listed), WithJsonSchema(_or_several(Side))]
+Batches = Annotated[list[Batch], Field(min_length=1), BeforeValidator(_listed), WithJsonSchema(_or_several(Batch))]
+
+
 class Model(Section):
     """One detector with its weights: imported, trained here, or both."""
 
@@ -242,10 +261,40 @@ class Model(Section):
     weights: WeightsInput | None = Field(
         None, description="file to import, or a folder of several that belong together; may be left out with train"
     )
-    input: Annotated[int, Field(ge=32, le=4096, multiple_of=32, strict=True)] | None = Field(
-        None, description="side of the square network input in pixels; the detector's own where not given"
+    input: Sides | None = Field(
+        None,
+        description="side of the square network input in pixels, the detector's own where not given; or a list: a "
+        "model for each, trained and quantized apart, called `NAME-SIDE`",
+    )
+    batch: Batches = Field(
+        default=1,
+        validate_default=True,
+        description="images that one inference takes; or a list: rows for each, with the same weights and scales; "
+        "above 1 they are called `NAME-bBATCH`",
     )
     train: Train | None = Field(None, description="train here, from weights or from scratch")
+
+    @property
+    def side(self) -> int | None:
+        """The side of its input, where it has but one; ``None``: the detector's own."""
+        return None if self.input is None else self.input[0]
+
+    def at_each_input(self) -> list[Model]:
+        """A model of each of its inputs; where these are several, the name says which."""
+        if self.input is None or len(self.input) == 1:
+            return [self]
+        return [self.model_copy(update={"name": f"{self.name}-{side}", "input": [side]}) for side in self.input]
+
+    @model_serializer(mode="wrap")
+    def _as_written(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """One value as such, no list; a batch of 1 goes without saying, as in specs of before there was another."""
+        values: dict[str, Any] = handler(self)
+        for axis in ("input", "batch"):
+            if len(values.get(axis) or ()) == 1:
+                values[axis] = values[axis][0]
+        if values.get("batch") == 1:
+            del values["batch"]
+        return values
 
 
 class DeviceChoice(Section):
@@ -500,7 +549,7 @@ def _apply(tree: Tree, setting: str) -> None:
 
 def _contradictions(spec: Spec, devices: Sequence[str]) -> Iterator[tuple[Location, str]]:
     """What no single value shows."""
-    yield from _repeated(("models",), [model.name for model in spec.models], "give each model a name of its own")
+    yield from _of_names(spec.models)
     yield from _repeated(("precisions",), spec.precisions, "name it once")
     yield from _repeated(("devices",), [device.label for device in spec.devices], "name it once")
     for index, device in enumerate(spec.devices):
@@ -541,6 +590,24 @@ def _contradictions(spec: Spec, devices: Sequence[str]) -> Iterator[tuple[Locati
             yield (*here, "train"), "training needs a train set in data.sets"
 
 
+def _of_names(models: Sequence[Model]) -> Iterator[tuple[Location, str]]:
+    """What would be called the same: a model's steps by its input, its rows by its batch too."""
+    advice, called, written = "give each model a name of its own", dict[str, int](), [model.name for model in models]
+    for index, model in enumerate(models):
+        for axis, values in (("input", model.input or []), ("batch", model.batch)):
+            yield from _repeated(("models", index, axis), values, "name it once")
+        at_inputs = [each.name for each in model.at_each_input()]
+        at_batches = [at_batch(name, batch) for name in at_inputs for batch in model.batch]
+        for name in [*at_inputs, *at_batches]:
+            if (first := called.setdefault(name, index)) != index:
+                if written[first] == written[index]:
+                    said = f"{written[index]!r} is there {written.count(written[index])} times"
+                else:
+                    said = f"models.{first} and models.{index} would both be called {name!r}, by their input and batch"
+                yield ("models", index), f"{said}; {advice}"
+                break
+
+
 def _of_repeats(spec: Spec) -> Iterator[tuple[Location, str]]:
     """What stands against making INT8 anew by other seeds."""
     repeats, sets = spec.repeats, spec.data.sets
@@ -564,7 +631,7 @@ def _of_repeats(spec: Spec) -> Iterator[tuple[Location, str]]:
                 )
 
 
-def _repeated(location: Location, names: Sequence[str], advice: str) -> Iterator[tuple[Location, str]]:
+def _repeated(location: Location, names: Sequence[str | int], advice: str) -> Iterator[tuple[Location, str]]:
     for name, count in Counter(names).items():
         if count > 1:
             second = names.index(name, names.index(name) + 1)
@@ -575,7 +642,7 @@ def _sentence(detail: ErrorDetails) -> tuple[Location, str]:
     """Where a pydantic error is, and what it says, in the words of a spec's author."""
     location = tuple(part for part in detail["loc"] if part != "[key]")
     said, context = shown(detail["input"]), detail.get("ctx", {})
-    key = location[-1] if location else ""
+    key = next((part for part in reversed(location) if isinstance(part, str)), "")  # of a list, what the list is of
     match detail["type"]:
         case "extra_forbidden":
             known = _keys_of(Spec, location[:-1])

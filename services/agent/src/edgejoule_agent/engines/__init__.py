@@ -4,7 +4,7 @@ import importlib
 from typing import Any, Callable, Dict, Mapping, NamedTuple, Optional, Tuple
 
 from edgejoule_agent.errors import EngineError
-from edgejoule_agent.host import hardware_class, simulating_class
+from edgejoule_agent.host import hardware_class, resident_memory_bytes, simulating_class
 
 
 class Throughput(NamedTuple):
@@ -23,13 +23,16 @@ class Engine:
         execution_ms: of the last inference, by the device's or the runtime's own clock and without copies; None where
             the runtime does not tell it.
         device_memory_bytes: what loading it took of a GPU's memory; None where it takes none.
+        host_memory_bytes: by how much loading it grew this process's resident memory, with the runtime's libraries
+            where it was the first of its runtime; 0 before it is loaded.
     """
 
     execution_ms: Optional[float] = None
     device_memory_bytes: Optional[int] = None
+    host_memory_bytes: int = 0
 
     def infer(self, image: Any) -> Tuple[Any, Any]:
-        """One inference; B is the batch the model was exported with, nearly always 1.
+        """One inference; B is the batch of the graph, ``recorded_batch`` its record.
 
         Args:
             image: float32[B,3,H,W], contiguous, from ``preprocess.prepare``.
@@ -74,6 +77,7 @@ class Deferred(Engine):
         if self._engine is None:
             self._engine = self._opener()
             self.device_memory_bytes = self._engine.device_memory_bytes
+            self.host_memory_bytes = self._engine.host_memory_bytes
         found = self._engine.infer(image)
         self.execution_ms = self._engine.execution_ms
         return found
@@ -88,6 +92,12 @@ class Deferred(Engine):
         if self._engine is not None:
             self._engine.close()
             self._engine = self.device_memory_bytes = None
+            self.host_memory_bytes = 0
+
+
+def recorded_batch(record: Mapping[str, Any]) -> int:
+    """How many images an inference takes, by its EngineRecord; those of before there was a choice say nothing."""
+    return int(record.get("batch", 1))
 
 
 def open_engine(runtime: str, content: bytes, options: Mapping[str, str], threads: int) -> Engine:
@@ -98,7 +108,9 @@ def open_engine(runtime: str, content: bytes, options: Mapping[str, str], thread
         UnsupportedError: the runtime is not installed.
     """
     module = importlib.import_module(f"edgejoule_agent.engines.{runtime}_engine")
+    before = resident_memory_bytes()
     engine: Engine = module.open_engine(content, options, threads)
+    engine.host_memory_bytes = resident_memory_bytes() - before
     return engine
 
 

@@ -50,6 +50,7 @@ def build(
         "ran_as": chosen.candidate.ran_as,
         "hardware": device.hardware_class(board),
         "options": chosen.candidate.options,
+        "batch": host_build.batch_of(model),
         "size_bytes": os.path.getsize(str(engine_path)),
         "int8_share": None,
         "reformat_layers": None,

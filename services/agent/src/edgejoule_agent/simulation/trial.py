@@ -10,12 +10,9 @@ import numpy as np
 
 from edgejoule_agent import conditions, contention, live, sensors
 from edgejoule_agent.engines import load
-from edgejoule_agent.errors import ShardError
 from edgejoule_agent.isolate import Progress
-from edgejoule_agent.measure import PROGRESS_S, summarize, tell_power, utc_now
+from edgejoule_agent.measure import PROGRESS_S, first_batch, summarize, tell_power, utc_now
 from edgejoule_agent.optional import require
-from edgejoule_agent.preprocess import decode, prepare
-from edgejoule_agent.shards import ShardReader
 from edgejoule_agent.simulation import roofline
 from edgejoule_agent.simulation.running import declared, read_status, root_of
 from edgejoule_agent.simulation.work import Worked, back_to_back
@@ -28,6 +25,7 @@ THIS_HOST = {
     "throughput": "the board is simulated: its inferences come one after the other",
     "device_memory_mb": "the board is simulated: nothing is loaded onto a GPU",
     "load_ms": "the board is simulated: loading takes what it takes on this host",
+    "load_memory_mb": "the board is simulated: the memory is this host's",
     "memory_peak_mb": "the board is simulated: the memory is this host's",
     "stages_ms": "the board is simulated: pre- and post-processing run on this host",
 }
@@ -92,13 +90,10 @@ def trial(request: Mapping[str, Any], progress: Progress) -> Dict[str, Any]:
 
 
 def _layers_of_engine_that_runs(request: Mapping[str, Any]) -> List[roofline.Layer]:
-    """After one inference of a real picture in ONNX Runtime: what does not run takes no time either."""
+    """After one inference of real pictures in ONNX Runtime: what does not run takes no time either."""
     record = request["engine_record"]
-    with ShardReader(request["shard"]) as reader:
-        if not reader.ids:
-            raise ShardError(f"{request['shard']}: holds no image; give the evaluation set at least one per shard")
-        image = prepare(decode(reader.read(reader.ids[0])), record["model"])[0]
+    images = first_batch(request["shard"], record)
     with load(request["engine"], record, request["threads"]) as engine:
-        engine.infer(image)
+        engine.infer(images)
     with open(request["engine"], "rb") as file:
         return roofline.layers_of(require("onnx", "onnxruntime").load_model_from_string(file.read()))

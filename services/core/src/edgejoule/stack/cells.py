@@ -37,7 +37,7 @@ class Cells:
         for cell in plan.cells:
             if cell.seed is not None:  # no row, and called as its row is
                 continue
-            name = (cell.device, cell.model, cell.variant)
+            name = (cell.device, cell.row_model, cell.variant)
             ended = {step: outcomes[step] for step in cell.steps if step in outcomes}
             state = state_of_cell(cell, ended, at_work)
             keys = frozenset(outcome.key or "" for outcome in ended.values())
@@ -54,7 +54,7 @@ class Cells:
         self._metrics.replace("edgejoule_cell_state", {})
 
     def _show(self, cell: Cell, ended: Mapping[str, StepOutcome]) -> None:
-        labels = {"device": cell.device, "detector": cell.model, "precision": cell.variant}
+        labels = {"device": cell.device, "detector": cell.row_model, "precision": cell.variant}
         try:
             values, simulated = self._values(ended)
         except (EdgejouleError, LookupError, TypeError, ValueError) as error:  # a view must not stop what it looks at
