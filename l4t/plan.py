@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os.path
 import re
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -35,6 +36,7 @@ class Facts(NamedTuple):
 
     release: str
     compatible: tuple[str, ...]
+    dts: tuple[str, ...]
     model: str
     machine: str
     there: tuple[str, ...]
@@ -79,6 +81,7 @@ def facts_command(extra: Sequence[str] = ()) -> str:
     parts = {
         "release": "cat /etc/nv_tegra_release",
         "compatible": "cat /proc/device-tree/compatible | tr '\\0' '\\n'",
+        "dts": "cat /proc/device-tree/nvidia,dtsfilename | tr '\\0' '\\n'",
         "model": "cat /proc/device-tree/model | tr '\\0' '\\n'",
         "machine": "uname -m",
         "there": f"ls -d {there}",
@@ -110,6 +113,7 @@ def parse_facts(text: str) -> Facts:
     return Facts(
         release=parts["release"].strip(),
         compatible=tuple(lines["compatible"]),
+        dts=tuple(lines["dts"]),
         model=(lines["model"] or ["unknown model"])[0],
         machine=(lines["machine"] or ["?"])[0],
         there=tuple(lines["there"]),
@@ -160,8 +164,11 @@ def l4t_of(facts: Facts) -> str:
 
 
 def board_of(facts: Facts) -> str:
-    """The board's name, as the agent has it too, or its own words."""
-    found = boards.board_of(boards.parts_in(facts.compatible))
+    """The board's name, as the agent has it too, or its own words.
+
+    What an AGX Xavier or a TX2 is compatible with names no module, but its device tree's file name does.
+    """
+    found = boards.board_of(boards.parts_in([*facts.compatible, *map(os.path.basename, facts.dts)]))
     return found[0].name if found else facts.model
 
 
