@@ -231,6 +231,17 @@ def _do(board: Board, command: str, what: str, source: BinaryIO | None = None, t
     return answer.text
 
 
+def _take_away(board: Board, command: str, what: str) -> None:
+    """Remove or rename something of Docker's; where it never came to be, nothing is to be done.
+
+    Raises:
+        Refused: it is still there.
+    """
+    answer = board.run(command)
+    if answer.code != 0 and not re.search(r"\bno such (?:container|image|volume)\b", answer.text, re.IGNORECASE):
+        raise Refused(_failure(answer, f"taking back {what}"))
+
+
 def _only_clock(line: str) -> None:
     if line.startswith("... "):
         tell(f"    {line}")
@@ -247,7 +258,7 @@ class Undo:
     """What takes back what was done, last first.
 
     Attributes:
-        left: what could not be taken off the board, since that was out of reach.
+        left: what could not be taken back on the board, since that was out of reach or its Docker refused.
         valid: the device whose token could not be made void, since this host's store did not answer.
     """
 
@@ -284,7 +295,7 @@ class Undo:
         """How things stand after it, and what to do."""
         words = "The board is as it was"
         if self.left:
-            words = f"Still on the board: {', '.join(self.left)}. The same command goes on from there; "
+            words = f"Not taken back on the board: {', '.join(self.left)}. The same command goes on from there; "
             words += "make jetson-remove clears it"
         if self.valid:
             words += f". The token of {self.valid} is still valid, since this host's store could not be told: "
@@ -372,7 +383,7 @@ class _Work:
 
     def _bring_image(self, undo: Undo) -> None:
         tag = self._tag
-        undo.later("the image", lambda: self._board.run(f"docker image rm {tag}"))
+        undo.later("the image", lambda: _take_away(self._board, f"docker image rm {tag}", "the image"))
         if not self._settings.archive:
             tell("    built on the board; the base alone takes minutes the first time")
             words = ["docker", "build", "--network", "host", "--tag", tag]
@@ -386,13 +397,14 @@ class _Work:
         if found is None:
             raise Refused(f"docker load on the board named no image in {self._settings.archive}: docker save one")
         loaded = shlex.quote(found.group(1))
-        undo.later("the loaded image", lambda: self._board.run(f"docker image rm {loaded}"))
+        what = "the loaded image"
+        undo.later(what, lambda: _take_away(self._board, f"docker image rm {loaded}", what))
         answer = _do(self._board, f"docker image inspect {loaded}", "looking at the loaded image")
         made_for = ((json.loads(answer)[0].get("Config") or {}).get("Labels") or {}).get(MADE_FOR)
         if made_for is None or not l4t.compatible(made_for, l4t_of(self._facts)):
-            what = "is no image of ours" if made_for is None else f"was made for L4T {made_for}"
+            is_it = "is no image of ours" if made_for is None else f"was made for L4T {made_for}"
             raise Refused(
-                f"{self._settings.archive} {what}, and the board has {l4t_of(self._facts)}: build it from "
+                f"{self._settings.archive} {is_it}, and the board has {l4t_of(self._facts)}: build it from "
                 f"python l4t/deploy.py context {l4t_of(self._facts)}"
             )
         _do(self._board, f"docker tag {loaded} {tag}", "naming the image")
@@ -412,7 +424,7 @@ class _Work:
     def _in_volume(self, script: str, what: str, source: BinaryIO, undo: Undo) -> None:
         """A small shell in the image, which has the volume and nothing else."""
         if not self._facts.volume:
-            undo.later("the volume", lambda: self._board.run(f"docker volume rm {NAME}"))
+            undo.later("the volume", lambda: _take_away(self._board, f"docker volume rm {NAME}", "the volume"))
         words = ["docker", "run", "--rm", "--interactive", "--network", "none", "--volume", f"{NAME}:{STATE}"]
         _do(self._board, shlex.join([*words, "--entrypoint", "sh", self._tag, "-c", script]), what, source)
 
@@ -420,23 +432,23 @@ class _Work:
         """The new container in place of the one before, which waits, stopped, for the new one's test."""
         board = self._board
         if self._facts.container is not None:
-            undo.later(
-                "the stop of the container before",
-                lambda: (
-                    board.run(f"docker rename {BEFORE} {NAME}; docker start {NAME}")
-                    if is_running(self._facts.container)
-                    else board.run(f"docker rename {BEFORE} {NAME}")
-                ),
-            )
+            undo.later("the stop of the container before", self._put_back)
             stop = f"docker stop -t 30 {NAME} && docker rename {NAME} {BEFORE}"
             _do(board, f"docker rm --force {BEFORE} > /dev/null 2>&1; {stop}", "stopping the container before")
         self._in_volume(f"rm -f {STATE}/heard", "clearing what the agent before heard", io.BytesIO(), undo)
         if self._ca is not None:
             self._put(ca_file(str(self._wanted.ca_sha256)), self._ca, undo)
-        undo.later("the container", lambda: board.run(f"docker rm --force {NAME}"))
+        undo.later("the container", lambda: _take_away(board, f"docker rm --force {NAME}", "the container"))
         words = run_arguments(self._wanted, self._image, self._facts, self._made_at)
         run = shlex.join(["docker", "run", "--detach", *words, self._tag])
         _do(board, f"docker rm --force {NAME} > /dev/null 2>&1; {run}", "starting the container")
+
+    def _put_back(self) -> None:
+        """The container before under its name again, and running if it ran."""
+        what = "the stop of the container before"
+        _take_away(self._board, f"docker rename {BEFORE} {NAME}", what)
+        if is_running(self._facts.container):
+            _do(self._board, f"docker start {NAME}", f"taking back {what}")
 
     def test(self) -> None:
         """The agent knows its board, and the gateway serves it.

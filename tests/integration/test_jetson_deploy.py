@@ -218,9 +218,9 @@ def test_connection_cut_half_way_goes_on_with_the_same_command(bench: Bench) -> 
     code, said = bench.run("deploy", network.port)
     assert network.cuts == 1
     assert code == 1
-    assert re.search(r"the connection to jetson@127.0.0.1 broke off.*Still on the board: the image\. The same", said), (
-        said
-    )
+    assert re.search(
+        r"the connection to jetson@127.0.0.1 broke off.*Not taken back on the board: the image\. The same", said
+    ), said
     assert bench.devices() == {}
     assert board.is_untouched(), "half an archive must not become an image"
 
@@ -235,7 +235,7 @@ def test_connection_cut_half_way_goes_on_with_the_same_command(bench: Bench) -> 
     network.cut()
     said, _ = process.communicate(timeout=60)
     assert process.returncode == 1
-    assert "Still on the board: the container, the volume, the image. The same command goes on" in said
+    assert "Not taken back on the board: the container, the volume, the image. The same command goes on" in said
     assert bench.devices() == {"nano": "revoked"}
     network.mend()
 
@@ -266,8 +266,37 @@ def test_token_that_cannot_be_made_void_is_said_to_be_valid_and_not_to_be_on_the
         "The board is as it was. The token of nano is still valid, since this host's store could not be told: "
         "edgejoule devices revoke nano when it answers again.\n"
     )
-    assert "Still on the board" not in said
+    assert "Not taken back" not in said
     assert board.is_untouched()
+    assert bench.devices() == {"nano": "valid"}
+
+
+def test_what_docker_does_not_take_back_is_named(bench: Bench) -> None:
+    board = bench.play("nano_jp4")
+    nobody = {"GATEWAY": f"https://localhost:{free_ports(1)[0]}", "GATEWAY_WAIT": "1"}
+    board.faults(refused=["volume rm"])
+    code, said = bench.run("deploy", **nobody)
+    assert code == 1
+    assert "not yet: taking back the volume failed on the board: Error response from daemon: volume rm is refused" in (
+        said
+    )
+    assert "Not taken back on the board: the volume. The same command goes on from there" in said
+    assert "as it was" not in said
+    assert (board.docker("containers"), board.docker("images")) == ({}, {})
+    assert board.volumes() == ["edgejoule-agent"]
+    assert bench.devices() == {"nano": "revoked"}
+
+    board.faults()
+    bench.deploy()
+    board.faults(refused=["start"])
+    code, said = bench.run("deploy", **nobody)
+    assert code == 1
+    assert "Not taken back on the board: the stop of the container before. The same command goes on" in said
+    ((name, container),) = board.docker("containers").items()
+    assert (name, container["State"]["Running"]) == ("edgejoule-agent", False)
+
+    board.faults()
+    assert "container: it does not run" in bench.deploy()
     assert bench.devices() == {"nano": "valid"}
 
 
