@@ -20,7 +20,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, NoReturn
 
@@ -81,9 +81,14 @@ class Host:
         beside = Path(sys.executable).with_name("edgejoule")
         self._command = str(beside) if beside.exists() else "edgejoule"
 
-    def device(self, name: str) -> dict[str, Any] | None:
-        """What is known of a device; None if nothing is."""
-        return next((device for device in json.loads(self._ask("list", "--json")) if device["name"] == name), None)
+    def device(self, name: str, seen: bool = True) -> dict[str, Any] | None:
+        """What is known of a device; None if nothing is.
+
+        Args:
+            seen: with when it was last heard of, for which the stack's Redis is asked.
+        """
+        found = json.loads(self._ask("list", "--json", without=() if seen else ("EDGEJOULE_BROKER",)))
+        return next((device for device in found if device["name"] == name), None)
 
     def make_token(self, name: str) -> tuple[bytes, str]:
         """A new token, which only passes through a file of ours that is gone again, and when it was made."""
@@ -91,18 +96,18 @@ class Host:
             file = Path(folder) / "token"
             self._ask("create", name, "--file", str(file))
             token = file.read_bytes()
-        device = self.device(name)
+        device = self.device(name, seen=False)
         assert device
         return token, device["made_at"]
 
     def revoke(self, name: str) -> None:
         self._ask("revoke", name)
 
-    def _ask(self, *words: str) -> str:
+    def _ask(self, *words: str, without: Sequence[str] = ()) -> str:
         try:
             done = subprocess.run(
                 [self._command, "devices", *words],
-                env=self._environment,
+                env={name: value for name, value in self._environment.items() if name not in without},
                 capture_output=True,
                 text=True,
                 check=False,
@@ -259,7 +264,7 @@ class Undo:
 
     Attributes:
         left: what could not be taken back on the board, since that was out of reach or its Docker refused.
-        valid: the device whose token could not be made void, since this host's store did not answer.
+        valid: the device whose token may be valid, since this host's store did not answer.
     """
 
     def __init__(self) -> None:
@@ -283,10 +288,16 @@ class Undo:
                 tell(f"    not yet: {error}")
                 self.left.append(what)
 
-    def revoke(self, name: str, host: Host) -> None:
-        """Make a device's token void; what cannot be done is no thing on the board, so it is told apart."""
+    def revoke(self, name: str, host: Host, before: str | None) -> None:
+        """Make a device's new token void; what cannot be done is no thing on the board, so it is told apart.
+
+        Args:
+            before: when the one before it was made, which stays if no new one came to be; None if there was none.
+        """
         try:
-            host.revoke(name)
+            device = host.device(name, seen=False)
+            if device is not None and device["token"] == "valid" and device["made_at"] != before:
+                host.revoke(name)
         except Refused as error:
             tell(f"    not yet: {error}")
             self.valid = name
@@ -298,7 +309,7 @@ class Undo:
             words = f"Not taken back on the board: {', '.join(self.left)}. The same command goes on from there; "
             words += "make jetson-remove clears it"
         if self.valid:
-            words += f". The token of {self.valid} is still valid, since this host's store could not be told: "
+            words += f". The token of {self.valid} may still be valid, since this host's store did not answer: "
             words += f"edgejoule devices revoke {self.valid} when it answers again"
         return words
 
@@ -411,8 +422,11 @@ class _Work:
 
     def _bring_token(self, undo: Undo) -> None:
         name = self._settings.name
+        found = self._host.device(name, seen=False)
+        before = None if found is None else found["made_at"]
+        # said before it is made, since it may be made when that is stopped
+        undo.later(f"the token of {name}", lambda: undo.revoke(name, self._host, before))
         token, self._made_at = self._host.make_token(name)
-        undo.later(f"the token of {name}", lambda: undo.revoke(name, self._host))
         self._put("token", token, undo)
 
     def _put(self, name: str, data: bytes, undo: Undo) -> None:

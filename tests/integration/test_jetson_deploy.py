@@ -247,7 +247,7 @@ def test_connection_cut_half_way_goes_on_with_the_same_command(bench: Bench) -> 
     network.close()
 
 
-def test_token_that_cannot_be_made_void_is_said_to_be_valid_and_not_to_be_on_the_board(bench: Bench) -> None:
+def test_token_that_cannot_be_made_void_is_said_to_be_perhaps_valid_and_not_to_be_on_the_board(bench: Bench) -> None:
     board = bench.play("nano_jp4")
     nobody = f"https://localhost:{free_ports(1)[0]}"
     process = bench.start("deploy", GATEWAY=nobody, GATEWAY_WAIT="2")
@@ -263,12 +263,30 @@ def test_token_that_cannot_be_made_void_is_said_to_be_valid_and_not_to_be_on_the
     assert process.returncode == 1
     assert "did not serve the board within 2 s" in said
     assert said.endswith(
-        "The board is as it was. The token of nano is still valid, since this host's store could not be told: "
+        "The board is as it was. The token of nano may still be valid, since this host's store did not answer: "
         "edgejoule devices revoke nano when it answers again.\n"
     )
     assert "Not taken back" not in said
     assert board.is_untouched()
     assert bench.devices() == {"nano": "valid"}
+
+
+def test_interrupt_while_the_token_is_made_leaves_none_valid(bench: Bench) -> None:
+    board = bench.play("nano_jp4")
+    process = bench.start("deploy")
+    token = Path(bench.stack.where) / "devices" / "nano.json"
+    deadline = time.monotonic() + 60
+    while not token.exists():  # before the deployment asks when it was made, which takes a Python's start
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
+    process.send_signal(signal.SIGINT)
+    said, _ = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert "taken back: the token of nano" in said
+    assert "stopped. The board is as it was." in said
+    assert board.is_untouched()
+    assert bench.devices() == {"nano": "revoked"}
 
 
 def test_what_docker_does_not_take_back_is_named(bench: Bench) -> None:
