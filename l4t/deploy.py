@@ -44,6 +44,7 @@ from plan import (
     check_disk,
     check_docker,
     facts_command,
+    is_its_token,
     is_running,
     l4t_of,
     labels_of,
@@ -99,6 +100,13 @@ class Host:
         device = self.device(name, seen=False)
         assert device
         return token, device["made_at"]
+
+    def known(self, name: str, seen: bool = True) -> Device | None:
+        """The same, as a plan takes it."""
+        found = self.device(name, seen)
+        if found is None:
+            return None
+        return Device(found["token"] == "valid", found["made_at"], found["agent"], found["seen_at"])
 
     def revoke(self, name: str) -> None:
         self._ask("revoke", name)
@@ -295,8 +303,8 @@ class Undo:
             before: when the one before it was made, which stays if no new one came to be; None if there was none.
         """
         try:
-            device = host.device(name, seen=False)
-            if device is not None and device["token"] == "valid" and device["made_at"] != before:
+            device = host.known(name, seen=False)
+            if device is not None and device.valid and device.made_at != before:
                 host.revoke(name)
         except Refused as error:
             tell(f"    not yet: {error}")
@@ -376,8 +384,7 @@ class _Work:
     def plan(self) -> list[Step]:
         """What is to be done; checks the disk where an image must come."""
         there = self._has(self._tag)
-        found = self._host.device(self._settings.name)
-        device = None if found is None else Device(found["token"] == "valid", found["made_at"])
+        device = self._host.known(self._settings.name)
         self._made_at = labels_of(self._facts.container).get("edgejoule.token", "")
         steps = make_plan(self._facts, self._wanted, self._image, there, device)
         if not there and self._settings.archive:
@@ -422,8 +429,8 @@ class _Work:
 
     def _bring_token(self, undo: Undo) -> None:
         name = self._settings.name
-        found = self._host.device(name, seen=False)
-        before = None if found is None else found["made_at"]
+        known = self._host.known(name, seen=False)
+        before = None if known is None else known.made_at
         # said before it is made, since it may be made when that is stopped
         undo.later(f"the token of {name}", lambda: undo.revoke(name, self._host, before))
         token, self._made_at = self._host.make_token(name)
@@ -568,10 +575,15 @@ def remove(settings: Settings, host: Host) -> None:
         if facts.docker is None:
             raise Refused(f"Docker on the board does not answer ({facts.docker_error[:200]}): nothing was changed")
         name = labels_of(facts.container).get(DEVICE) or settings.name
-        device = host.device(name) if name else None
-        if device is not None and device["token"] == "valid":
-            host.revoke(name)
-            tell(f"  the token of {name} is void")
+        device = host.known(name, seen=False) if name else None
+        if device is not None and device.valid:
+            if is_its_token(facts, device):
+                host.revoke(name)
+                tell(f"  the token of {name} is void")
+            else:
+                tell(f"  the token of {name} stays valid, as it is not this board's: edgejoule devices revoke {name}")
+        elif not name and facts.volume:
+            tell("  whose token is in the volume only its container would tell: edgejoule devices revoke NAME voids it")
         nothing = not (facts.container or facts.before or facts.volume or facts.images)
         for there, command, what in (
             (facts.container is not None, f"docker rm --force {NAME}", "the container"),

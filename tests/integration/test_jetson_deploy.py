@@ -38,10 +38,17 @@ class Bench:
         self.stack = stack
         self._folder = folder
         self.board: PlayedBoard | None = None
+        self._boards: list[PlayedBoard] = []
 
     def play(self, kind: str) -> PlayedBoard:
-        self.board = PlayedBoard(self._folder / "board", kind)
+        """A board, to which commands go from now on."""
+        self.board = PlayedBoard(self._folder / f"board{len(self._boards)}", kind)
+        self._boards.append(self.board)
         return self.board
+
+    def close(self) -> None:
+        for board in self._boards:
+            board.close()
 
     def start(self, command: str, port: int | None = None, **settings: str) -> subprocess.Popen[str]:
         assert self.board
@@ -92,8 +99,7 @@ def bench(redis_server: RedisServer, tmp_path: Path) -> Iterator[Bench]:
         stack.gateway()
         yield bench
     finally:
-        if bench.board:
-            bench.board.close()
+        bench.close()
         stack.close()
 
 
@@ -360,6 +366,28 @@ def test_new_settings_replace_the_container_and_a_failed_one_gives_way_to_it_aga
     code, said = bench.run("deploy", NAME="orin")
     assert code == 1
     assert "the board is deployed as 'nano' already: make jetson-remove first" in said
+
+
+def test_second_board_does_not_take_a_name_in_use(bench: Bench) -> None:
+    first = bench.play("nano_jp4")
+    bench.deploy()
+    token = (Path(bench.stack.where) / "devices" / "nano.json").read_bytes()
+    second = bench.play("orin_nano_jp6")
+    code, said = bench.run("deploy")
+    assert code == 1
+    assert re.search(
+        r"^a device nano is registered and was last heard of at 20\S+, and this board has nothing of ours: choose "
+        r"another NAME, or edgejoule devices revoke nano first, if this board is to take its place\.$",
+        said,
+        re.MULTILINE,
+    ), said
+    assert second.is_untouched()
+    code, said = bench.run("remove")
+    assert code == 0
+    assert "the token of nano stays valid, as it is not this board's: edgejoule devices revoke nano" in said
+    assert "nothing of ours was there" in said
+    assert (Path(bench.stack.where) / "devices" / "nano.json").read_bytes() == token
+    assert list(first.docker("containers")) == ["edgejoule-agent"]
 
 
 def test_image_archive_is_loaded_where_it_fits(bench: Bench, tmp_path: Path) -> None:

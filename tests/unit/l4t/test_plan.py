@@ -24,6 +24,7 @@ from plan import (
     check_disk,
     check_docker,
     facts_command,
+    is_its_token,
     l4t_of,
     labels_of,
     make_plan,
@@ -157,6 +158,34 @@ def test_plan_starts_what_does_not_run_and_brings_a_token_where_the_volume_is_go
 def test_plan_refuses_a_board_of_another_name() -> None:
     with pytest.raises(Refused, match="deployed as 'nano' already: make jetson-remove first"):
         steps(deployed(), WANTED._replace(name="orin"))
+
+
+LIVE = DEVICE_THERE._replace(agent="0.1.0", seen_at="2026-01-02T00:00:00Z")
+
+
+@pytest.mark.parametrize(
+    ("device", "heard"),
+    [(LIVE, "was last heard of at 2026-01-02T00:00:00Z"), (LIVE._replace(seen_at=None), "has been heard of")],
+)
+def test_plan_refuses_a_name_that_another_board_bears(device: Device, heard: str) -> None:
+    with pytest.raises(
+        Refused, match=f"a device nano is registered and {heard}, .*: choose another NAME, or edgejoule"
+    ):
+        steps(facts(), device=device)
+
+
+def test_plan_gives_a_board_its_own_name_again_and_one_that_was_revoked() -> None:
+    assert steps(deployed(), device=LIVE) == []
+    assert steps(deployed()._replace(volume=False), device=LIVE) == ["token", "container"]
+    assert steps(facts(volume=NAME), device=LIVE) == ["token", "container"]
+    assert steps(facts(), device=LIVE._replace(valid=False)) == ["token", "container"]
+
+
+def test_token_goes_with_what_is_removed_where_it_is_the_boards() -> None:
+    assert is_its_token(deployed(), LIVE)
+    assert is_its_token(facts(volume=NAME), LIVE)
+    assert not is_its_token(facts(images=f"{NAME}:0123"), LIVE)
+    assert not is_its_token(deployed(), LIVE._replace(made_at="2026-02-02T00:00:00Z"))
 
 
 def test_container_is_hardened_and_sees_only_what_is_there() -> None:
