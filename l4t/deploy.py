@@ -55,6 +55,7 @@ from plan import (
 
 DEVICE_NAME = r"[a-z0-9](?:[a-z0-9-]{0,38}[a-z0-9])?"
 ARCHIVE_FACTOR = 3  # what a compressed archive may need on the board; chosen, not measured
+OF_THE_STACK = ("GATEWAY_NAMES", "GATEWAY_PORT", "COMPOSE_PROFILES", "GRAFANA_PORT", "DASHBOARD")  # taken from .env
 
 
 class Settings(NamedTuple):
@@ -160,7 +161,7 @@ def _interrupt(number: int, frame: object) -> NoReturn:
 
 
 def _environment(given: Mapping[str, str], folder: Path) -> dict[str, str]:
-    """What is set, and what `make up` wrote: where boards find the gateway, and how this host reaches the store."""
+    """What is set, and what `make up` wrote: where gateway and dashboards are, and how this host reaches the store."""
     found: dict[str, str] = {}
     for name in (".env", ".env.operator"):
         if name == ".env.operator" and given.get("EDGEJOULE_STORE"):
@@ -168,7 +169,7 @@ def _environment(given: Mapping[str, str], folder: Path) -> dict[str, str]:
         with contextlib.suppress(FileNotFoundError):
             for line in (folder / name).read_text(encoding="utf-8").splitlines():
                 key, equals, value = line.partition("=")
-                if equals and (name == ".env.operator" or key in ("GATEWAY_NAMES", "GATEWAY_PORT", "DASHBOARD")):
+                if equals and (name == ".env.operator" or key in OF_THE_STACK):
                     found[key.strip()] = value.strip()
     return {**found, **given}
 
@@ -208,7 +209,7 @@ def _settings(environment: Mapping[str, str], command: str) -> Settings:
         ssh_options=tuple(_words("SSH_OPTIONS", options)),
         wait_s=float(wait),
         follow=bool(given("FOLLOW")),
-        dashboard=given("DASHBOARD") or "",
+        dashboard=given("DASHBOARD") or _known_dashboard(environment, name),
     )
 
 
@@ -223,6 +224,14 @@ def _known_gateway(environment: Mapping[str, str]) -> str:
     """The first name of the stack's gateway that is not this host's own, as an address; empty where there is none."""
     names = [name for name in environment.get("GATEWAY_NAMES", "").split() if name not in ("localhost", "127.0.0.1")]
     return f"https://{names[0]}:{environment.get('GATEWAY_PORT') or 8443}" if names else ""
+
+
+def _known_dashboard(environment: Mapping[str, str], device: str) -> str:
+    """The device's page in the stack's Grafana, on this host, as grafana/dashboards.py names it; empty without one."""
+    if "grafana" not in environment.get("COMPOSE_PROFILES", "").split(","):
+        return ""
+    port = environment.get("GRAFANA_PORT") or 3000
+    return f"http://127.0.0.1:{port}/d/edgejoule-device?var-device={device}"
 
 
 # --- what is asked of a board -----------------------------------------------------------------------

@@ -50,6 +50,10 @@ class Bench:
         for board in self._boards:
             board.close()
 
+    def write_settings(self, **settings: str) -> None:
+        """What `make up` would write into .env where the commands are given."""
+        (self._folder / ".env").write_text("".join(f"{name}={value}\n" for name, value in settings.items()))
+
     def start(self, command: str, port: int | None = None, **settings: str) -> subprocess.Popen[str]:
         assert self.board
         environment = {
@@ -115,8 +119,13 @@ def bench(redis_server: RedisServer, tmp_path: Path) -> Iterator[Bench]:
 )
 def test_board_goes_from_nothing_to_registered_to_removed(bench: Bench, kind: str, row: str) -> None:
     board = bench.play(kind)
+    bench.write_settings(COMPOSE_PROFILES="cpu,grafana", GRAFANA_PORT="3001")
     said = bench.deploy()
     assert row in said
+    assert said.endswith(
+        "nano is registered and served. Name it in a spec: devices: [nano]\n"
+        "Dashboard: http://127.0.0.1:3001/d/edgejoule-device?var-device=nano\n"
+    )
     assert bench.devices() == {"nano": "valid"}
     (container,) = board.docker("containers").values()
     assert container["HostConfig"]["--runtime"] == ["nvidia"]
