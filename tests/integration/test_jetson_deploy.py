@@ -16,11 +16,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from network import Network
 from servers import RedisServer, free_ports
 
 sys.path.insert(0, str(Path(__file__).parent))
 from played_board import PlayedBoard
-from toy_gateway import BoardStack, Network
+from toy_gateway import BoardStack
 
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "l4t" / "deploy.py"
