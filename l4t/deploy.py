@@ -20,7 +20,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, NoReturn
 
@@ -44,6 +44,7 @@ from plan import (
     check_disk,
     check_docker,
     facts_command,
+    is_its_token,
     is_running,
     l4t_of,
     labels_of,
@@ -54,6 +55,7 @@ from plan import (
 
 DEVICE_NAME = r"[a-z0-9](?:[a-z0-9-]{0,38}[a-z0-9])?"
 ARCHIVE_FACTOR = 3  # what a compressed archive may need on the board; chosen, not measured
+OF_THE_STACK = ("GATEWAY_NAMES", "GATEWAY_PORT", "COMPOSE_PROFILES", "GRAFANA_PORT", "DASHBOARD")  # taken from .env
 
 
 class Settings(NamedTuple):
@@ -81,9 +83,14 @@ class Host:
         beside = Path(sys.executable).with_name("edgejoule")
         self._command = str(beside) if beside.exists() else "edgejoule"
 
-    def device(self, name: str) -> dict[str, Any] | None:
-        """What is known of a device; None if nothing is."""
-        return next((device for device in json.loads(self._ask("list", "--json")) if device["name"] == name), None)
+    def device(self, name: str, seen: bool = True) -> dict[str, Any] | None:
+        """What is known of a device; None if nothing is.
+
+        Args:
+            seen: with when it was last heard of, for which the stack's Redis is asked.
+        """
+        found = json.loads(self._ask("list", "--json", without=() if seen else ("EDGEJOULE_BROKER",)))
+        return next((device for device in found if device["name"] == name), None)
 
     def make_token(self, name: str) -> tuple[bytes, str]:
         """A new token, which only passes through a file of ours that is gone again, and when it was made."""
@@ -91,18 +98,25 @@ class Host:
             file = Path(folder) / "token"
             self._ask("create", name, "--file", str(file))
             token = file.read_bytes()
-        device = self.device(name)
+        device = self.device(name, seen=False)
         assert device
         return token, device["made_at"]
+
+    def known(self, name: str, seen: bool = True) -> Device | None:
+        """The same, as a plan takes it."""
+        found = self.device(name, seen)
+        if found is None:
+            return None
+        return Device(found["token"] == "valid", found["made_at"], found["agent"], found["seen_at"])
 
     def revoke(self, name: str) -> None:
         self._ask("revoke", name)
 
-    def _ask(self, *words: str) -> str:
+    def _ask(self, *words: str, without: Sequence[str] = ()) -> str:
         try:
             done = subprocess.run(
                 [self._command, "devices", *words],
-                env=self._environment,
+                env={name: value for name, value in self._environment.items() if name not in without},
                 capture_output=True,
                 text=True,
                 check=False,
@@ -147,7 +161,7 @@ def _interrupt(number: int, frame: object) -> NoReturn:
 
 
 def _environment(given: Mapping[str, str], folder: Path) -> dict[str, str]:
-    """What is set, and what `make up` wrote: where boards find the gateway, and how this host reaches the store."""
+    """What is set, and what `make up` wrote: where gateway and dashboards are, and how this host reaches the store."""
     found: dict[str, str] = {}
     for name in (".env", ".env.operator"):
         if name == ".env.operator" and given.get("EDGEJOULE_STORE"):
@@ -155,7 +169,7 @@ def _environment(given: Mapping[str, str], folder: Path) -> dict[str, str]:
         with contextlib.suppress(FileNotFoundError):
             for line in (folder / name).read_text(encoding="utf-8").splitlines():
                 key, equals, value = line.partition("=")
-                if equals and (name == ".env.operator" or key in ("GATEWAY_NAMES", "GATEWAY_PORT", "DASHBOARD")):
+                if equals and (name == ".env.operator" or key in OF_THE_STACK):
                     found[key.strip()] = value.strip()
     return {**found, **given}
 
@@ -195,7 +209,7 @@ def _settings(environment: Mapping[str, str], command: str) -> Settings:
         ssh_options=tuple(_words("SSH_OPTIONS", options)),
         wait_s=float(wait),
         follow=bool(given("FOLLOW")),
-        dashboard=given("DASHBOARD") or "",
+        dashboard=given("DASHBOARD") or _known_dashboard(environment, name),
     )
 
 
@@ -210,6 +224,14 @@ def _known_gateway(environment: Mapping[str, str]) -> str:
     """The first name of the stack's gateway that is not this host's own, as an address; empty where there is none."""
     names = [name for name in environment.get("GATEWAY_NAMES", "").split() if name not in ("localhost", "127.0.0.1")]
     return f"https://{names[0]}:{environment.get('GATEWAY_PORT') or 8443}" if names else ""
+
+
+def _known_dashboard(environment: Mapping[str, str], device: str) -> str:
+    """The device's page in the stack's Grafana, on this host, as grafana/dashboards.py names it; empty without one."""
+    if "grafana" not in environment.get("COMPOSE_PROFILES", "").split(","):
+        return ""
+    port = environment.get("GRAFANA_PORT") or 3000
+    return f"http://127.0.0.1:{port}/d/edgejoule-device?var-device={device}"
 
 
 # --- what is asked of a board -----------------------------------------------------------------------
@@ -231,6 +253,17 @@ def _do(board: Board, command: str, what: str, source: BinaryIO | None = None, t
     return answer.text
 
 
+def _take_away(board: Board, command: str, what: str) -> None:
+    """Remove or rename something of Docker's; where it never came to be, nothing is to be done.
+
+    Raises:
+        Refused: it is still there.
+    """
+    answer = board.run(command)
+    if answer.code != 0 and not re.search(r"\bno such (?:container|image|volume)\b", answer.text, re.IGNORECASE):
+        raise Refused(_failure(answer, f"taking back {what}"))
+
+
 def _only_clock(line: str) -> None:
     if line.startswith("... "):
         tell(f"    {line}")
@@ -247,8 +280,8 @@ class Undo:
     """What takes back what was done, last first.
 
     Attributes:
-        left: what could not be taken off the board, since that was out of reach.
-        valid: the device whose token could not be made void, since this host's store did not answer.
+        left: what could not be taken back on the board, since that was out of reach or its Docker refused.
+        valid: the device whose token may be valid, since this host's store did not answer.
     """
 
     def __init__(self) -> None:
@@ -272,10 +305,16 @@ class Undo:
                 tell(f"    not yet: {error}")
                 self.left.append(what)
 
-    def revoke(self, name: str, host: Host) -> None:
-        """Make a device's token void; what cannot be done is no thing on the board, so it is told apart."""
+    def revoke(self, name: str, host: Host, before: str | None) -> None:
+        """Make a device's new token void; what cannot be done is no thing on the board, so it is told apart.
+
+        Args:
+            before: when the one before it was made, which stays if no new one came to be; None if there was none.
+        """
         try:
-            host.revoke(name)
+            device = host.known(name, seen=False)
+            if device is not None and device.valid and device.made_at != before:
+                host.revoke(name)
         except Refused as error:
             tell(f"    not yet: {error}")
             self.valid = name
@@ -284,10 +323,10 @@ class Undo:
         """How things stand after it, and what to do."""
         words = "The board is as it was"
         if self.left:
-            words = f"Still on the board: {', '.join(self.left)}. The same command goes on from there; "
+            words = f"Not taken back on the board: {', '.join(self.left)}. The same command goes on from there; "
             words += "make jetson-remove clears it"
         if self.valid:
-            words += f". The token of {self.valid} is still valid, since this host's store could not be told: "
+            words += f". The token of {self.valid} may still be valid, since this host's store did not answer: "
             words += f"edgejoule devices revoke {self.valid} when it answers again"
         return words
 
@@ -354,8 +393,7 @@ class _Work:
     def plan(self) -> list[Step]:
         """What is to be done; checks the disk where an image must come."""
         there = self._has(self._tag)
-        found = self._host.device(self._settings.name)
-        device = None if found is None else Device(found["token"] == "valid", found["made_at"])
+        device = self._host.known(self._settings.name)
         self._made_at = labels_of(self._facts.container).get("edgejoule.token", "")
         steps = make_plan(self._facts, self._wanted, self._image, there, device)
         if not there and self._settings.archive:
@@ -372,7 +410,7 @@ class _Work:
 
     def _bring_image(self, undo: Undo) -> None:
         tag = self._tag
-        undo.later("the image", lambda: self._board.run(f"docker image rm {tag}"))
+        undo.later("the image", lambda: _take_away(self._board, f"docker image rm {tag}", "the image"))
         if not self._settings.archive:
             tell("    built on the board; the base alone takes minutes the first time")
             words = ["docker", "build", "--network", "host", "--tag", tag]
@@ -386,21 +424,25 @@ class _Work:
         if found is None:
             raise Refused(f"docker load on the board named no image in {self._settings.archive}: docker save one")
         loaded = shlex.quote(found.group(1))
-        undo.later("the loaded image", lambda: self._board.run(f"docker image rm {loaded}"))
+        what = "the loaded image"
+        undo.later(what, lambda: _take_away(self._board, f"docker image rm {loaded}", what))
         answer = _do(self._board, f"docker image inspect {loaded}", "looking at the loaded image")
         made_for = ((json.loads(answer)[0].get("Config") or {}).get("Labels") or {}).get(MADE_FOR)
         if made_for is None or not l4t.compatible(made_for, l4t_of(self._facts)):
-            what = "is no image of ours" if made_for is None else f"was made for L4T {made_for}"
+            is_it = "is no image of ours" if made_for is None else f"was made for L4T {made_for}"
             raise Refused(
-                f"{self._settings.archive} {what}, and the board has {l4t_of(self._facts)}: build it from "
+                f"{self._settings.archive} {is_it}, and the board has {l4t_of(self._facts)}: build it from "
                 f"python l4t/deploy.py context {l4t_of(self._facts)}"
             )
         _do(self._board, f"docker tag {loaded} {tag}", "naming the image")
 
     def _bring_token(self, undo: Undo) -> None:
         name = self._settings.name
+        known = self._host.known(name, seen=False)
+        before = None if known is None else known.made_at
+        # said before it is made, since it may be made when that is stopped
+        undo.later(f"the token of {name}", lambda: undo.revoke(name, self._host, before))
         token, self._made_at = self._host.make_token(name)
-        undo.later(f"the token of {name}", lambda: undo.revoke(name, self._host))
         self._put("token", token, undo)
 
     def _put(self, name: str, data: bytes, undo: Undo) -> None:
@@ -412,7 +454,7 @@ class _Work:
     def _in_volume(self, script: str, what: str, source: BinaryIO, undo: Undo) -> None:
         """A small shell in the image, which has the volume and nothing else."""
         if not self._facts.volume:
-            undo.later("the volume", lambda: self._board.run(f"docker volume rm {NAME}"))
+            undo.later("the volume", lambda: _take_away(self._board, f"docker volume rm {NAME}", "the volume"))
         words = ["docker", "run", "--rm", "--interactive", "--network", "none", "--volume", f"{NAME}:{STATE}"]
         _do(self._board, shlex.join([*words, "--entrypoint", "sh", self._tag, "-c", script]), what, source)
 
@@ -420,23 +462,23 @@ class _Work:
         """The new container in place of the one before, which waits, stopped, for the new one's test."""
         board = self._board
         if self._facts.container is not None:
-            undo.later(
-                "the stop of the container before",
-                lambda: (
-                    board.run(f"docker rename {BEFORE} {NAME}; docker start {NAME}")
-                    if is_running(self._facts.container)
-                    else board.run(f"docker rename {BEFORE} {NAME}")
-                ),
-            )
+            undo.later("the stop of the container before", self._put_back)
             stop = f"docker stop -t 30 {NAME} && docker rename {NAME} {BEFORE}"
             _do(board, f"docker rm --force {BEFORE} > /dev/null 2>&1; {stop}", "stopping the container before")
         self._in_volume(f"rm -f {STATE}/heard", "clearing what the agent before heard", io.BytesIO(), undo)
         if self._ca is not None:
             self._put(ca_file(str(self._wanted.ca_sha256)), self._ca, undo)
-        undo.later("the container", lambda: board.run(f"docker rm --force {NAME}"))
+        undo.later("the container", lambda: _take_away(board, f"docker rm --force {NAME}", "the container"))
         words = run_arguments(self._wanted, self._image, self._facts, self._made_at)
         run = shlex.join(["docker", "run", "--detach", *words, self._tag])
         _do(board, f"docker rm --force {NAME} > /dev/null 2>&1; {run}", "starting the container")
+
+    def _put_back(self) -> None:
+        """The container before under its name again, and running if it ran."""
+        what = "the stop of the container before"
+        _take_away(self._board, f"docker rename {BEFORE} {NAME}", what)
+        if is_running(self._facts.container):
+            _do(self._board, f"docker start {NAME}", f"taking back {what}")
 
     def test(self) -> None:
         """The agent knows its board, and the gateway serves it.
@@ -542,10 +584,15 @@ def remove(settings: Settings, host: Host) -> None:
         if facts.docker is None:
             raise Refused(f"Docker on the board does not answer ({facts.docker_error[:200]}): nothing was changed")
         name = labels_of(facts.container).get(DEVICE) or settings.name
-        device = host.device(name) if name else None
-        if device is not None and device["token"] == "valid":
-            host.revoke(name)
-            tell(f"  the token of {name} is void")
+        device = host.known(name, seen=False) if name else None
+        if device is not None and device.valid:
+            if is_its_token(facts, device):
+                host.revoke(name)
+                tell(f"  the token of {name} is void")
+            else:
+                tell(f"  the token of {name} stays valid, as it is not this board's: edgejoule devices revoke {name}")
+        elif not name and facts.volume:
+            tell("  whose token is in the volume only its container would tell: edgejoule devices revoke NAME voids it")
         nothing = not (facts.container or facts.before or facts.volume or facts.images)
         for there, command, what in (
             (facts.container is not None, f"docker rm --force {NAME}", "the container"),

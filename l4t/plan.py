@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os.path
 import re
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -35,6 +36,7 @@ class Facts(NamedTuple):
 
     release: str
     compatible: tuple[str, ...]
+    dts: tuple[str, ...]
     model: str
     machine: str
     there: tuple[str, ...]
@@ -50,10 +52,18 @@ class Facts(NamedTuple):
 
 
 class Device(NamedTuple):
-    """What the gateway's store says of a device; ``made_at``: of its token."""
+    """What the gateway's store says of a device.
+
+    Attributes:
+        made_at: when its token was made.
+        agent: the version that has spoken to the gateway under this name, if any ever did.
+        seen_at: when it last did, where that is known.
+    """
 
     valid: bool
     made_at: str | None
+    agent: str | None = None
+    seen_at: str | None = None
 
 
 class Wanted(NamedTuple):
@@ -79,6 +89,7 @@ def facts_command(extra: Sequence[str] = ()) -> str:
     parts = {
         "release": "cat /etc/nv_tegra_release",
         "compatible": "cat /proc/device-tree/compatible | tr '\\0' '\\n'",
+        "dts": "cat /proc/device-tree/nvidia,dtsfilename | tr '\\0' '\\n'",
         "model": "cat /proc/device-tree/model | tr '\\0' '\\n'",
         "machine": "uname -m",
         "there": f"ls -d {there}",
@@ -110,6 +121,7 @@ def parse_facts(text: str) -> Facts:
     return Facts(
         release=parts["release"].strip(),
         compatible=tuple(lines["compatible"]),
+        dts=tuple(lines["dts"]),
         model=(lines["model"] or ["unknown model"])[0],
         machine=(lines["machine"] or ["?"])[0],
         there=tuple(lines["there"]),
@@ -160,8 +172,11 @@ def l4t_of(facts: Facts) -> str:
 
 
 def board_of(facts: Facts) -> str:
-    """The board's name, as the agent has it too, or its own words."""
-    found = boards.board_of(boards.parts_in(facts.compatible))
+    """The board's name, as the agent has it too, or its own words.
+
+    What an AGX Xavier or a TX2 is compatible with names no module, but its device tree's file name does.
+    """
+    found = boards.board_of(boards.parts_in([*facts.compatible, *map(os.path.basename, facts.dts)]))
     return found[0].name if found else facts.model
 
 
@@ -262,12 +277,18 @@ def make_plan(facts: Facts, wanted: Wanted, image: Image, image_there: bool, dev
     """What is to be done, in its order; empty where everything stands already.
 
     Raises:
-        Refused: the board is deployed under another name.
+        Refused: the board is deployed under another name, or another board under this one.
     """
     labels = labels_of(facts.container)
     deployed = labels.get(DEVICE)
     if deployed is not None and deployed != wanted.name:
         raise Refused(f"the board is deployed as {deployed!r} already: make jetson-remove first, or NAME={deployed}")
+    if deployed is None and not facts.volume and device is not None and device.valid and device.agent is not None:
+        heard = f"was last heard of at {device.seen_at}" if device.seen_at else "has been heard of"
+        raise Refused(
+            f"a device {wanted.name} is registered and {heard}, and this board has nothing of ours: choose another "
+            f"NAME, or edgejoule devices revoke {wanted.name} first, if this board is to take its place"
+        )
     steps = []
     if not image_there:
         steps.append(Step("image", "there is none of this content"))
@@ -285,6 +306,13 @@ def make_plan(facts: Facts, wanted: Wanted, image: Image, image_there: bool, dev
         elif not is_running(facts.container):
             steps.append(Step("container", "it does not run"))
     return steps
+
+
+def is_its_token(facts: Facts, device: Device) -> bool:
+    """Whether a device's token lies on this board, as far as the board can tell; then it goes with what is removed."""
+    if facts.container is None and not facts.volume:
+        return False
+    return labels_of(facts.container).get(TOKEN) in (None, device.made_at)
 
 
 def _why_token(facts: Facts, labels: dict[str, str], device: Device | None) -> str | None:

@@ -16,11 +16,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from network import Network
 from servers import RedisServer, free_ports
 
 sys.path.insert(0, str(Path(__file__).parent))
 from played_board import PlayedBoard
-from toy_gateway import BoardStack, Network
+from toy_gateway import BoardStack
 
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "l4t" / "deploy.py"
@@ -38,10 +39,21 @@ class Bench:
         self.stack = stack
         self._folder = folder
         self.board: PlayedBoard | None = None
+        self._boards: list[PlayedBoard] = []
 
     def play(self, kind: str) -> PlayedBoard:
-        self.board = PlayedBoard(self._folder / "board", kind)
+        """A board, to which commands go from now on."""
+        self.board = PlayedBoard(self._folder / f"board{len(self._boards)}", kind)
+        self._boards.append(self.board)
         return self.board
+
+    def close(self) -> None:
+        for board in self._boards:
+            board.close()
+
+    def write_settings(self, **settings: str) -> None:
+        """What `make up` would write into .env where the commands are given."""
+        (self._folder / ".env").write_text("".join(f"{name}={value}\n" for name, value in settings.items()))
 
     def start(self, command: str, port: int | None = None, **settings: str) -> subprocess.Popen[str]:
         assert self.board
@@ -92,8 +104,7 @@ def bench(redis_server: RedisServer, tmp_path: Path) -> Iterator[Bench]:
         stack.gateway()
         yield bench
     finally:
-        if bench.board:
-            bench.board.close()
+        bench.close()
         stack.close()
 
 
@@ -109,8 +120,13 @@ def bench(redis_server: RedisServer, tmp_path: Path) -> Iterator[Bench]:
 )
 def test_board_goes_from_nothing_to_registered_to_removed(bench: Bench, kind: str, row: str) -> None:
     board = bench.play(kind)
+    bench.write_settings(COMPOSE_PROFILES="cpu,grafana", GRAFANA_PORT="3001")
     said = bench.deploy()
     assert row in said
+    assert said.endswith(
+        "nano is registered and served. Name it in a spec: devices: [nano]\n"
+        "Dashboard: http://127.0.0.1:3001/d/edgejoule-device?var-device=nano\n"
+    )
     assert bench.devices() == {"nano": "valid"}
     (container,) = board.docker("containers").values()
     assert container["HostConfig"]["--runtime"] == ["nvidia"]
@@ -218,9 +234,9 @@ def test_connection_cut_half_way_goes_on_with_the_same_command(bench: Bench) -> 
     code, said = bench.run("deploy", network.port)
     assert network.cuts == 1
     assert code == 1
-    assert re.search(r"the connection to jetson@127.0.0.1 broke off.*Still on the board: the image\. The same", said), (
-        said
-    )
+    assert re.search(
+        r"the connection to jetson@127.0.0.1 broke off.*Not taken back on the board: the image\. The same", said
+    ), said
     assert bench.devices() == {}
     assert board.is_untouched(), "half an archive must not become an image"
 
@@ -235,7 +251,7 @@ def test_connection_cut_half_way_goes_on_with_the_same_command(bench: Bench) -> 
     network.cut()
     said, _ = process.communicate(timeout=60)
     assert process.returncode == 1
-    assert "Still on the board: the container, the volume, the image. The same command goes on" in said
+    assert "Not taken back on the board: the container, the volume, the image. The same command goes on" in said
     assert bench.devices() == {"nano": "revoked"}
     network.mend()
 
@@ -247,7 +263,7 @@ def test_connection_cut_half_way_goes_on_with_the_same_command(bench: Bench) -> 
     network.close()
 
 
-def test_token_that_cannot_be_made_void_is_said_to_be_valid_and_not_to_be_on_the_board(bench: Bench) -> None:
+def test_token_that_cannot_be_made_void_is_said_to_be_perhaps_valid_and_not_to_be_on_the_board(bench: Bench) -> None:
     board = bench.play("nano_jp4")
     nobody = f"https://localhost:{free_ports(1)[0]}"
     process = bench.start("deploy", GATEWAY=nobody, GATEWAY_WAIT="2")
@@ -263,11 +279,58 @@ def test_token_that_cannot_be_made_void_is_said_to_be_valid_and_not_to_be_on_the
     assert process.returncode == 1
     assert "did not serve the board within 2 s" in said
     assert said.endswith(
-        "The board is as it was. The token of nano is still valid, since this host's store could not be told: "
+        "The board is as it was. The token of nano may still be valid, since this host's store did not answer: "
         "edgejoule devices revoke nano when it answers again.\n"
     )
-    assert "Still on the board" not in said
+    assert "Not taken back" not in said
     assert board.is_untouched()
+    assert bench.devices() == {"nano": "valid"}
+
+
+def test_interrupt_while_the_token_is_made_leaves_none_valid(bench: Bench) -> None:
+    board = bench.play("nano_jp4")
+    process = bench.start("deploy")
+    token = Path(bench.stack.where) / "devices" / "nano.json"
+    deadline = time.monotonic() + 60
+    while not token.exists():  # before the deployment asks when it was made, which takes a Python's start
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
+    process.send_signal(signal.SIGINT)
+    said, _ = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert "taken back: the token of nano" in said
+    assert "stopped. The board is as it was." in said
+    assert board.is_untouched()
+    assert bench.devices() == {"nano": "revoked"}
+
+
+def test_what_docker_does_not_take_back_is_named(bench: Bench) -> None:
+    board = bench.play("nano_jp4")
+    nobody = {"GATEWAY": f"https://localhost:{free_ports(1)[0]}", "GATEWAY_WAIT": "1"}
+    board.faults(refused=["volume rm"])
+    code, said = bench.run("deploy", **nobody)
+    assert code == 1
+    assert "not yet: taking back the volume failed on the board: Error response from daemon: volume rm is refused" in (
+        said
+    )
+    assert "Not taken back on the board: the volume. The same command goes on from there" in said
+    assert "as it was" not in said
+    assert (board.docker("containers"), board.docker("images")) == ({}, {})
+    assert board.volumes() == ["edgejoule-agent"]
+    assert bench.devices() == {"nano": "revoked"}
+
+    board.faults()
+    bench.deploy()
+    board.faults(refused=["start"])
+    code, said = bench.run("deploy", **nobody)
+    assert code == 1
+    assert "Not taken back on the board: the stop of the container before. The same command goes on" in said
+    ((name, container),) = board.docker("containers").items()
+    assert (name, container["State"]["Running"]) == ("edgejoule-agent", False)
+
+    board.faults()
+    assert "container: it does not run" in bench.deploy()
     assert bench.devices() == {"nano": "valid"}
 
 
@@ -313,6 +376,28 @@ def test_new_settings_replace_the_container_and_a_failed_one_gives_way_to_it_aga
     code, said = bench.run("deploy", NAME="orin")
     assert code == 1
     assert "the board is deployed as 'nano' already: make jetson-remove first" in said
+
+
+def test_second_board_does_not_take_a_name_in_use(bench: Bench) -> None:
+    first = bench.play("nano_jp4")
+    bench.deploy()
+    token = (Path(bench.stack.where) / "devices" / "nano.json").read_bytes()
+    second = bench.play("orin_nano_jp6")
+    code, said = bench.run("deploy")
+    assert code == 1
+    assert re.search(
+        r"^a device nano is registered and was last heard of at 20\S+, and this board has nothing of ours: choose "
+        r"another NAME, or edgejoule devices revoke nano first, if this board is to take its place\.$",
+        said,
+        re.MULTILINE,
+    ), said
+    assert second.is_untouched()
+    code, said = bench.run("remove")
+    assert code == 0
+    assert "the token of nano stays valid, as it is not this board's: edgejoule devices revoke nano" in said
+    assert "nothing of ours was there" in said
+    assert (Path(bench.stack.where) / "devices" / "nano.json").read_bytes() == token
+    assert list(first.docker("containers")) == ["edgejoule-agent"]
 
 
 def test_image_archive_is_loaded_where_it_fits(bench: Bench, tmp_path: Path) -> None:

@@ -2,12 +2,12 @@
 
 It builds the images for JetPack 4 and 6 on stand-in bases, the second for arm64 under emulation; has the agents in them
 take jobs from the stack's gateway, and holds their records against the schemas; and calls `make jetson-deploy` and its
-kin against a container with sshd that plays a board, over a real ssh, with a real engine. It leaves nothing behind but
-what Docker keeps in its build cache.
+kin against a container with sshd that plays a board, over a real ssh, with a real engine, also where the board is not
+as it must be and where the connection breaks off. It leaves nothing behind but what Docker keeps in its build cache.
 
 Played, since no Jetson is here: the bases, NVIDIA's runtime, TensorRT's and cuDNN's files (empty), the device tree, the
-board's files. So it shows neither that an image starts on NVIDIA's bases, nor an engine of TensorRT, nor what a board's
-figures are.
+board's files, that it lacks the runtime or room on its disk. So it shows neither that an image starts on NVIDIA's
+bases, nor an engine of TensorRT, nor what a board's figures are.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import shlex
 import shutil
 import socket
@@ -28,6 +29,8 @@ from typing import Any, NamedTuple
 
 import jsonschema
 from compose import COMMAND, HERE, ROOT, Failed, Stack, call, check, generate_pictures, say, stack_of_a_test
+from network import Network
+from servers import free_ports
 
 from edgejoule_agent.simulation import trees
 
@@ -70,6 +73,19 @@ AGENTS = (
     Agent("played-orin-nano", "orin_nano_jp6", "orin-nano"),
     Agent("this-host", "nano_jp4", None),
 )
+
+
+REFUSALS = (
+    (
+        "an L4T that no image fits",
+        "sed -i.whole 's/REVISION: [0-9.]*/REVISION: 9.9/' /etc/nv_tegra_release",
+        "mv /etc/nv_tegra_release.whole /etc/nv_tegra_release",
+        r"L4T 3\d\.9\.9 ",
+    ),
+    ("no nvidia runtime", "touch /no-nvidia", "rm /no-nvidia", "no runtime called nvidia .* nvidia-container-runtime"),
+    ("a full disk", "touch /full", "rm /full", r"/ on the board has 0\.2 GB free, and .* are asked for: make room"),
+)
+"""What is wrong with a board, what makes it so, what mends it, and what the deployment says."""
 
 
 def docker(*words: str, check_it: bool = True, **streams: Any) -> str:
@@ -266,12 +282,16 @@ class PlayedBoard:
         docker("rm", "--force", "--volumes", self.name, check_it=False)
         docker("image", "rm", f"{OURS}:board", check_it=False)
 
-    def ssh_options(self) -> str:
+    def ssh_options(self, port: int | None = None) -> str:
         known = self._folder / "known_hosts"
         return (
-            f"-F none -p {self.port} -i {self._key} -o IdentitiesOnly=yes -o BatchMode=yes "
+            f"-F none -p {port or self.port} -i {self._key} -o IdentitiesOnly=yes -o BatchMode=yes "
             f"-o UserKnownHostsFile={known} -o StrictHostKeyChecking=accept-new"
         )
+
+    def shell(self, script: str) -> None:
+        """Have root carry something out on it."""
+        docker("exec", self.name, "sh", "-c", script)
 
     def _answers(self) -> bool:
         try:
@@ -288,7 +308,7 @@ class PlayedBoard:
         shutil.copy(HERE / "board" / "Dockerfile", context)
         shutil.copy(self._key.with_suffix(".pub"), context / "authorized_keys")
         (context / "played").mkdir()
-        for name in ("start-board", "cat", "uname", "docker"):
+        for name in ("start-board", "cat", "uname", "df", "docker"):
             text = (HERE / "board" / name).read_text()
             for placeholder, value in self._values().items():
                 text = text.replace(f"@{placeholder}@", value)
@@ -331,25 +351,59 @@ def deploy_and_remove(kind: Kind, tree: Path, stack: Stack, folder: Path, certif
             "BUILD_ARGS": shlex.join(build_arguments()),
         }
 
-        def make(target: str, **more: str) -> str:
-            began = time.monotonic()
-            words = ["make", "--no-print-directory", f"jetson-{target}"]
-            environment = {**os.environ, **stack.operator, **settings, **more}
-            ended = subprocess.run(
-                words,
+        def start(target: str, **more: str) -> subprocess.Popen[str]:
+            return subprocess.Popen(
+                ["make", "--no-print-directory", f"jetson-{target}"],
                 cwd=ROOT,
-                env=environment,
+                env={**os.environ, **stack.operator, **settings, **more},
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
                 text=True,
-                check=False,
             )
-            if ended.returncode:
-                raise Failed(f"{shlex.join(words)} ended with {ended.returncode}:\n{ended.stdout[-6000:]}")
+
+        def make(target: str) -> str:
+            began = time.monotonic()
+            process = start(target)
+            said, _ = process.communicate()
+            if process.returncode:
+                raise Failed(f"make jetson-{target} ended with {process.returncode}:\n{said[-6000:]}")
             say(f"  make jetson-{target}: {time.monotonic() - began:.0f} s")
-            return ended.stdout
+            return said
+
+        def is_refused(what: str, broken: str, mended: str, sentence: str) -> None:
+            board.shell(broken)
+            process = start("deploy")
+            said, _ = process.communicate()
+            board.shell(mended)
+            if not process.returncode or not re.search(sentence, said):
+                raise Failed(f"make jetson-deploy does not refuse {what}:\n{said[-6000:]}")
+            changed = left_on_engine() or name in devices(stack, folder)
+            check(not changed, f"refused, with nothing changed: {what}")
+
+        def is_cut() -> None:
+            """While the agent waits for a gateway that is nowhere, so that it is sure to be there still."""
+            network = Network(board.port)
+            nowhere = f"https://127.0.0.1:{free_ports(1)[0]}"
+            process = start("deploy", SSH_OPTIONS=board.ssh_options(network.port), GATEWAY=nowhere)
+            assert process.stdout
+            said = ""
+            for line in process.stdout:
+                said += line
+                if line.startswith("  test:"):
+                    network.cut()
+            network.close()
+            named = "Not taken back on the board: the container, the volume, the image. The same command goes on"
+            if not process.wait() or named not in said:
+                raise Failed(f"make jetson-deploy does not name what a cut connection leaves:\n{said[-6000:]}")
+            left = {line.partition(" ")[0] for line in left_on_engine()}
+            check(left == {"container", "volume", "image"}, "cut off: what is left is named, and left")
+            check(devices(stack, folder)[name]["token"] == "revoked", "its token is void")
 
         try:
+            for refusal in REFUSALS:
+                is_refused(*refusal)
+            if kind.machine == os.uname().machine:  # under emulation it takes long
+                is_cut()
             said = make("deploy")
             tell_of(said)
             check(f"{name} is registered and served" in said, f"{name} is registered and served")

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from edgejoule_agent import jetson
+from edgejoule_agent.simulation import trees
 from images import image_for
 from plan import (
     DEVICE,
@@ -17,9 +20,11 @@ from plan import (
     Facts,
     Refused,
     Wanted,
+    board_of,
     check_disk,
     check_docker,
     facts_command,
+    is_its_token,
     l4t_of,
     labels_of,
     make_plan,
@@ -38,6 +43,7 @@ def text(**parts: str) -> str:
     answers = {
         "release": "# R36 (release), REVISION: 4.3, GCID: 38968081, BOARD: generic, EABI: aarch64",
         "compatible": "nvidia,p3768-0000+p3767-0005-super\nnvidia,p3767-0005\nnvidia,tegra234",
+        "dts": "",
         "model": "NVIDIA Jetson Orin Nano",
         "machine": "aarch64",
         "there": "/etc/nv_tegra_release\n/var/lib/nvpmodel",
@@ -81,6 +87,43 @@ def test_facts_command_asks_for_all_that_is_parsed() -> None:
     assert names == [line.strip("=") for line in text().splitlines() if line.startswith("==")]
 
 
+def asked_of(root: str) -> Facts:
+    """What a board with these files says of itself."""
+    tree = Path(root) / "proc" / "device-tree"
+    names = {"compatible": "compatible", "dts": "nvidia,dtsfilename", "model": "model"}
+    found = {part: tree / name for part, name in names.items()}
+    return facts(**{part: file.read_text().replace("\0", "\n") for part, file in found.items() if file.exists()})
+
+
+@pytest.mark.parametrize("kind", trees.JETSONS)
+def test_board_is_called_as_its_agent_calls_it(kind: str, tmp_path: Path) -> None:
+    root = trees.write(kind, tmp_path)
+    assert board_of(asked_of(root)) == jetson.probe(root)["board"]
+
+
+@pytest.mark.parametrize(
+    ("compatible", "dts", "name"),
+    [
+        (
+            "nvidia,galen\0nvidia,jetson-xavier\0nvidia,p2972-0000\0nvidia,tegra194\0",
+            "/hardware/nvidia/platform/t19x/galen/kernel-dts/tegra194-p2888-0001-p2822-0000.dts\0",
+            "Jetson AGX Xavier",
+        ),
+        ("nvidia,quill\0nvidia,tegra186\0", "/p3448-0000/tegra186-quill-p3310-1000-c03-00-base.dts\0", "Jetson TX2"),
+    ],
+    ids=["agx-xavier", "tx2"],
+)
+def test_board_that_only_its_device_trees_file_names_is_known(
+    compatible: str, dts: str, name: str, tmp_path: Path
+) -> None:
+    root = trees.write("xavier_nx_jp4", tmp_path)
+    tree = tmp_path / "proc" / "device-tree"
+    (tree / "compatible").write_text(compatible)
+    (tree / "nvidia,dtsfilename").write_text(dts)
+    assert jetson.probe(root)["board"] == name
+    assert board_of(asked_of(root)) == name
+
+
 def test_answer_that_broke_off_is_refused() -> None:
     with pytest.raises(Refused, match="does not answer as sh does"):
         parse_facts(text().partition("==end==")[0])
@@ -115,6 +158,34 @@ def test_plan_starts_what_does_not_run_and_brings_a_token_where_the_volume_is_go
 def test_plan_refuses_a_board_of_another_name() -> None:
     with pytest.raises(Refused, match="deployed as 'nano' already: make jetson-remove first"):
         steps(deployed(), WANTED._replace(name="orin"))
+
+
+LIVE = DEVICE_THERE._replace(agent="0.1.0", seen_at="2026-01-02T00:00:00Z")
+
+
+@pytest.mark.parametrize(
+    ("device", "heard"),
+    [(LIVE, "was last heard of at 2026-01-02T00:00:00Z"), (LIVE._replace(seen_at=None), "has been heard of")],
+)
+def test_plan_refuses_a_name_that_another_board_bears(device: Device, heard: str) -> None:
+    with pytest.raises(
+        Refused, match=f"a device nano is registered and {heard}, .*: choose another NAME, or edgejoule"
+    ):
+        steps(facts(), device=device)
+
+
+def test_plan_gives_a_board_its_own_name_again_and_one_that_was_revoked() -> None:
+    assert steps(deployed(), device=LIVE) == []
+    assert steps(deployed()._replace(volume=False), device=LIVE) == ["token", "container"]
+    assert steps(facts(volume=NAME), device=LIVE) == ["token", "container"]
+    assert steps(facts(), device=LIVE._replace(valid=False)) == ["token", "container"]
+
+
+def test_token_goes_with_what_is_removed_where_it_is_the_boards() -> None:
+    assert is_its_token(deployed(), LIVE)
+    assert is_its_token(facts(volume=NAME), LIVE)
+    assert not is_its_token(facts(images=f"{NAME}:0123"), LIVE)
+    assert not is_its_token(deployed(), LIVE._replace(made_at="2026-02-02T00:00:00Z"))
 
 
 def test_container_is_hardened_and_sees_only_what_is_there() -> None:
