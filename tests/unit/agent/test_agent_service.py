@@ -125,6 +125,9 @@ def test_authority_that_is_none_is_refused(tmp_path):
         ((401, {"error": "no"}), TokenRefusedError),
         ((404, {"error": "no such job"}), JobGoneError),
         ((410, {"error": "no such job"}), JobGoneError),
+        ((404, b"<html>Not Found</html>"), OutOfReachError),
+        ((404, b"404 page not found"), OutOfReachError),
+        ((410, [{"error": "no object"}]), OutOfReachError),
         ((429, {"error": "slower"}), OutOfReachError),
         ((503, b"no json"), OutOfReachError),
         ((302, b""), OutOfReachError),
@@ -343,6 +346,32 @@ def test_result_is_kept_until_the_gateway_takes_it_and_missing_files_are_sent(wo
     files = dict(taken)
     assert files["/v1/jobs/{}/files/text".format(JOB)] == b""
     assert files["/v1/jobs/{}/files/record".format(JOB)] == b'{"threads":"1","waits":"PASSIVE"}'[5:]
+
+
+@pytest.mark.parametrize(
+    ("path", "answer"),
+    [
+        ("/v1/hello", (404, b"<html>Not Found</html>")),
+        ("/v1/hello", (404, {"error": "Not Found"})),
+        ("/v1/job", (410, {"error": "Gone"})),
+        ("/result", (404, b"<html>Not Found</html>")),
+    ],
+)
+def test_other_server_in_the_gateways_place_for_a_while_costs_no_result(world, path, answer):
+    wrong = []
+
+    def answer_wrongly(method, asked, body, usual=world.answer):
+        if asked.endswith(path) and len(wrong) < 2:
+            wrong.append(asked)
+            return answer
+        return usual(method, asked, body)
+
+    world.gateway.answer = answer_wrongly
+    world.jobs.append(world.job())
+    world.start()
+    world.wait_for(lambda: world.results)
+    assert len(wrong) == 2
+    assert world.results[0]["outcome"] == "ok"
 
 
 def test_result_on_the_disk_is_delivered_before_anything_else(world):

@@ -22,7 +22,7 @@ from typing import Any, Callable, Dict, Iterator, Optional
 from edgejoule_agent import host, power_mode
 from edgejoule_agent.blobs import Blobs, hash_of
 from edgejoule_agent.connection import POLL_TIMEOUT_S, Connection
-from edgejoule_agent.errors import HostError, JobGoneError, OutOfReachError
+from edgejoule_agent.errors import AgentError, HostError, JobGoneError, OutOfReachError
 from edgejoule_agent.host_lock import host_lock
 from edgejoule_agent.step_process import Limits, Report, Stopped, run_step
 
@@ -75,7 +75,7 @@ class Service:
             try:
                 self._turn()
                 self._failures = 0
-            except OutOfReachError as error:
+            except (OutOfReachError, JobGoneError) as error:  # gone before there was a job: not the gateway's words
                 self._wait_for_gateway(error)
             except HostError as error:
                 _log.error("%s", error)
@@ -117,7 +117,7 @@ class Service:
             "metrics_port": self._metrics_port,
         }
 
-    def _wait_for_gateway(self, error: OutOfReachError) -> None:
+    def _wait_for_gateway(self, error: AgentError) -> None:
         """Wait for longer and longer; say so once."""
         if self._failures == 0:
             _log.warning("%s; trying again until it answers", error)
