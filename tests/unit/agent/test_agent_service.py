@@ -450,6 +450,43 @@ def test_full_disk_gives_the_step_back(world):
     assert "the disk is full" in world.results[0]["reason"]
 
 
+def test_result_that_cannot_be_kept_gives_the_step_back(world):
+    world.jobs.append(world.job(do="dangling"))
+    world.start()
+    world.wait_for(lambda: world.results)
+    assert world.results[0]["outcome"] == "given_back"
+    assert "symbolic links" in world.results[0]["reason"]
+    assert not (world.folder / "job").exists()
+
+
+@pytest.mark.parametrize("gone", ["outputs/text", "log"])
+def test_result_whose_file_is_gone_is_given_back_and_the_next_step_is_done(world, gone):
+    def answer(method, path, body, usual=world.answer):
+        if path.endswith("/result") and not world.results:
+            world.results.append(json.loads(body.decode()))
+            (world.folder / "job" / gone).unlink()
+            return 200, {"over": False, "said": "", "missing": {os.path.basename(gone): 0}}
+        return usual(method, path, body)
+
+    world.gateway.answer = answer
+    world.jobs += [world.job(do="crash"), world.job()]
+    world.start()
+    world.wait_for(lambda: len(world.results) == 3)
+    assert [result["outcome"] for result in world.results] == ["ok", "given_back", "failed"]
+    assert "a file of its result cannot be read: " in world.results[1]["reason"]
+
+
+@pytest.mark.parametrize("files", [{"result.json": "{}"}, {"result.json": "{}", "job.json": ""}, {"result.json": "{"}])
+def test_result_that_tells_not_of_which_job_it_is_is_dropped_and_the_next_step_is_done(world, files):
+    (world.folder / "job").mkdir(parents=True)
+    for name, content in files.items():
+        (world.folder / "job" / name).write_text(content)
+    world.jobs.append(world.job())
+    world.start()
+    world.wait_for(lambda: world.results)
+    assert [result["outcome"] for result in world.results] == ["ok"]
+
+
 def test_kind_that_the_agent_does_not_know_fails_with_what_to_do(world):
     world.jobs.append(dict(world.job(), kind="video"))
     world.start()
