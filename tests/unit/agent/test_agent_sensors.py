@@ -30,6 +30,7 @@ TOTALS_W = {  # by hand from the fixtures' mV and mA; None: to the driver's own 
 }
 INA3221X = "sys/bus/i2c/drivers/ina3221x/6-0040/iio:device0/"
 INA3221 = "sys/bus/i2c/drivers/ina3221/1-0040/hwmon/hwmon1/"
+INA238 = "sys/bus/i2c/drivers/ina238/2-0044/hwmon/hwmon4/"
 ZONE = "sys/class/thermal/thermal_zone{}/"
 
 
@@ -131,12 +132,23 @@ def test_a_wrong_rail_gives_its_reason_and_the_others_their_values(board, file, 
     assert found[("power", "VDD_SOC")][0] == pytest.approx(4.976 * 0.304)
 
 
-def test_a_rail_of_jetpack_4_that_reads_below_zero_is_refused(board):
-    root = board("nano_jp4")
-    change(root, INA3221X + "in_power0_input", "-40")
-    (rail,) = sensors.pick_rails(["POM_5V_IN"], root)
-    with pytest.raises(SensorError, match="which no rail draws"):
-        rail.read_w()
+@pytest.mark.parametrize(
+    ("name", "rail", "file", "content", "limit_w"),
+    [
+        ("nano_jp4", "POM_5V_IN", INA3221X + "in_power0_input", "-40", 852),  # 26 V and 163.84 mV over 5 mOhm
+        ("nano_jp4", "POM_5V_IN", INA3221X + "in_power0_input", "853000", 852),
+        ("nano_jp4", "POM_5V_IN", INA3221X + "in_power0_input", "4294967295", 852),
+        ("thor", "VIN", INA238 + "power1_input", "1393000000", 1392.6),  # 85 V and 163.84 mV over 10 mOhm
+        ("thor", "VIN", INA238 + "power1_input", "1000000000000", 1392.6),
+    ],
+)
+def test_a_power_file_that_reads_what_its_sensor_cannot_measure_is_refused(board, name, rail, file, content, limit_w):
+    root = board(name)
+    change(root, file, content)
+    (found,) = sensors.pick_rails([rail], root)
+    assert found.limit_w == pytest.approx(limit_w, rel=1e-3)
+    with pytest.raises(SensorError, match="W, which its sensor cannot measure"):
+        found.read_w()
 
 
 @pytest.mark.parametrize("label", ["NC", None, boards.UNREADABLE])
