@@ -169,7 +169,7 @@ def build_within_limits(
         raise OutOfMemoryError(
             f"building takes about {needed / 1e6:.0f} MB, and a workspace of "
             f"{builder.LEAST_WORKSPACE_BYTES / 1e6:.0f} MB or more, but {limit_bytes / 1e6:.0f} MB may be used; "
-            "free memory, or add swap for the build"
+            "free memory, as by ending the desktop; swap is not counted, since a GPU's memory cannot be swapped out"
         )
     iterations = builder.AVERAGING_ITERATIONS
     while True:
