@@ -11,10 +11,12 @@ import pytest
 
 from edgejoule_agent import build_tensorrt, host, limits
 from edgejoule_agent.build import build
+from edgejoule_agent.build_tensorrt import Allowance
 from edgejoule_agent.engines import Deferred, load, onnxruntime_engine, open_engine
 from edgejoule_agent.engines.tensorrt_engine import builder
 from edgejoule_agent.errors import EngineError, OutOfMemoryError, TimeLimitError, UnsupportedError
 from edgejoule_agent.isolate import run
+from edgejoule_agent.steps import build as build_step
 
 pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
@@ -179,10 +181,11 @@ class Builds:
     """Stands for ``isolate.run``: fails as told and keeps what was asked."""
 
     def __init__(self, *errors):
-        self.errors, self.asked = list(errors), []
+        self.errors, self.asked, self.limits_s = list(errors), [], []
 
     def __call__(self, task, request, progress, memory_limit_bytes, time_limit_s, waiting):
         waiting(1.0)
+        self.limits_s.append(time_limit_s)
         self.asked.append((request["workspace_bytes"] // 10**6, request["averaging_iterations"]))
         error = self.errors.pop(0)
         if error is not None:
@@ -199,7 +202,9 @@ def request_of_a_build(tmp_path):
 def test_memory_and_time_are_stepped_down_each_for_itself(request_of_a_build):
     builds = Builds(OutOfMemoryError, TimeLimitError, OutOfMemoryError, None)
     told = []
-    build_tensorrt.build_within_limits(request_of_a_build, 10**10, lambda *progress: told.append(progress), builds)
+    build_tensorrt.build_within_limits(
+        request_of_a_build, 10**10, Allowance(), lambda *progress: told.append(progress), builds
+    )
     assert builds.asked == [(1000, 1000), (500, 1000), (500, 8), (250, 8)]
     assert told[0] == (1.0, 10800.0, "s of the time that TensorRT may take")
 
@@ -207,22 +212,43 @@ def test_memory_and_time_are_stepped_down_each_for_itself(request_of_a_build):
 def test_the_last_step_down_is_the_end(request_of_a_build):
     builds = Builds(*[OutOfMemoryError] * 5)
     with pytest.raises(OutOfMemoryError):
-        build_tensorrt.build_within_limits(request_of_a_build, 10**10, silent, builds)
+        build_tensorrt.build_within_limits(request_of_a_build, 10**10, Allowance(), silent, builds)
     assert [size for size, _ in builds.asked] == [1000, 500, 250, 125, 62]
     builds = Builds(TimeLimitError, TimeLimitError)
-    with pytest.raises(TimeLimitError):
-        build_tensorrt.build_within_limits(request_of_a_build, 10**10, silent, builds)
+    with pytest.raises(EngineError, match="short, with few averaging iterations too; take a smaller model"):
+        build_tensorrt.build_within_limits(request_of_a_build, 10**10, Allowance(), silent, builds)
+
+
+def test_what_was_too_much_in_one_way_is_not_asked_for_in_the_next(request_of_a_build):
+    builds, allowance = Builds(OutOfMemoryError, TimeLimitError, None, None, TimeLimitError), Allowance()
+    for _ in range(2):
+        build_tensorrt.build_within_limits(request_of_a_build, 10**10, allowance, silent, builds)
+    with pytest.raises(EngineError):
+        build_tensorrt.build_within_limits(request_of_a_build, 10**10, allowance, silent, builds)
+    assert builds.asked == [(1000, 1000), (500, 1000), (500, 8), (500, 8), (500, 8)]
+
+
+def test_builds_of_all_ways_end_before_the_steps_limit_and_say_so(request_of_a_build):
+    builds = Builds(TimeLimitError, None)
+    build_tensorrt.build_within_limits(request_of_a_build, 10**10, Allowance(2.5 * 3600), silent, builds)
+    assert builds.limits_s == [pytest.approx(2.5 * 3600, abs=60), pytest.approx(2 * 3600)]
+    with pytest.raises(EngineError, match="TensorRT built no engine in 0 h; take a smaller model"):
+        build_tensorrt.build_within_limits(request_of_a_build, 10**10, Allowance(0.0), silent, builds)
+    limit_s = build_tensorrt.BUILD_LIMIT_S
+    assert sum(limit_s.values()) + limit_s[builder.FEWER_ITERATIONS] <= build_tensorrt.ALL_BUILDS_LIMIT_S
+    children = [build_tensorrt.ASK_LIMIT_S, *[build_tensorrt.checks.TIME_LIMIT_S] * 5]  # two references, two ways, race
+    assert build_tensorrt.ALL_BUILDS_LIMIT_S + sum(children) <= build_step.TIME_LIMIT_S
 
 
 def test_a_build_that_cannot_fit_is_refused_before_it_starts(request_of_a_build):
     builds = Builds()
     with pytest.raises(
         OutOfMemoryError,
-        match="building takes about 150 MB, and a workspace of 62 MB or more, but 200 MB .* swap is not counted",
+        match=r"building takes about 150 MB, and a workspace of 62 MB or more, but 200 MB .* swap is not counted",
     ):
-        build_tensorrt.build_within_limits(request_of_a_build, 200_000_000, silent, builds)
+        build_tensorrt.build_within_limits(request_of_a_build, 200_000_000, Allowance(), silent, builds)
     builds = Builds(None)
-    build_tensorrt.build_within_limits(request_of_a_build, 450_000_000, silent, builds)
+    build_tensorrt.build_within_limits(request_of_a_build, 450_000_000, Allowance(), silent, builds)
     assert builds.asked == [(250, builder.AVERAGING_ITERATIONS)]
     assert limits.estimate_bytes(request_of_a_build["onnx"]) == 150_004_000
 

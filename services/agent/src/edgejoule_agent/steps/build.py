@@ -5,6 +5,7 @@ from typing import Any
 VERSION = 2
 QUEUE = "device"
 EXCLUSIVE = True  # the candidates are timed
+TIME_LIMIT_S = 9 * 3600.0  # the builds of TensorRT end within 7 h, and then say why; the rest are checks
 OUTPUTS = ("engine", "record")
 SOURCES = (
     "edgejoule_agent.benchmark",
