@@ -16,6 +16,7 @@ from edgejoule_agent.engines import Deferred, load, onnxruntime_engine, open_eng
 from edgejoule_agent.engines.tensorrt_engine import builder
 from edgejoule_agent.errors import EngineError, OutOfMemoryError, TimeLimitError, UnsupportedError
 from edgejoule_agent.isolate import run
+from edgejoule_agent.step_process import Job
 from edgejoule_agent.steps import build as build_step
 
 pytest.importorskip("onnx")
@@ -158,6 +159,21 @@ def test_the_workspace_is_stepped_down_when_memory_is_short(tmp_path, toy, devic
     assert run_build(tmp_path, toy, "fp32")["options"]["workspace_mb"] == "250"
 
 
+@pytest.mark.parametrize(("parameters", "built_with"), [({"workspace_mb": 300}, "300"), ({}, "1000")])
+def test_the_protocols_workspace_is_the_builders(tmp_path, toy, device_with, no_reference, parameters, built_with):
+    device_with("8.5")
+    for folder in ("outputs", "scratch"):
+        (tmp_path / folder).mkdir()
+    request = {
+        "parameters": dict(parameters, precision="fp32", threads=1),
+        "inputs": {"onnx": str(save(toy(), tmp_path / "m.onnx"))},
+        "outputs": str(tmp_path / "outputs"),
+        "scratch": str(tmp_path / "scratch"),
+    }
+    build_step.run(Job(request, silent))
+    assert json.loads((tmp_path / "outputs" / "record").read_text())["options"]["workspace_mb"] == built_with
+
+
 def test_a_build_that_the_kernel_ends_is_out_of_memory(tmp_path, toy, device_with, no_reference):
     device_with("10.16", killed=True)
     with pytest.raises(OutOfMemoryError, match="signal 9"):
@@ -230,14 +246,23 @@ def test_what_was_too_much_in_one_way_is_not_asked_for_in_the_next(request_of_a_
 
 def test_builds_of_all_ways_end_before_the_steps_limit_and_say_so(request_of_a_build):
     builds = Builds(TimeLimitError, None)
-    build_tensorrt.build_within_limits(request_of_a_build, 10**10, Allowance(2.5 * 3600), silent, builds)
+    build_tensorrt.build_within_limits(request_of_a_build, 10**10, Allowance(limit_s=2.5 * 3600), silent, builds)
     assert builds.limits_s == [pytest.approx(2.5 * 3600, abs=60), pytest.approx(2 * 3600)]
     with pytest.raises(EngineError, match="TensorRT built no engine in 0 h; take a smaller model"):
-        build_tensorrt.build_within_limits(request_of_a_build, 10**10, Allowance(0.0), silent, builds)
+        build_tensorrt.build_within_limits(request_of_a_build, 10**10, Allowance(limit_s=0.0), silent, builds)
     limit_s = build_tensorrt.BUILD_LIMIT_S
     assert sum(limit_s.values()) + limit_s[builder.FEWER_ITERATIONS] <= build_tensorrt.ALL_BUILDS_LIMIT_S
     children = [build_tensorrt.ASK_LIMIT_S, *[build_tensorrt.checks.TIME_LIMIT_S] * 5]  # two references, two ways, race
     assert build_tensorrt.ALL_BUILDS_LIMIT_S + sum(children) <= build_step.TIME_LIMIT_S
+
+
+def test_a_workspace_below_the_least_is_tried_as_it_is(request_of_a_build):
+    builds = Builds(OutOfMemoryError)
+    with pytest.raises(OutOfMemoryError):
+        build_tensorrt.build_within_limits(request_of_a_build, 10**10, Allowance(20 * 10**6), silent, builds)
+    assert builds.asked == [(20, 1000)]
+    with pytest.raises(OutOfMemoryError, match="and a workspace of 20 MB or more, but 160 MB may be used"):
+        build_tensorrt.build_within_limits(request_of_a_build, 160_000_000, Allowance(20 * 10**6), silent, builds)
 
 
 def test_a_build_that_cannot_fit_is_refused_before_it_starts(request_of_a_build):

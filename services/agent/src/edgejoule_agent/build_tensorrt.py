@@ -39,8 +39,8 @@ class Allowance:
         workspace_bytes, iterations: to ask for at most; less once that was too much, in the next way too.
     """
 
-    def __init__(self, limit_s: float = ALL_BUILDS_LIMIT_S) -> None:
-        self.workspace_bytes = builder.WORKSPACE_BYTES
+    def __init__(self, workspace_bytes: int = builder.WORKSPACE_BYTES, limit_s: float = ALL_BUILDS_LIMIT_S) -> None:
+        self.workspace_bytes = workspace_bytes
         self.iterations = builder.AVERAGING_ITERATIONS
         self._limit_s, self._until_s = limit_s, time.monotonic() + limit_s
 
@@ -74,7 +74,13 @@ def is_here() -> bool:
 
 
 def build(
-    model: Any, manifest: Mapping[str, Any], precision: str, shards: List[Any], engine_path: Any, progress: Progress
+    model: Any,
+    manifest: Mapping[str, Any],
+    precision: str,
+    shards: List[Any],
+    engine_path: Any,
+    progress: Progress,
+    workspace_mb: Optional[int] = None,
 ) -> Dict[str, Any]:
     """Write the engine file and return its EngineRecord; arguments and errors as of ``build.build``."""
     device = run(TASKS + ":capabilities", {}, progress, memory_limit_bytes(), ASK_LIMIT_S)
@@ -88,7 +94,7 @@ def build(
         checks.write_inputs(folder, manifest, shards, noise, checks.batch_of(model))
         oracle, unchecked = _oracle(named, noise, folder, progress)
         tried: List[Tried] = []
-        allowance = Allowance()
+        allowance = Allowance(builder.WORKSPACE_BYTES if workspace_mb is None else workspace_mb * 10**6)
         for number, way in enumerate(ways):
             place = os.path.join(folder, str(number))
             os.mkdir(place)

@@ -34,7 +34,9 @@ SOURCES = (
 
 
 def run(job: Any) -> None:
-    """Inputs ``onnx``, ``images-*`` (optional); parameters precision, threads, hardware; outputs engine, record."""
+    """Inputs ``onnx``, ``images-*`` (optional); parameters precision, threads, hardware, workspace_mb (for TensorRT);
+    outputs engine, record.
+    """
     from edgejoule_agent import host
     from edgejoule_agent.benchmark import check_same
     from edgejoule_agent.build import build
@@ -54,5 +56,8 @@ def run(job: Any) -> None:
         job.output("engine"),
         job.progress,
     )
-    record = build(*given) if board is None else simulated_build.build(*given, board)
+    if board is None:
+        record = build(*given, parameters.get("workspace_mb"))
+    else:
+        record = simulated_build.build(*given, board)
     job.write_json("record", record)
