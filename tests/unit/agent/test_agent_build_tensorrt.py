@@ -128,6 +128,18 @@ def test_an_engine_is_refused_elsewhere_by_name_of_both(tmp_path, toy, device_wi
         load(tmp_path / "engine", other, 1)
 
 
+def test_an_engine_is_refused_beside_another_gpu_of_a_host_by_name_of_both(
+    tmp_path, toy, device_with, no_reference, monkeypatch
+):
+    device_with("10.3")
+    monkeypatch.setattr(host, "_gpu", lambda root: "NVIDIA L4")
+    record = run_build(tmp_path, toy, "fp32")
+    assert record["hardware"]["gpu"] == "NVIDIA L4"
+    monkeypatch.setattr(host, "_gpu", lambda root: "NVIDIA H100 80GB HBM3")
+    with pytest.raises(EngineError, match=r"built for .* on NVIDIA L4, but this host is .* on NVIDIA H100 80GB HBM3;"):
+        load(tmp_path / "engine", record, 1)
+
+
 def test_int8_without_hardware_for_it_is_unsupported_and_says_what_runs(tmp_path, toy, device_with):
     device_with("8.2", sm="53", fast_int8=False)
     with pytest.raises(
