@@ -11,10 +11,13 @@ import pytest
 
 from edgejoule_agent import build_tensorrt, engines, host, limits
 from edgejoule_agent.build import build
+from edgejoule_agent.build_tensorrt import Allowance
 from edgejoule_agent.engines import Deferred, load, onnxruntime_engine, open_engine
 from edgejoule_agent.engines.tensorrt_engine import builder
 from edgejoule_agent.errors import EngineError, OutOfMemoryError, TimeLimitError, UnsupportedError
 from edgejoule_agent.isolate import run
+from edgejoule_agent.step_process import Job
+from edgejoule_agent.steps import build as build_step
 
 pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
@@ -125,6 +128,18 @@ def test_an_engine_is_refused_elsewhere_by_name_of_both(tmp_path, toy, device_wi
         load(tmp_path / "engine", other, 1)
 
 
+def test_an_engine_is_refused_beside_another_gpu_of_a_host_by_name_of_both(
+    tmp_path, toy, device_with, no_reference, monkeypatch
+):
+    device_with("10.3")
+    monkeypatch.setattr(host, "_gpu", lambda root: "NVIDIA L4")
+    record = run_build(tmp_path, toy, "fp32")
+    assert record["hardware"]["gpu"] == "NVIDIA L4"
+    monkeypatch.setattr(host, "_gpu", lambda root: "NVIDIA H100 80GB HBM3")
+    with pytest.raises(EngineError, match=r"built for .* on NVIDIA L4, but this host is .* on NVIDIA H100 80GB HBM3;"):
+        load(tmp_path / "engine", record, 1)
+
+
 def test_int8_without_hardware_for_it_is_unsupported_and_says_what_runs(tmp_path, toy, device_with):
     device_with("8.2", sm="53", fast_int8=False)
     with pytest.raises(
@@ -156,6 +171,21 @@ def test_the_workspace_is_stepped_down_when_memory_is_short(tmp_path, toy, devic
     assert run_build(tmp_path, toy, "fp32")["options"]["workspace_mb"] == "250"
 
 
+@pytest.mark.parametrize(("parameters", "built_with"), [({"workspace_mb": 300}, "300"), ({}, "1000")])
+def test_the_protocols_workspace_is_the_builders(tmp_path, toy, device_with, no_reference, parameters, built_with):
+    device_with("8.5")
+    for folder in ("outputs", "scratch"):
+        (tmp_path / folder).mkdir()
+    request = {
+        "parameters": dict(parameters, precision="fp32", threads=1),
+        "inputs": {"onnx": str(save(toy(), tmp_path / "m.onnx"))},
+        "outputs": str(tmp_path / "outputs"),
+        "scratch": str(tmp_path / "scratch"),
+    }
+    build_step.run(Job(request, silent))
+    assert json.loads((tmp_path / "outputs" / "record").read_text())["options"]["workspace_mb"] == built_with
+
+
 def test_a_build_that_the_kernel_ends_is_out_of_memory(tmp_path, toy, device_with, no_reference):
     device_with("10.16", killed=True)
     with pytest.raises(OutOfMemoryError, match="signal 9"):
@@ -179,10 +209,11 @@ class Builds:
     """Stands for ``isolate.run``: fails as told and keeps what was asked."""
 
     def __init__(self, *errors):
-        self.errors, self.asked = list(errors), []
+        self.errors, self.asked, self.limits_s = list(errors), [], []
 
     def __call__(self, task, request, progress, memory_limit_bytes, time_limit_s, waiting):
         waiting(1.0)
+        self.limits_s.append(time_limit_s)
         self.asked.append((request["workspace_bytes"] // 10**6, request["averaging_iterations"]))
         error = self.errors.pop(0)
         if error is not None:
@@ -199,7 +230,9 @@ def request_of_a_build(tmp_path):
 def test_memory_and_time_are_stepped_down_each_for_itself(request_of_a_build):
     builds = Builds(OutOfMemoryError, TimeLimitError, OutOfMemoryError, None)
     told = []
-    build_tensorrt.build_within_limits(request_of_a_build, 10**10, lambda *progress: told.append(progress), builds)
+    build_tensorrt.build_within_limits(
+        request_of_a_build, 10**10, Allowance(), lambda *progress: told.append(progress), builds
+    )
     assert builds.asked == [(1000, 1000), (500, 1000), (500, 8), (250, 8)]
     assert told[0] == (1.0, 10800.0, "s of the time that TensorRT may take")
 
@@ -207,21 +240,52 @@ def test_memory_and_time_are_stepped_down_each_for_itself(request_of_a_build):
 def test_the_last_step_down_is_the_end(request_of_a_build):
     builds = Builds(*[OutOfMemoryError] * 5)
     with pytest.raises(OutOfMemoryError):
-        build_tensorrt.build_within_limits(request_of_a_build, 10**10, silent, builds)
+        build_tensorrt.build_within_limits(request_of_a_build, 10**10, Allowance(), silent, builds)
     assert [size for size, _ in builds.asked] == [1000, 500, 250, 125, 62]
     builds = Builds(TimeLimitError, TimeLimitError)
-    with pytest.raises(TimeLimitError):
-        build_tensorrt.build_within_limits(request_of_a_build, 10**10, silent, builds)
+    with pytest.raises(EngineError, match="short, with few averaging iterations too; take a smaller model"):
+        build_tensorrt.build_within_limits(request_of_a_build, 10**10, Allowance(), silent, builds)
+
+
+def test_what_was_too_much_in_one_way_is_not_asked_for_in_the_next(request_of_a_build):
+    builds, allowance = Builds(OutOfMemoryError, TimeLimitError, None, None, TimeLimitError), Allowance()
+    for _ in range(2):
+        build_tensorrt.build_within_limits(request_of_a_build, 10**10, allowance, silent, builds)
+    with pytest.raises(EngineError):
+        build_tensorrt.build_within_limits(request_of_a_build, 10**10, allowance, silent, builds)
+    assert builds.asked == [(1000, 1000), (500, 1000), (500, 8), (500, 8), (500, 8)]
+
+
+def test_builds_of_all_ways_end_before_the_steps_limit_and_say_so(request_of_a_build):
+    builds = Builds(TimeLimitError, None)
+    build_tensorrt.build_within_limits(request_of_a_build, 10**10, Allowance(limit_s=2.5 * 3600), silent, builds)
+    assert builds.limits_s == [pytest.approx(2.5 * 3600, abs=60), pytest.approx(2 * 3600)]
+    with pytest.raises(EngineError, match="TensorRT built no engine in 0 h; take a smaller model"):
+        build_tensorrt.build_within_limits(request_of_a_build, 10**10, Allowance(limit_s=0.0), silent, builds)
+    limit_s = build_tensorrt.BUILD_LIMIT_S
+    assert sum(limit_s.values()) + limit_s[builder.FEWER_ITERATIONS] <= build_tensorrt.ALL_BUILDS_LIMIT_S
+    children = [build_tensorrt.ASK_LIMIT_S, *[build_tensorrt.checks.TIME_LIMIT_S] * 5]  # two references, two ways, race
+    assert build_tensorrt.ALL_BUILDS_LIMIT_S + sum(children) <= build_step.TIME_LIMIT_S
+
+
+def test_a_workspace_below_the_least_is_tried_as_it_is(request_of_a_build):
+    builds = Builds(OutOfMemoryError)
+    with pytest.raises(OutOfMemoryError):
+        build_tensorrt.build_within_limits(request_of_a_build, 10**10, Allowance(20 * 10**6), silent, builds)
+    assert builds.asked == [(20, 1000)]
+    with pytest.raises(OutOfMemoryError, match="and a workspace of 20 MB or more, but 160 MB may be used"):
+        build_tensorrt.build_within_limits(request_of_a_build, 160_000_000, Allowance(20 * 10**6), silent, builds)
 
 
 def test_a_build_that_cannot_fit_is_refused_before_it_starts(request_of_a_build):
     builds = Builds()
     with pytest.raises(
-        OutOfMemoryError, match="building takes about 150 MB, and a workspace of 62 MB or more, but 200 MB"
+        OutOfMemoryError,
+        match=r"building takes about 150 MB, and a workspace of 62 MB or more, but 200 MB .* swap is not counted",
     ):
-        build_tensorrt.build_within_limits(request_of_a_build, 200_000_000, silent, builds)
+        build_tensorrt.build_within_limits(request_of_a_build, 200_000_000, Allowance(), silent, builds)
     builds = Builds(None)
-    build_tensorrt.build_within_limits(request_of_a_build, 450_000_000, silent, builds)
+    build_tensorrt.build_within_limits(request_of_a_build, 450_000_000, Allowance(), silent, builds)
     assert builds.asked == [(250, builder.AVERAGING_ITERATIONS)]
     assert limits.estimate_bytes(request_of_a_build["onnx"]) == 150_004_000
 

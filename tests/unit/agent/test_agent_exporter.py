@@ -29,6 +29,7 @@ GOLDEN = pathlib.Path(__file__).with_name("scrapes")
 TABLE = metrics.load()
 RAIL = "sys/bus/i2c/drivers/ina3221/1-0040/hwmon/hwmon1/"
 NANO_RAIL = "sys/bus/i2c/drivers/ina3221x/6-0040/iio:device0/"
+THOR_RAIL = "sys/bus/i2c/drivers/ina238/2-0044/hwmon/hwmon4/"
 ZONE = "sys/class/thermal/thermal_zone{}/temp"
 CELL = {"detector": "nanodet_m", "precision": "int8-ptq"}
 
@@ -93,6 +94,16 @@ def up(found, sensor, quantity):
     return found[f'edgejoule_sensor_up{{sensor="{sensor}",quantity="{quantity}"}}']
 
 
+def powers_up(found):
+    """Whether each rail is up, by its name."""
+    start = 'edgejoule_sensor_up{sensor="'
+    return {
+        name.split('"')[1]: value
+        for name, value in found.items()
+        if name.startswith(start) and name.endswith('quantity="power"}')
+    }
+
+
 @pytest.mark.parametrize("name", sorted(trees.BOARDS))
 def test_scrape_of_a_board_is_the_golden_one(name, tmp_path):
     expected = (GOLDEN / f"{name}.txt").read_text(encoding="utf-8")
@@ -146,22 +157,69 @@ def test_rails_that_do_not_overlap_are_added_where_there_is_no_total(tree):
     assert "edgejoule_board_energy_joules_total" not in found  # half a sum is no total
 
 
-@pytest.mark.parametrize("content", ["0", "32760", "", "nonsense", None, trees.UNREADABLE])
-def test_total_rail_that_cannot_be_read_is_absent_and_down_and_counts_on_later(tree, content):
-    root, clock, make = tree("orin_nano_jp6")
+@pytest.mark.parametrize(
+    ("name", "rail", "file", "content"),
+    [
+        *(
+            ("orin_nano_jp6", "VDD_IN", RAIL + "in1_input", content)
+            for content in ("0", "32760", "", "nonsense", None, trees.UNREADABLE)
+        ),
+        *(("orin_nano_jp6", "VDD_IN", RAIL + "curr1_input", content) for content in ("0", "-8", "65535", "")),
+        *(
+            ("nano_jp4", "POM_5V_IN", NANO_RAIL + "in_power0_input", content)
+            for content in ("0", "-40", "900000", "4294967295", "n/a")
+        ),
+        *(("thor", "VIN", THOR_RAIL + "power1_input", content) for content in ("0", "2000000000", "1000000000000")),
+    ],
+)
+def test_total_rail_that_cannot_be_read_or_true_is_absent_and_down_and_counts_on_later(tree, name, rail, file, content):
+    root, clock, make = tree(name)
     board = make()
-    before = read(board, clock)["edgejoule_board_energy_joules_total"]
-    change(root, RAIL + "in1_input", content)
+    before = read(board, clock)
+    right = pathlib.Path(root, file).read_text().strip()
+    change(root, file, content)
     found = read(board, clock)
-    assert up(found, "VDD_IN", "power") == 0
-    assert up(found, "VDD_SOC", "power") == 1
+    assert {sensor: value for sensor, value in powers_up(found).items() if not value} == {rail: 0}
     assert not [name for name in found if name.startswith("edgejoule_board_energy")]
-    assert found['edgejoule_sensor_errors_total{sensor="VDD_IN",quantity="power"}'] == 3
+    assert found[f'edgejoule_sensor_errors_total{{sensor="{rail}",quantity="power"}}'] == 3
     if content is not None:
-        change(root, RAIL + "in1_input", "4976")
+        change(root, file, right)
         found = read(board, clock)
-        assert up(found, "VDD_IN", "power") == 1
-        assert found["edgejoule_board_energy_joules_total"] == pytest.approx(before + 0.4 * 4.976 * 0.904)
+        assert powers_up(found) == powers_up(before)
+        energy = "edgejoule_board_energy_joules_total"
+        assert found[energy] == pytest.approx(2 * before[energy])
+
+
+def test_total_of_0_w_is_said_once_and_its_return_too(tree, caplog):
+    root, clock, make = tree("nano_jp4")
+    board = make()
+    caplog.set_level(logging.INFO, "edgejoule-agent")
+    for content in ("0", "1714"):
+        change(root, NANO_RAIL + "in_power0_input", content)
+        read(board, clock)
+    assert [record.getMessage() for record in caplog.records if "POM_5V_IN" in record.getMessage()] == [
+        "the power of POM_5V_IN is left out: the rail POM_5V_IN reads 0 W, and the board runs",
+        "the power of POM_5V_IN can be read again",
+    ]
+
+
+def test_rail_beside_the_total_may_be_at_0_w(tree):
+    root, clock, make = tree("nano_jp4")
+    change(root, NANO_RAIL + "in_power1_input", "0")  # the GPU's, which sleeps
+    found = read(make(), clock)
+    assert found['edgejoule_rail_energy_joules_total{rail="POM_5V_GPU"}'] == 0
+    assert powers_up(found) == {"POM_5V_CPU": 1, "POM_5V_GPU": 1, "POM_5V_IN": 1}
+
+
+@pytest.mark.parametrize("content", ["256", "9999", "-1"])
+def test_fan_at_more_than_its_full_duty_is_absent_and_down(tree, content):
+    root, clock, make = tree("nano_jp4")
+    change(root, "sys/devices/pwm-fan/cur_pwm", content)
+    found = read(make(), clock)
+    assert up(found, "fan", "duty") == 0
+    assert 'edgejoule_fan_duty_ratio{fan="fan"}' not in found
+    change(root, "sys/devices/pwm-fan/cur_pwm", "255")
+    assert read(make(), clock)['edgejoule_fan_duty_ratio{fan="fan"}'] == 1
 
 
 def test_rail_of_the_board_that_was_never_there_is_down(tree):

@@ -4,6 +4,7 @@ import pytest
 from edgejoule_agent import contention, host, limits, sensors
 from edgejoule_agent.errors import OutOfMemoryError, SensorError
 from edgejoule_agent.sensors import rapl as rapl_module
+from edgejoule_agent.simulation import trees
 
 CPUINFO = """processor\t: 0
 cpu family\t: 6
@@ -59,6 +60,44 @@ def test_hardware_class_says_absent_when_the_runtime_is_not_installed():
 
 def test_hardware_class_tells_the_version_of_any_runtime_that_is_installed():
     assert host.hardware_class("numpy")["runtime_version"] == np.__version__
+
+
+GPUS = "proc/driver/nvidia/gpus/{}/information"
+INFORMATION = "Model: \t\t {}\nIRQ:   \t\t 11\nGPU UUID: \t GPU-0\nBus Type: \t PCIe\n"  # as NVIDIA's driver writes it
+
+
+def test_engines_of_tensorrt_on_a_host_are_bound_to_its_gpus_and_others_are_not(pretend):
+    files = {"proc/cpuinfo": CPUINFO}
+    assert "gpu" not in host.hardware_class("tensorrt", pretend(files))
+    files[GPUS.format("0000:01:00.0")] = INFORMATION.format("NVIDIA H100 80GB HBM3")
+    files[GPUS.format("0000:41:00.0")] = INFORMATION.format("NVIDIA L4")
+    root = pretend(files)
+    assert host.hardware(root)["gpu"] == "NVIDIA H100 80GB HBM3 + NVIDIA L4"
+    assert host.hardware_class("tensorrt", root)["gpu"] == "NVIDIA H100 80GB HBM3 + NVIDIA L4"
+    assert "gpu" not in host.hardware_class("onnxruntime", root)
+    assert host.hardware_class("tensorrt", root)["processor"] == "Some Xeon (6/85/7)"
+
+
+def test_gpu_whose_driver_does_not_tell_its_model_is_no_other(pretend):
+    assert host.hardware(pretend({GPUS.format("0000:01:00.0"): "IRQ: 11\n"}))["gpu"] == "unknown"
+
+
+def test_a_jetsons_gpu_is_told_by_its_board_alone(tmp_path):
+    root = trees.write("thor", tmp_path)
+    trees.Tree(root).file(GPUS.format("0000:01:00.0"), INFORMATION.format("NVIDIA Thor"))
+    assert "gpu" not in host.hardware(root)
+
+
+def test_a_simulated_board_is_not_bound_to_the_gpu_of_its_host(monkeypatch):
+    monkeypatch.setattr(host, "_gpu", lambda root: "NVIDIA L4")
+    assert "gpu" not in host.simulating("a board", "32.7.1")
+
+
+def test_tensorrt_is_among_the_runtimes_of_a_host_that_has_it(monkeypatch):
+    versions = {"tensorrt": "10.3.0", "onnxruntime": "1.20.0"}
+    monkeypatch.setattr(host, "installed_version", versions.get)
+    assert host.hardware()["runtimes"] == versions
+    assert host.hardware_class("tensorrt")["runtime_version"] == "10.3.0"
 
 
 def test_installed_version_is_that_of_the_distribution():

@@ -145,6 +145,21 @@ def test_mode_that_does_not_go_back_is_remembered(board, monkeypatch):
     assert on(root) == "25W"
 
 
+def test_mode_of_a_board_that_declares_none_any_more_is_remembered(board):
+    root, state, _ = board
+    power_mode._write(state, {"put_back": "25W", "put_on": "15W"})
+    declared = os.path.join(root, "etc/nvpmodel.conf")
+    os.rename(declared, declared + ".away")
+    with pytest.raises(HostError, match=r"power mode 25W cannot be put on: /etc/nvpmodel\.conf: No such file"):
+        power_mode.put_back(state, root)
+    assert os.listdir(state) == [power_mode.FILE]
+    os.rename(declared + ".away", declared)
+    with open(os.path.join(root, "var/lib/nvpmodel/status"), "w") as file:
+        file.write("pmode:{:04d}\n".format({name: n for n, name in jetson.power_modes(root).names.items()}["15W"]))
+    power_mode.put_back(state, root)
+    assert on(root) == "25W"
+
+
 def refused(name, state, root):
     with pytest.raises(UnsupportedError) as error:
         power_mode.held(name, state, root).__enter__()

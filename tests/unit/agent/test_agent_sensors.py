@@ -1,5 +1,6 @@
 """The sensors on the trees of eight boards and a host, and on what can be wrong with them."""
 
+import json
 import os
 
 import pytest
@@ -7,6 +8,7 @@ import pytest
 from edgejoule_agent import sensors
 from edgejoule_agent.boards import board_of, parts_in
 from edgejoule_agent.errors import SensorError
+from edgejoule_agent.sensors import throttle
 from edgejoule_agent.simulation import trees as boards
 
 RAILS = {
@@ -30,6 +32,7 @@ TOTALS_W = {  # by hand from the fixtures' mV and mA; None: to the driver's own 
 }
 INA3221X = "sys/bus/i2c/drivers/ina3221x/6-0040/iio:device0/"
 INA3221 = "sys/bus/i2c/drivers/ina3221/1-0040/hwmon/hwmon1/"
+INA238 = "sys/bus/i2c/drivers/ina238/2-0044/hwmon/hwmon4/"
 ZONE = "sys/class/thermal/thermal_zone{}/"
 
 
@@ -131,12 +134,23 @@ def test_a_wrong_rail_gives_its_reason_and_the_others_their_values(board, file, 
     assert found[("power", "VDD_SOC")][0] == pytest.approx(4.976 * 0.304)
 
 
-def test_a_rail_of_jetpack_4_that_reads_below_zero_is_refused(board):
-    root = board("nano_jp4")
-    change(root, INA3221X + "in_power0_input", "-40")
-    (rail,) = sensors.pick_rails(["POM_5V_IN"], root)
-    with pytest.raises(SensorError, match="which no rail draws"):
-        rail.read_w()
+@pytest.mark.parametrize(
+    ("name", "rail", "file", "content", "limit_w"),
+    [
+        ("nano_jp4", "POM_5V_IN", INA3221X + "in_power0_input", "-40", 852),  # 26 V and 163.84 mV over 5 mOhm
+        ("nano_jp4", "POM_5V_IN", INA3221X + "in_power0_input", "853000", 852),
+        ("nano_jp4", "POM_5V_IN", INA3221X + "in_power0_input", "4294967295", 852),
+        ("thor", "VIN", INA238 + "power1_input", "1393000000", 1392.6),  # 85 V and 163.84 mV over 10 mOhm
+        ("thor", "VIN", INA238 + "power1_input", "1000000000000", 1392.6),
+    ],
+)
+def test_a_power_file_that_reads_what_its_sensor_cannot_measure_is_refused(board, name, rail, file, content, limit_w):
+    root = board(name)
+    change(root, file, content)
+    (found,) = sensors.pick_rails([rail], root)
+    assert found.limit_w == pytest.approx(limit_w, rel=1e-3)
+    with pytest.raises(SensorError, match="W, which its sensor cannot measure"):
+        found.read_w()
 
 
 @pytest.mark.parametrize("label", ["NC", None, boards.UNREADABLE])
@@ -310,6 +324,61 @@ def test_a_locked_clock_that_falls_under_load_is_evidence(board):
     assert sensors.verdict(looks(root, slow)).throttled == "no"  # idle: it may sleep
     found = sensors.verdict(looks(root, (devfreq + "device/load", "990")))
     assert found == ("yes", "GPU at 612 MHz under its locked 1300 MHz at high load")
+
+
+def ticks(total, **busy):
+    """/proc/stat of twelve cores, so many ticks after boot; ``busy``: in how many of them each has worked."""
+    lines = ["cpu  0 0 0 0 0 0 0 0 0 0"]
+    for core in range(12):
+        work = busy.get(f"cpu{core}", 0)
+        lines.append(f"cpu{core} {work} 0 0 {total - work} 0 0 0 0 0 0")
+    return "\n".join([*lines, "intr 0"])
+
+
+def test_a_locked_clock_of_a_cpu_that_falls_under_load_is_evidence(board):
+    root, stat, cores = board("agx_orin_jp6"), "proc/stat", "sys/devices/system/cpu/cpufreq/policy4/"
+    boards.Tree(root).file(stat, ticks(0))
+    slow, again = (cores + "scaling_cur_freq", "1113600"), (cores + "scaling_cur_freq", "2201600")
+    idle, busy = (stat, ticks(1000, cpu5=400)), (stat, ticks(1000, cpu5=600))
+    others = (stat, ticks(1000, cpu3=990, cpu8=990))
+    evidence = "CPU 4 5 6 7 at 1114 MHz under its locked 2202 MHz at high load"
+    assert sensors.verdict(looks(root, busy, again)).throttled == "no"  # at its clock
+    boards.Tree(root).file(stat, ticks(0))
+    assert sensors.verdict(looks(root, slow, idle)).throttled == "no"  # idle: it may sleep
+    boards.Tree(root).file(stat, ticks(0))
+    assert sensors.verdict(looks(root, others)).throttled == "no"  # other clusters are at work
+    boards.Tree(root).file(stat, ticks(0))
+    assert sensors.verdict(looks(root, busy)) == ("yes", evidence)
+    boards.Tree(root).file(stat, ticks(0))
+    change(root, cores + "scaling_min_freq", "729600")  # nothing is locked any more
+    assert sensors.verdict(looks(root, busy)).throttled == "no"
+
+
+def test_looks_go_through_json_whole(board):
+    root = board("agx_orin_jp6")
+    boards.Tree(root).file("proc/stat", ticks(1000, cpu5=600))
+    change(root, "sys/devices/system/cpu/cpufreq/policy4/scaling_cur_freq", "1113600")
+    look = sensors.snapshot(root)
+    assert look.slow_cpus
+    assert look.cpu_ticks
+    assert throttle.from_json(json.loads(json.dumps(throttle.to_json(look)))) == look
+
+
+def test_a_host_under_its_locked_turbo_is_not_throttled(board):
+    root, cores = board("x86_host"), "sys/devices/system/cpu/cpufreq/policy0/"
+    for name, khz in (("min", 3900000), ("max", 3900000), ("cur", 3400000)):
+        boards.Tree(root).file(f"{cores}scaling_{name}_freq", khz)
+    boards.Tree(root).file(cores + "affected_cpus", "0 1 2 3")
+    boards.Tree(root).file("proc/stat", ticks(0))
+    assert sensors.verdict(looks(root, ("proc/stat", ticks(1000, cpu0=900)))).throttled == "no"
+
+
+@pytest.mark.parametrize(("name", "counts"), [("nano_jp4", False), ("orin_nano_jp6", True)])
+def test_a_verdict_tells_whether_anything_looked_for_over_current(board, name, counts):
+    found = sensors.verdict(looks(board(name)) * 2)
+    assert found.throttled == "no"
+    assert found.evidence.endswith("; nothing here counts over-currents") == (not counts)
+    assert ("no instantaneous over-current" in found.evidence) == counts
 
 
 def test_throttle_counts_of_a_host_decide_without_looks_between(board):

@@ -125,6 +125,9 @@ def test_authority_that_is_none_is_refused(tmp_path):
         ((401, {"error": "no"}), TokenRefusedError),
         ((404, {"error": "no such job"}), JobGoneError),
         ((410, {"error": "no such job"}), JobGoneError),
+        ((404, b"<html>Not Found</html>"), OutOfReachError),
+        ((404, b"404 page not found"), OutOfReachError),
+        ((410, [{"error": "no object"}]), OutOfReachError),
         ((429, {"error": "slower"}), OutOfReachError),
         ((503, b"no json"), OutOfReachError),
         ((302, b""), OutOfReachError),
@@ -345,6 +348,32 @@ def test_result_is_kept_until_the_gateway_takes_it_and_missing_files_are_sent(wo
     assert files["/v1/jobs/{}/files/record".format(JOB)] == b'{"threads":"1","waits":"PASSIVE"}'[5:]
 
 
+@pytest.mark.parametrize(
+    ("path", "answer"),
+    [
+        ("/v1/hello", (404, b"<html>Not Found</html>")),
+        ("/v1/hello", (404, {"error": "Not Found"})),
+        ("/v1/job", (410, {"error": "Gone"})),
+        ("/result", (404, b"<html>Not Found</html>")),
+    ],
+)
+def test_other_server_in_the_gateways_place_for_a_while_costs_no_result(world, path, answer):
+    wrong = []
+
+    def answer_wrongly(method, asked, body, usual=world.answer):
+        if asked.endswith(path) and len(wrong) < 2:
+            wrong.append(asked)
+            return answer
+        return usual(method, asked, body)
+
+    world.gateway.answer = answer_wrongly
+    world.jobs.append(world.job())
+    world.start()
+    world.wait_for(lambda: world.results)
+    assert len(wrong) == 2
+    assert world.results[0]["outcome"] == "ok"
+
+
 def test_result_on_the_disk_is_delivered_before_anything_else(world):
     world.jobs.append(world.job())
     refuse = threading.Event()
@@ -419,6 +448,43 @@ def test_full_disk_gives_the_step_back(world):
     world.wait_for(lambda: world.results)
     assert world.results[0]["outcome"] == "given_back"
     assert "the disk is full" in world.results[0]["reason"]
+
+
+def test_result_that_cannot_be_kept_gives_the_step_back(world):
+    world.jobs.append(world.job(do="dangling"))
+    world.start()
+    world.wait_for(lambda: world.results)
+    assert world.results[0]["outcome"] == "given_back"
+    assert "symbolic links" in world.results[0]["reason"]
+    assert not (world.folder / "job").exists()
+
+
+@pytest.mark.parametrize("gone", ["outputs/text", "log"])
+def test_result_whose_file_is_gone_is_given_back_and_the_next_step_is_done(world, gone):
+    def answer(method, path, body, usual=world.answer):
+        if path.endswith("/result") and not world.results:
+            world.results.append(json.loads(body.decode()))
+            (world.folder / "job" / gone).unlink()
+            return 200, {"over": False, "said": "", "missing": {os.path.basename(gone): 0}}
+        return usual(method, path, body)
+
+    world.gateway.answer = answer
+    world.jobs += [world.job(do="crash"), world.job()]
+    world.start()
+    world.wait_for(lambda: len(world.results) == 3)
+    assert [result["outcome"] for result in world.results] == ["ok", "given_back", "failed"]
+    assert "a file of its result cannot be read: " in world.results[1]["reason"]
+
+
+@pytest.mark.parametrize("files", [{"result.json": "{}"}, {"result.json": "{}", "job.json": ""}, {"result.json": "{"}])
+def test_result_that_tells_not_of_which_job_it_is_is_dropped_and_the_next_step_is_done(world, files):
+    (world.folder / "job").mkdir(parents=True)
+    for name, content in files.items():
+        (world.folder / "job" / name).write_text(content)
+    world.jobs.append(world.job())
+    world.start()
+    world.wait_for(lambda: world.results)
+    assert [result["outcome"] for result in world.results] == ["ok"]
 
 
 def test_kind_that_the_agent_does_not_know_fails_with_what_to_do(world):

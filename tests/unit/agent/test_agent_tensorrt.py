@@ -1,15 +1,16 @@
 """TensorRT under ten releases, by a double with each release's names (``tensorrt_double.py``)."""
 
 import ctypes
+import functools
 import json
 import time
 
 import numpy as np
 import pytest
 
-from edgejoule_agent import host, measure, watch
-from edgejoule_agent.engines import onnxruntime_engine, open_engine
-from edgejoule_agent.engines.tensorrt_engine import builder, graph, inspector, releases
+from edgejoule_agent import candidates, host, measure, watch
+from edgejoule_agent.engines import Deferred, onnxruntime_engine, open_engine
+from edgejoule_agent.engines.tensorrt_engine import builder, cuda, graph, inspector, releases
 from edgejoule_agent.errors import EngineError, OutOfMemoryError, UnsupportedError
 from edgejoule_agent.macs import macs_by_node
 from edgejoule_agent.simulation import trees
@@ -359,6 +360,62 @@ def test_an_engine_tells_what_memory_it_takes_and_gives_it_back(engine, cudart, 
     engine.close()
     assert count() == alive - 10  # three buffers on either side, a stream and three events
     engine.close()
+
+
+GENERATIONS = ["8.2", "8.5", "10.3", "11.1"]  # bindings by index; tensors by name
+
+
+@pytest.mark.parametrize("release", GENERATIONS)
+def test_two_engines_at_once_are_each_loaded_by_their_first_use_and_freed_alone(here_is, toy, tmp_path, release):
+    here_is(release)
+    way = builder.ways(releases.load()[1], "fp32", [])[0]
+    engines = []
+    for batch in (1, 3):
+        model = prepared(lambda quantized, batch=batch: toy(quantized=quantized, batch=batch), way)
+        builder.build_engine(request_for(model, tmp_path, way), silent)
+        content = (tmp_path / "engine").read_bytes()
+        engines.append(Deferred(functools.partial(open_engine, "tensorrt", content, {}, 1)))
+
+    def free_bytes():
+        return cuda.load().memory_bytes()[0]
+
+    before, single = free_bytes(), 4 * (3 * 32 * 48 + 96 * 4 + 96 * 2)
+    images = np.concatenate([an_image(seed) for seed in (5, 6, 7)])
+    with engines[0] as one, engines[1] as three:
+        assert (one.is_open, three.is_open, before - free_bytes()) == (False, False, 0)
+        one.infer(an_image())
+        assert (one.is_open, three.is_open, before - free_bytes()) == (True, False, single)
+        assert (one.device_memory_bytes, three.device_memory_bytes) == (single, None)
+        wanted = [part.copy() for part in three.infer(images)]
+        assert (one.device_memory_bytes, three.device_memory_bytes) == (single, 3 * single)
+        assert before - free_bytes() == 4 * single
+        for place, seed in enumerate((5, 6, 7)):  # in turns, while both are loaded
+            for whole, found in zip(wanted, one.infer(an_image(seed))):
+                assert np.allclose(whole[place], found[0], atol=1e-6)
+        one.close()
+        assert (one.is_open, one.device_memory_bytes, before - free_bytes()) == (False, None, 3 * single)
+        for whole, found in zip(wanted, three.infer(images)):
+            assert (whole == found).all()
+        one.infer(an_image())  # opened anew
+        assert (one.device_memory_bytes, before - free_bytes()) == (single, 4 * single)
+    assert free_bytes() == before
+
+
+@pytest.mark.parametrize("release", GENERATIONS)
+def test_engines_that_were_raced_are_freed(here_is, toy, tmp_path, cudart, release):
+    here_is(release)
+    alive = ctypes.CDLL(str(cudart)).stand_in_alive
+    way = builder.ways(releases.load()[1], "fp32", [])[0]
+    builder.build_engine(request_for(prepared(toy, way), tmp_path, way), silent)
+    np.save(str(tmp_path / "inputs.npy"), an_image()[None])
+    asked = {"engine": str(tmp_path / "engine"), "runtime": "tensorrt", "options": {}}
+    before, told = alive(), []
+    request = {"engines": [asked, asked], "threads": 1, "inputs": str(tmp_path / "inputs.npy")}
+    times_ms = candidates.race(request, lambda done, total, unit: told.append((done, alive())))
+    assert len(times_ms) == 2
+    assert min(times_ms) > 0
+    assert told[0] == (1, before + 20)  # of each three buffers on either side, a stream and three events
+    assert alive() == before
 
 
 def measured(tmp_path, shard, manifest, root, **protocol):

@@ -42,6 +42,10 @@ def full_disk(job):
         file.write("x")
 
 
+def dangling(job):
+    os.symlink("/nowhere", str(job.output("text")))
+
+
 def killed(job):
     os.kill(os.getpid(), signal.SIGKILL)
 
@@ -66,4 +70,4 @@ def sleep(job):
     time.sleep(60)
 
 
-DEEDS = {f.__name__: f for f in (join, crash, expected, full_disk, killed, segfault, leave, memory, sleep)}
+DEEDS = {f.__name__: f for f in (join, crash, dangling, expected, full_disk, killed, segfault, leave, memory, sleep)}

@@ -11,7 +11,9 @@ from typer.testing import CliRunner
 
 from edgejoule.errors import EdgejouleError
 from edgejoule_analyst.decision_commands import compare_app, recommend_app
-from edgejoule_analyst.regression import GATES, Gate
+from edgejoule_analyst.methods import methods
+from edgejoule_analyst.regression import GATES, Gate, unlike
+from edgejoule_analyst.words import row_name
 
 
 def call(app: Any, *words: object) -> tuple[int, dict[str, Any]]:
@@ -76,6 +78,21 @@ def test_without_its_matches_an_ap_is_not_judged_and_the_reason_says_what_to_do(
     assert code == 4
     assert change(answer, "int8-ptq", "ap50")["absent"]["change"].endswith("name it by --store")
     assert call(compare_app, runs["was"], tmp_path, "--fail-on=ap50", "--store", runs["was"].parent / ".store")[0] == 3
+
+
+def test_rows_of_two_gpus_are_not_held_against_each_other(make_results) -> None:
+    results = make_results([make_results.fp32])
+    (row,) = results.rows
+    evidence = results.evidence[row_name(row)]
+
+    def on(gpu):
+        hardware = evidence.hardware.model_copy(update={"gpu": gpu})
+        return row, evidence.model_copy(update={"hardware": hardware})
+
+    assert unlike(on("NVIDIA L4"), on("NVIDIA A2")) == "measured on different hardware: NVIDIA L4 and NVIDIA A2"
+    assert unlike(on("NVIDIA L4"), on("NVIDIA L4")) is None
+    beside = results.model_copy(update={"evidence": {row_name(row): on("NVIDIA L4")[1]}})
+    assert "Example CPU (6/143/8), NVIDIA L4; inference by" in methods(beside)
 
 
 def test_terminal_shows_table_and_outcome(runs) -> None:

@@ -71,6 +71,16 @@ def changed_kinds(before, after):
     return {after.steps[step].kind for step in new if old.get(step) != new[step]}
 
 
+def test_another_workspace_builds_engines_of_tensorrt_anew_and_no_others(tmp_path):
+    spec, other = spec_of(tmp_path), spec_of(tmp_path, protocol={"preset": "standard", "workspace_mb": 256})
+    board = Device("host", "host-1", {"machine": "aarch64", "runtimes": {"tensorrt": "8.2.1"}}, {})
+    builds = [step for step in plan_of(other, board).steps.values() if step.kind == "build"]
+    assert {step.parameters["workspace_mb"] for step in builds} == {256}
+    anew = {"build", "benchmark", "predict", "score", "analyze"}
+    assert changed_kinds(plan_of(spec, board), plan_of(other, board)) == anew
+    assert changed_kinds(plan_of(spec), plan_of(other)) == {"analyze"}  # which says that a preset was changed
+
+
 def test_plan_has_every_step_once_per_what_it_is_for(tmp_path):
     plan = plan_of(spec_of(tmp_path))
     assert Counter(step.kind for step in plan.steps.values()) == {

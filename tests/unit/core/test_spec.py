@@ -375,7 +375,7 @@ def test_paper_preset_is_the_papers_table_5():
     assert preset.nms_iou == float(rows["NMS threshold"])
     assert preset.calibration_images == int(rows["PTQ calibration subset"].split()[0].replace(",", ""))
     assert preset.seed == int(rows["Random seed"].split()[0])
-    assert preset.workspace_mib == 1024 * int(rows["TensorRT workspace"].split()[0])
+    assert preset.workspace_mb == 1000 * int(rows["TensorRT workspace"].split()[0])
 
 
 def test_paper_preset_is_the_papers_protocol_in_the_text():

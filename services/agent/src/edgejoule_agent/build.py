@@ -54,13 +54,20 @@ class Result(NamedTuple):
 
 
 def build(
-    onnx_path: Any, precision: str, threads: int, shards: List[Any], engine_path: Any, progress: Progress
+    onnx_path: Any,
+    precision: str,
+    threads: int,
+    shards: List[Any],
+    engine_path: Any,
+    progress: Progress,
+    workspace_mb: Optional[int] = None,
 ) -> Dict[str, Any]:
     """Write the engine file of the fastest correct candidate and return its EngineRecord.
 
     Args:
         onnx_path: a graph under the engine contract; with Q/DQ if and only if ``precision`` is ``int8``.
         shards: image shards to check the numbers on; seeded noise images when empty.
+        workspace_mb: the largest workspace of TensorRT's builder, MB; the paper's when None.
 
     Raises:
         ModelError: the graph breaks the engine contract or does not fit the precision.
@@ -73,7 +80,7 @@ def build(
     model, manifest = read_model(onnx_path)
     check_quantized(model, precision, onnx_path)
     if build_tensorrt.is_here():
-        return build_tensorrt.build(model, manifest, precision, shards, engine_path, progress)
+        return build_tensorrt.build(model, manifest, precision, shards, engine_path, progress, workspace_mb)
     _check_float16(precision)
     with tempfile.TemporaryDirectory() as folder:
         write_inputs(folder, manifest, shards, NOISE[precision], batch_of(model))

@@ -10,6 +10,7 @@ import importlib.util
 import json
 import os
 import tempfile
+import time
 from typing import Any, Callable, Dict, List, Mapping, NamedTuple, Optional, Tuple
 
 import numpy as np
@@ -26,8 +27,33 @@ from edgejoule_agent.macs import macs_by_node
 TASKS = "edgejoule_agent.engines.tensorrt_engine.builder"
 ASK_LIMIT_S = 300.0  # loading TensorRT alone takes a Nano half a minute
 BUILD_LIMIT_S = {builder.AVERAGING_ITERATIONS: 3 * 3600.0, builder.FEWER_ITERATIONS: 2 * 3600.0}
+ALL_BUILDS_LIMIT_S = 7 * 3600.0  # one with many iterations, one with few, and one in the next way; see steps.build
 
 Oracle = Tuple[Any, Mapping[str, float]]
+
+
+class Allowance:
+    """What the builds of one engine may take, in all ways together.
+
+    Attributes:
+        workspace_bytes, iterations: to ask for at most; less once that was too much, in the next way too.
+    """
+
+    def __init__(self, workspace_bytes: int = builder.WORKSPACE_BYTES, limit_s: float = ALL_BUILDS_LIMIT_S) -> None:
+        self.workspace_bytes = workspace_bytes
+        self.iterations = builder.AVERAGING_ITERATIONS
+        self._limit_s, self._until_s = limit_s, time.monotonic() + limit_s
+
+    def limit_s(self) -> float:
+        """How long the next build may take.
+
+        Raises:
+            EngineError: there is no time left.
+        """
+        left_s = self._until_s - time.monotonic()
+        if left_s <= 0:
+            raise EngineError(f"TensorRT built no engine in {self._limit_s / 3600:g} h; take a smaller model")
+        return min(BUILD_LIMIT_S[self.iterations], left_s)
 
 
 class Tried(NamedTuple):
@@ -48,7 +74,13 @@ def is_here() -> bool:
 
 
 def build(
-    model: Any, manifest: Mapping[str, Any], precision: str, shards: List[Any], engine_path: Any, progress: Progress
+    model: Any,
+    manifest: Mapping[str, Any],
+    precision: str,
+    shards: List[Any],
+    engine_path: Any,
+    progress: Progress,
+    workspace_mb: Optional[int] = None,
 ) -> Dict[str, Any]:
     """Write the engine file and return its EngineRecord; arguments and errors as of ``build.build``."""
     device = run(TASKS + ":capabilities", {}, progress, memory_limit_bytes(), ASK_LIMIT_S)
@@ -62,10 +94,11 @@ def build(
         checks.write_inputs(folder, manifest, shards, noise, checks.batch_of(model))
         oracle, unchecked = _oracle(named, noise, folder, progress)
         tried: List[Tried] = []
+        allowance = Allowance(builder.WORKSPACE_BYTES if workspace_mb is None else workspace_mb * 10**6)
         for number, way in enumerate(ways):
             place = os.path.join(folder, str(number))
             os.mkdir(place)
-            tried.append(_try(way, named, folder, place, hardware, oracle, unchecked, progress))
+            tried.append(_try(way, named, folder, place, hardware, oracle, unchecked, allowance, progress))
             if tried[-1].error is None:
                 break
         chosen = tried[-1]
@@ -115,6 +148,7 @@ def _try(
     hardware: Mapping[str, Any],
     oracle: Optional[Oracle],
     unchecked: str,
+    allowance: Allowance,
     progress: Progress,
 ) -> Tried:
     """Build, inspect and check in one way; its failure is a result too."""
@@ -135,7 +169,7 @@ def _try(
         }
         with open(request["onnx"], "wb") as file:
             file.write(typed.SerializeToString(deterministic=True))
-        built = build_within_limits(request, memory_limit_bytes(), progress)
+        built = build_within_limits(request, memory_limit_bytes(), allowance, progress)
         with open(request["layers"], encoding="utf-8") as text:
             layers = inspector.read_layers(text.read(), request["nodes"])
         found = inspector.inspect(layers, macs_by_node(typed), decode)
@@ -154,6 +188,7 @@ def _try(
 def build_within_limits(
     request: Mapping[str, Any],
     limit_bytes: int,
+    allowance: Allowance,
     progress: Progress,
     call: Callable[..., Dict[str, Any]] = run,
 ) -> Dict[str, Any]:
@@ -162,34 +197,35 @@ def build_within_limits(
 
     Raises:
         OutOfMemoryError: not even the smallest workspace fits.
-        TimeLimitError: it takes too long with few iterations too.
+        EngineError: it takes too long with few iterations too; trying again would take as long.
     """
     needed = estimate_bytes(request["onnx"])
-    sizes = builder.affordable_workspaces(limit_bytes, needed)
+    sizes = builder.affordable_workspaces(limit_bytes, needed, allowance.workspace_bytes)
     if not sizes:
+        least = builder.workspaces(allowance.workspace_bytes)[-1]
         raise OutOfMemoryError(
             f"building takes about {needed / 1e6:.0f} MB, and a workspace of "
-            f"{builder.LEAST_WORKSPACE_BYTES / 1e6:.0f} MB or more, but {limit_bytes / 1e6:.0f} MB may be used; "
-            "free memory, or add swap for the build"
+            f"{least / 1e6:.0f} MB or more, but {limit_bytes / 1e6:.0f} MB may be used; "
+            "free memory, as by ending the desktop; swap is not counted, since a GPU's memory cannot be swapped out"
         )
-    iterations = builder.AVERAGING_ITERATIONS
     while True:
-        limit_s = BUILD_LIMIT_S[iterations]
+        limit_s = allowance.limit_s()
 
         def tell(passed_s: float, limit_s: float = limit_s) -> None:
             progress(passed_s, limit_s, "s of the time that TensorRT may take")
 
-        asked = dict(request, workspace_bytes=sizes[0], averaging_iterations=iterations)
+        asked = dict(request, workspace_bytes=sizes[0], averaging_iterations=allowance.iterations)
         try:
             return call(TASKS + ":build_engine", asked, _silent, limit_bytes, limit_s, tell)
         except OutOfMemoryError:
             if len(sizes) == 1:
                 raise
             sizes = sizes[1:]
-        except TimeLimitError:
-            if iterations == builder.FEWER_ITERATIONS:
-                raise
-            iterations = builder.FEWER_ITERATIONS
+            allowance.workspace_bytes = sizes[0]
+        except TimeLimitError as error:
+            if allowance.iterations == builder.FEWER_ITERATIONS:
+                raise EngineError(f"{error}, with few averaging iterations too; take a smaller model") from error
+            allowance.iterations = builder.FEWER_ITERATIONS
 
 
 def _silent(done: float, total: float, unit: str) -> None:

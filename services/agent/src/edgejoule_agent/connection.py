@@ -144,7 +144,10 @@ class Connection:
             self.close()
             raise
         if response.status in GONE:
+            if reason is None:  # a proxy's or another server's, which knows nothing of our jobs
+                raise self._no_gateway()
             raise JobGoneError(reason)
+        reason = reason or str(response.reason)
         if response.status == 401:
             raise TokenRefusedError(f"the gateway {self.url} refuses this board's token: {reason}")
         raise OutOfReachError(f"the gateway {self.url} answers {response.status}: {reason}")
@@ -160,13 +163,13 @@ class Connection:
             self.close()
             raise self._out_of_reach(error) from error
 
-    def _reason(self, response: Any) -> str:
-        """What a refusal says, read so that the connection can go on."""
+    def _reason(self, response: Any) -> Optional[str]:
+        """What a refusal says, read so that the connection can go on; None where it is not in the gateway's words."""
         data = self._whole(response)
         try:
             return str(json.loads(data.decode("utf-8"))["error"])
         except (ValueError, LookupError, TypeError):
-            return str(response.reason)
+            return None
 
     def _new(self, timeout_s: float) -> Any:
         if self._context is None:

@@ -1,5 +1,6 @@
 """What this host is: the stable facts that an engine is bound to and a measurement is repeated under."""
 
+import glob
 import hashlib
 import importlib
 import os
@@ -35,7 +36,9 @@ def _jetson(root: str) -> Optional[Dict[str, Any]]:
 
 
 def hardware(root: str = "/") -> Dict[str, Any]:
-    """Machine, processor, features and the installed runtimes with their versions; on a Jetson also its L4T."""
+    """Machine, processor, features and the installed runtimes with their versions; on a Jetson also its L4T, on a host
+    with NVIDIA's driver its GPUs.
+    """
     versions = {runtime: installed_version(runtime) for runtime in RUNTIMES}
     found = {"machine": platform.machine(), "processor": cpu.name(root), "features": cpu.features(root)}
     board = _jetson(root)
@@ -44,14 +47,28 @@ def hardware(root: str = "/") -> Dict[str, Any]:
         name, soc, sm = board["board"] or board["model"] or "unknown Jetson", board["soc"], board["sm"]
         found["processor"] = f"{name} ({soc}, SM {sm})" if soc else name
         found["l4t"] = board["l4t"]
+    else:
+        versions["tensorrt"] = installed_version("tensorrt") if root == "/" else None
+        gpu = _gpu(root)
+        if gpu is not None:
+            found["gpu"] = gpu
     return dict(found, runtimes={runtime: version for runtime, version in versions.items() if version is not None})
 
 
 def hardware_class(runtime: str, root: str = "/") -> Dict[str, Any]:
     """What an engine of ``runtime`` built here is bound to (HardwareClass); version ``absent`` if not installed."""
     found = hardware(root)
+    if runtime != "tensorrt":
+        found.pop("gpu", None)  # it does not run there
     version = found.pop("runtimes").get(runtime) or installed_version(runtime) or "absent"
     return dict(found, runtime=runtime, runtime_version=version)
+
+
+def _gpu(root: str) -> Optional[str]:
+    """The models of this host's NVIDIA GPUs, as their driver calls them, in the order of the bus; None without any."""
+    paths = glob.glob(os.path.join(glob.escape(root), "proc/driver/nvidia/gpus/*/information"))
+    told = [re.search(r"^Model:\s*(.*\S)", _read(path) or "", re.MULTILINE) for path in sorted(paths)]
+    return " + ".join(model.group(1) if model else "unknown" for model in told) or None
 
 
 SIMULATED = "simulated"  # the runtime of engines whose board is simulated, and a fact of their hardware
@@ -62,6 +79,7 @@ COMPUTED_BY = "onnxruntime"  # what makes their numbers
 def simulating(processor: str, l4t: Optional[str]) -> Dict[str, Any]:
     """This host as it simulates a board: ``hardware`` of both, since the host's processor makes an engine's numbers."""
     here = hardware()
+    here.pop("gpu", None)  # the numbers are made on the processor
     version = here["runtimes"].get(COMPUTED_BY)
     return dict(
         here,

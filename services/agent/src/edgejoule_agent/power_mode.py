@@ -91,7 +91,11 @@ def put_back(folder: str, root: str = "/") -> None:
 
 def _put_on(name: str, root: str) -> None:
     """Raises HostError."""
-    wanted = [number for number, mode in jetson.power_modes(root).names.items() if mode == name]
+    try:
+        modes = jetson.power_modes(root).names
+    except jetson.Unknown as reason:
+        raise HostError(f"power mode {name} cannot be put on: {reason}") from None
+    wanted = [number for number, mode in modes.items() if mode == name]
     program = shutil.which("nvpmodel", path=PROGRAMS)
     if not wanted or program is None:
         raise HostError(f"power mode {name} cannot be put on: nvpmodel or that mode is not here any more")

@@ -22,7 +22,7 @@ from typing import Any, Callable, Dict, Iterator, Optional
 from edgejoule_agent import host, power_mode
 from edgejoule_agent.blobs import Blobs, hash_of
 from edgejoule_agent.connection import POLL_TIMEOUT_S, Connection
-from edgejoule_agent.errors import HostError, JobGoneError, OutOfReachError
+from edgejoule_agent.errors import AgentError, HostError, JobGoneError, OutOfReachError
 from edgejoule_agent.host_lock import host_lock
 from edgejoule_agent.step_process import Limits, Report, Stopped, run_step
 
@@ -75,7 +75,7 @@ class Service:
             try:
                 self._turn()
                 self._failures = 0
-            except OutOfReachError as error:
+            except (OutOfReachError, JobGoneError) as error:  # gone before there was a job: not the gateway's words
                 self._wait_for_gateway(error)
             except HostError as error:
                 _log.error("%s", error)
@@ -89,7 +89,7 @@ class Service:
         """Undo what a step left that was killed while it had changed the board."""
         try:
             power_mode.put_back(self._state)
-        except HostError as error:
+        except (HostError, OSError) as error:
             _log.error("%s", error)
 
     def _turn(self) -> None:
@@ -117,7 +117,7 @@ class Service:
             "metrics_port": self._metrics_port,
         }
 
-    def _wait_for_gateway(self, error: OutOfReachError) -> None:
+    def _wait_for_gateway(self, error: AgentError) -> None:
         """Wait for longer and longer; say so once."""
         if self._failures == 0:
             _log.warning("%s; trying again until it answers", error)
@@ -139,20 +139,18 @@ class Service:
         try:
             with _Reports(self._connection, job) as reports:
                 report = self._attempt(job, reports)
+            self._keep(job, report, time.monotonic() - began)
         except JobGoneError as error:
             _log.warning("%s: stopped, because the gateway says: %s", job["step"], error)
             self._drop()
-            return
         except (Stopped, HostError, OSError) as error:
             reason = str(error) or "the agent ends"
             _log.error("%s: given back: %s", job["step"], reason)
             self._give_back(job, reason)
             if not isinstance(error, Stopped):
                 self._stopping.wait(TROUBLE_S)
-            return
         finally:
             self._put_back()
-        self._keep(job, report, time.monotonic() - began)
 
     def _attempt(self, job: Dict[str, Any], reports: "_Reports") -> Report:
         module = self._kinds.get(job["kind"])
@@ -243,11 +241,19 @@ class Service:
                 return found
         except FileNotFoundError:
             return None
+        except ValueError as error:  # the gateway has the step done again when it is asked for the next
+            _log.error("a result is lost: %s is damaged (%s)", self._path("result.json"), error)
+            return None
 
     def _deliver(self, result: Dict[str, Any]) -> None:
         """Hand a result in, whatever of it the gateway lacks, and remove it when the gateway is through with it."""
-        with open(self._path("job.json"), encoding="utf-8") as file:
-            job = json.load(file)
+        try:
+            with open(self._path("job.json"), encoding="utf-8") as file:
+                job = json.load(file)
+        except (OSError, ValueError) as error:
+            _log.error("a result is lost, since nothing tells of which job it is: %s", error)
+            self._drop()
+            return
         place = "/v1/jobs/" + job["job"]
         try:
             while not self._stopping.is_set():
@@ -262,6 +268,10 @@ class Service:
         except JobGoneError as error:
             _log.warning("%s: its result is not wanted any more: %s", job["step"], error)
             self._drop()
+        except OSError as error:  # the connection's own are OutOfReachErrors
+            reason = f"a file of its result cannot be read: {error}"
+            _log.error("%s: given back: %s", job["step"], reason)
+            self._give_back(job, reason)
 
     def _give_back(self, job: Dict[str, Any], reason: str) -> None:
         """Let the gateway have the step tried again, at once if it can be told."""

@@ -76,6 +76,8 @@ def _device(device: str, evidence: Evidence) -> str:
     ]
     if hardware and hardware.processor not in facts:
         facts.append(hardware.processor)
+    if hardware and hardware.gpu:
+        facts.append(hardware.gpu)
     runtimes = f"{hardware.runtime} {hardware.runtime_version}" if hardware else "an unknown runtime"
     threads = f", {evidence.threads} thread{'s' if evidence.threads != 1 else ''}" if evidence.threads else ""
     return f"{device} is {', '.join(facts) or 'not described'}; inference by {runtimes}{threads}."

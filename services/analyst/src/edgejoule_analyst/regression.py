@@ -173,9 +173,9 @@ def unlike(a: Side, b: Side) -> str | None:
         return "one of the two is simulated"
     if row_a.protocol != row_b.protocol:
         return f"measured by protocol {row_a.protocol} and by {row_b.protocol}"
-    processors = [found.hardware.processor for found in (evidence_a, evidence_b) if found.hardware]
-    if len(set(processors)) > 1:
-        return f"measured on different hardware: {processors[0]} and {processors[1]}"
+    chips = [found.hardware.gpu or found.hardware.processor for found in (evidence_a, evidence_b) if found.hardware]
+    if len(set(chips)) > 1:
+        return f"measured on different hardware: {chips[0]} and {chips[1]}"
     if row_a.batch != row_b.batch:
         return f"measured at batch {row_a.batch} and at batch {row_b.batch}"
     if evidence_a.threads != evidence_b.threads:

@@ -234,11 +234,14 @@ class _Builder:
 
     def build(self, cell: Cell) -> None:
         self.make_onnx(cell)
+        hardware = dict(self.devices[cell.device].hardware)
+        by_tensorrt = "tensorrt" in hardware.get("runtimes", ())  # others have none, and stay as they are
         parameters = {
             "precision": VARIANTS[cell.variant][1],
             "threads": self.spec.threads,
             "device": cell.board,
-            "hardware": dict(self.devices[cell.device].hardware),
+            "hardware": hardware,
+            **({"workspace_mb": self.spec.protocol.workspace_mb} if by_tensorrt else {}),
         }
         samples = self.images("calibration") if "calibration" in self.spec.data.sets else {}
         self.add(f"build/{cell.name}", "build", parameters, {"onnx": self.onnx_of(cell), **samples})

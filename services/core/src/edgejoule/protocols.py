@@ -47,7 +47,9 @@ class Protocol(BaseModel):
     start_wait_s: Rest = Field(description="but no longer than this after the rest; the record says what was reached")
     calibration_images: Count = Field(description="size of the calibration set where the spec gives none")
     seed: int = Field(ge=0, le=2**32 - 1, strict=True, description="of every random choice")
-    workspace_mib: Count = Field(description="limit of a TensorRT builder's workspace; no step on a host reads it")
+    workspace_mb: Count = Field(
+        description="the largest workspace of TensorRT's builder, MB (1e6 bytes); other runtimes have none"
+    )
 
     @field_validator("start_temp_c", mode="after")
     @classmethod
@@ -87,7 +89,7 @@ PAPER = Protocol(
     start_wait_s=300.0,  # a passive heat sink's time constant is minutes
     calibration_images=1024,
     seed=42,
-    workspace_mib=1024,
+    workspace_mb=1000,
 )
 
 # Operating point, seed, warm-up, sampling and workspace as in the paper, since nothing speaks against them.

@@ -118,6 +118,7 @@ class HardwareClass(Record):
     runtime: str
     runtime_version: str
     l4t: str | None = Field(None, description="release of the board's Linux for Tegra; null on other hosts")
+    gpu: str | None = Field(None, description="NVIDIA GPUs of a host whose engine runs on one; null elsewhere")
     simulated: bool | None = Field(None, description="true: the processor is a board that is not there; else null")
 
 

@@ -139,4 +139,6 @@ def describe(hardware: Mapping[str, Any]) -> str:
     words = "{machine} {processor} [{features}] with {runtime} {runtime_version}".format(
         **dict(hardware, features=" ".join(hardware["features"]))
     )
+    if hardware.get("gpu"):
+        words += f" on {hardware['gpu']}"
     return f"{words} on L4T {hardware['l4t']}" if hardware.get("l4t") else words

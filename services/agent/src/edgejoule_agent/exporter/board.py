@@ -145,6 +145,7 @@ class Board:
             self._add_total([powers_w[name] for name in self._total], moments_s[self._total[-1]], found, up)
         elif self._rapl.packages:
             self._add_counters(found, up)
+        self._note_recovered(up)
         self._power = _Seen(self._clock(), found, up)
 
     def _power_sensors(self) -> List[str]:
@@ -160,12 +161,14 @@ class Board:
     def _add_total(self, powers_w: List[Optional[float]], time_s: float, found: Readings, up: Dict[_Key, bool]) -> None:
         known = [power_w for power_w in powers_w if power_w is not None]
         total_w = sum(known) if len(known) == len(powers_w) else None
+        wrong = ""
+        if total_w == 0:  # it feeds this very process
+            wrong, total_w = "reads 0 W, and the board runs", None
         if self._board_stuck.look(time_s, total_w, self._load):
-            for name in self._total:
-                key = (name, "power")
-                up[key] = False
-                self._note(key, f"the rail {name} is stuck: it reads the same at rest and at work")
-            total_w = None
+            wrong, total_w = "is stuck: it reads the same at rest and at work", None
+        for name in self._total if wrong else ():
+            up[(name, "power")] = False
+            self._note((name, "power"), f"the rail {name} {wrong}")
         self._board.add(time_s, total_w)
         if total_w is not None:
             _add_meter(found, "edgejoule_board_energy", {}, self._board)
@@ -219,6 +222,7 @@ class Board:
             self._throttling = self._look_for_throttling()
         self._passes += 1
         found.update(self._throttling)
+        self._note_recovered(up)
         self._states = _Seen(self._clock(), found, up)
 
     def _look_for_throttling(self) -> Readings:
@@ -271,8 +275,6 @@ class Board:
             self._note(key, str(error))
             return None
         up[key] = True
-        if self._reasons.pop(key, ""):
-            _log.info("the %s of %s can be read again", key[1], key[0])
         return value
 
     def _note(self, key: _Key, reason: str) -> None:
@@ -281,6 +283,12 @@ class Board:
         if self._reasons.get(key) != reason:
             self._reasons[key] = reason
             _log.warning("the %s of %s is left out: %s", key[1], key[0], reason)
+
+    def _note_recovered(self, up: Mapping[_Key, bool]) -> None:
+        """Say what can be believed again, at a pass's end: what was read may have been judged wrong since."""
+        for key, is_up in up.items():
+            if is_up and self._reasons.pop(key, ""):
+                _log.info("the %s of %s can be read again", key[1], key[0])
 
 
 def _metric_of(sensor: Sensor) -> Tuple[str, Mapping[str, str]]:

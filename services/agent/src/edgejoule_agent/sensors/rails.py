@@ -42,8 +42,8 @@ class Rail(NamedTuple):
         """
         if self.power is not None and os.path.exists(self.power):
             power_w = integer(self.power) * self.power_unit_w
-            if power_w < 0:
-                raise SensorError(f"{self.power}: reads {power_w:g} W, which no rail draws")
+            if not 0 <= power_w <= self.limit_w:
+                raise SensorError(f"{self.power}: reads {power_w:g} W, which its sensor cannot measure")
             return power_w
         return self.read_mv() * self.read_ma() / 1e6
 
@@ -57,9 +57,18 @@ class Rail(NamedTuple):
     def read_ma(self) -> int:
         """Current now, mA. Raises SensorError."""
         ma = integer(self.current_ma)
-        if not 0 <= ma <= SHUNT_LIMIT_UV * 1000 / self.shunt_uohm:
+        if not 0 <= ma <= 1000 * self._limit_a:
             raise SensorError(f"{self.current_ma}: reads {ma} mA, which its sensor cannot measure")
         return ma
+
+    @property
+    def limit_w(self) -> float:
+        """The most that its sensor can measure: the largest voltage on the bus, and on the shunt."""
+        return BUS_LIMIT_MV[self.chip] / 1000 * self._limit_a
+
+    @property
+    def _limit_a(self) -> float:
+        return SHUNT_LIMIT_UV / self.shunt_uohm
 
     def resolution(self) -> Resolution:
         """Steps of its power at its voltage now: one step of the current, and of the voltage as a share."""

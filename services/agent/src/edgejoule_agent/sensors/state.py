@@ -80,9 +80,9 @@ def _fan(root: str) -> List[Sensor]:
     """Its duty as a share (PWM is in 255ths), and its speed where there is a tachometer."""
     found = []
     for path in find(root, "sys/devices/pwm-fan/cur_pwm") + find(root, "sys/class/hwmon/hwmon*/pwm1"):
-        found.append(Sensor("fan", "duty", "1", partial(_scaled, path, 1 / 255)))
+        found.append(Sensor("fan", "duty", "1", partial(_duty, path)))
     for path in find(root, "sys/class/hwmon/hwmon*/rpm") + find(root, "sys/class/hwmon/hwmon*/fan1_input"):
-        found.append(Sensor("fan", "speed", "rpm", partial(_scaled, path, 1.0)))
+        found.append(Sensor("fan", "speed", "rpm", partial(_speed, path)))
     return found
 
 
@@ -109,8 +109,16 @@ def _positive(path: str, factor: int) -> float:
     return float(value)
 
 
-def _scaled(path: str, factor: float) -> float:
-    value = integer(path)
-    if value < 0:
-        raise SensorError(f"{path}: reads {value}")
-    return value * factor
+def _duty(path: str) -> float:
+    """A fan's duty, which stands there in 255ths, as a share."""
+    pwm = integer(path)
+    if not 0 <= pwm <= 255:
+        raise SensorError(f"{path}: reads a duty of {pwm} of 255")
+    return pwm / 255
+
+
+def _speed(path: str) -> float:
+    rpm = integer(path)
+    if rpm < 0:
+        raise SensorError(f"{path}: reads {rpm} rpm")
+    return float(rpm)

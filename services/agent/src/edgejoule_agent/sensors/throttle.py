@@ -6,11 +6,13 @@ farther apart than a throttling lasts. Where nothing tells, the verdict is "unkn
 """
 
 import os
+import re
 import time
 from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Sequence
 
+from edgejoule_agent import jetson
 from edgejoule_agent.errors import SensorError
-from edgejoule_agent.sensors.reading import find, integer, text_or
+from edgejoule_agent.sensors.reading import find, integer, text, text_or
 from edgejoule_agent.sensors.state import gpu_folder, gpu_load_file, read_load
 from edgejoule_agent.sensors.thermal import Zone, find_zones
 
@@ -31,6 +33,8 @@ class Snapshot(NamedTuple):
     cooling: Dict[str, int]  # state of each cooling device that slows something down
     margins_c: Dict[str, float]  # of each zone with a trip that throttles: how far below it
     slow_clocks: Dict[str, str]  # clocks under their locked minimum at high load, in words
+    slow_cpus: Dict[str, List[int]]  # clusters under theirs, by their cores ("0 1"): kHz now and locked
+    cpu_ticks: Dict[str, List[int]]  # of each core since boot: at work, and in all
 
 
 class Verdict(NamedTuple):
@@ -43,7 +47,15 @@ class Verdict(NamedTuple):
 def snapshot(root: str = "/") -> Snapshot:
     """Look once."""
     zones = find_zones(root)
-    return Snapshot(time.monotonic(), _counts(root), _cooling(root, zones), _margins(zones), _slow_clocks(root))
+    return Snapshot(
+        time.monotonic(),
+        _counts(root),
+        _cooling(root, zones),
+        _margins(zones),
+        _slow_clocks(root),
+        # elsewhere a locked clock is what turbo may reach, and promised to nobody
+        *((_slow_cpus(root), _cpu_ticks(root)) if jetson.is_jetson(root) else ({}, {})),
+    )
 
 
 def verdict(looks: Sequence[Snapshot]) -> Verdict:
@@ -65,6 +77,7 @@ def verdict(looks: Sequence[Snapshot]) -> Verdict:
         if least <= 0:
             found.append(f"zone {name} {-least:.1f} °C over its trip point")
     found += sorted({words for look in looks for words in look.slow_clocks.values()})
+    found += sorted({words for before, after in zip(looks, looks[1:]) for words in _slow_at_work(before, after)})
     if found:
         return Verdict("yes", "; ".join(found))
 
@@ -78,7 +91,7 @@ def verdict(looks: Sequence[Snapshot]) -> Verdict:
     if apart_s > LOOKS_S:
         return Verdict("unknown", f"nothing seen, but the looks were up to {apart_s:.0f} s apart")
     words = f"{len(looks)} looks at {', '.join(sorted(seen))} saw nothing"
-    return Verdict("no", words + (f"; no {', no '.join(shared)}" if shared else ""))
+    return Verdict("no", words + (f"; no {', no '.join(shared)}" if shared else "; nothing here counts over-currents"))
 
 
 def throttle_counts(root: str = "/") -> Optional[int]:
@@ -170,6 +183,42 @@ def _slow_clocks(root: str) -> Dict[str, str]:
     except SensorError:
         pass  # without it the other evidence decides
     return {}
+
+
+def _slow_cpus(root: str) -> Dict[str, List[int]]:
+    """Clusters under a clock that was locked, least = greatest; how busy they are takes two looks."""
+    slow = {}
+    for folder in find(root, "sys/devices/system/cpu/cpufreq/policy*"):
+        scaling = os.path.join(folder, "scaling_{}_freq")
+        try:
+            least, greatest, now = (integer(scaling.format(name)) for name in ("min", "max", "cur"))
+            if least == greatest and now < least:
+                slow[text(os.path.join(folder, "affected_cpus"))] = [now, least]
+        except SensorError:
+            continue  # without it the other evidence decides
+    return slow
+
+
+def _cpu_ticks(root: str) -> Dict[str, List[int]]:
+    ticks = {}
+    for line in text_or(os.path.join(root, "proc/stat"), "").splitlines():
+        core = re.match(r"cpu(\d+)((?: \d+){8})", line)
+        if core is not None:
+            # user nice system idle iowait irq softirq steal; guest time is in user already
+            each = [int(part) for part in core.group(2).split()]
+            ticks[core.group(1)] = [sum(each) - each[3] - each[4], sum(each)]
+    return ticks
+
+
+def _slow_at_work(before: Snapshot, after: Snapshot) -> List[str]:
+    """Clusters, in words, that were under their locked clock after a time in which a core of theirs was busy."""
+    found = []
+    seen = set(before.cpu_ticks) & set(after.cpu_ticks)
+    for cores, (now, locked) in after.slow_cpus.items():
+        ticks = [(before.cpu_ticks[core], after.cpu_ticks[core]) for core in cores.split() if core in seen]
+        if any(end[0] - begin[0] >= HIGH_LOAD * (end[1] - begin[1]) > 0 for begin, end in ticks):
+            found.append(f"CPU {cores} at {now / 1e3:.0f} MHz under its locked {locked / 1e3:.0f} MHz at high load")
+    return found
 
 
 def _slows(cooling: str) -> bool:

@@ -5,6 +5,7 @@ from typing import Any
 VERSION = 2
 QUEUE = "device"
 EXCLUSIVE = True  # the candidates are timed
+TIME_LIMIT_S = 9 * 3600.0  # the builds of TensorRT end within 7 h, and then say why; the rest are checks
 OUTPUTS = ("engine", "record")
 SOURCES = (
     "edgejoule_agent.benchmark",
@@ -33,7 +34,9 @@ SOURCES = (
 
 
 def run(job: Any) -> None:
-    """Inputs ``onnx``, ``images-*`` (optional); parameters precision, threads, hardware; outputs engine, record."""
+    """Inputs ``onnx``, ``images-*`` (optional); parameters precision, threads, hardware, workspace_mb (for TensorRT);
+    outputs engine, record.
+    """
     from edgejoule_agent import host
     from edgejoule_agent.benchmark import check_same
     from edgejoule_agent.build import build
@@ -53,5 +56,8 @@ def run(job: Any) -> None:
         job.output("engine"),
         job.progress,
     )
-    record = build(*given) if board is None else simulated_build.build(*given, board)
+    if board is None:
+        record = build(*given, parameters.get("workspace_mb"))
+    else:
+        record = simulated_build.build(*given, board)
     job.write_json("record", record)

@@ -140,17 +140,25 @@ def build_engine(request: Mapping[str, Any], progress: Progress) -> Dict[str, An
     return {"options": options, "warnings": disobeyed}
 
 
-def affordable_workspaces(limit_bytes: int, needed_bytes: int) -> List[int]:
-    """Workspaces to try, from the paper's 1 GB down by halves, that fit beside what the build needs anyway.
+def workspaces(largest_bytes: int) -> List[int]:
+    """Workspaces to try, from the largest down by halves.
 
-    >>> affordable_workspaces(limit_bytes=700_000_000, needed_bytes=300_000_000)
+    >>> workspaces(250_000_000), workspaces(10_000_000)
+    ([250000000, 125000000, 62500000], [10000000])
+    """
+    sizes = [largest_bytes]
+    while sizes[-1] // 2 >= LEAST_WORKSPACE_BYTES:
+        sizes.append(sizes[-1] // 2)
+    return sizes
+
+
+def affordable_workspaces(limit_bytes: int, needed_bytes: int, largest_bytes: int) -> List[int]:
+    """Those of them that fit beside what the build needs anyway.
+
+    >>> affordable_workspaces(limit_bytes=700_000_000, needed_bytes=300_000_000, largest_bytes=WORKSPACE_BYTES)
     [250000000, 125000000, 62500000]
     """
-    sizes, size = [], WORKSPACE_BYTES
-    while size >= LEAST_WORKSPACE_BYTES:
-        sizes.append(size)
-        size //= 2
-    return [size for size in sizes if needed_bytes + size <= limit_bytes]
+    return [size for size in workspaces(largest_bytes) if needed_bytes + size <= limit_bytes]
 
 
 def _creation_flags(trt: Any, release: releases.Release, way: Way) -> int:

@@ -62,7 +62,7 @@ def failure(what: str, lines: List[Line]) -> AgentError:
         return errors.UnsupportedError(f"{what}: {reason}")
     starved = "could not find any implementation" in fatal and any(text in everything for text in OUT_OF_MEMORY)
     if starved or any(text in fatal for text in OUT_OF_MEMORY):
-        return errors.OutOfMemoryError(f"{what}: {reason}; free memory, add swap, or take a smaller model")
+        return errors.OutOfMemoryError(f"{what}: {reason}; free memory, or take a smaller model")
     return EngineError(f"{what}: {reason}")
 
 
