@@ -97,6 +97,9 @@ def test_build_takes_tensorrt_where_it_is(
     assert record["model"] == manifest
     assert record["ran_as"] == ran_as
     assert record["int8_share"] == (1.0 if precision == "int8" else None)
+    assert sum(record["compute_shares"].values()) == 1
+    assert {kind for kind, share in record["compute_shares"].items() if share} <= set(ran_as.split("+"))
+    assert (record["compute_shares"].get("int8") or None) == record["int8_share"]
     assert (record["reformat_layers"] > 0) == ("fp16" in ran_as)
     assert record["absent"] == ({} if precision == "int8" else {"int8_share": f"precision {precision} has no INT8"})
     assert record["options"]["decode"] == "float32"

@@ -89,7 +89,7 @@ def build(
         chosen, because = choose(results, latencies, precision)
         with open(chosen.path, "rb") as source, open(str(engine_path), "wb") as target:
             target.write(source.read())
-    absent = {"reformat_layers": f"{chosen.candidate.runtime} does not tell"}
+    absent = dict.fromkeys(("reformat_layers", "compute_shares"), f"{chosen.candidate.runtime} does not tell")
     if chosen.int8_share is None:
         absent["int8_share"] = f"precision {precision} has no INT8"
     return {
@@ -100,6 +100,7 @@ def build(
         "batch": batch_of(model),
         "size_bytes": chosen.size_bytes,
         "int8_share": chosen.int8_share,
+        "compute_shares": None,
         "reformat_layers": None,
         "candidates": [
             {

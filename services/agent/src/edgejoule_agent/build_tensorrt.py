@@ -109,6 +109,8 @@ def build(
             target.write(source.read())
     absent = {}
     int8_share = None
+    if chosen.found.shares is None:
+        absent["compute_shares"] = chosen.found.shares_absent
     if precision != "int8":
         absent["int8_share"] = f"precision {precision} has no INT8"
     elif chosen.found.shares is None:
@@ -123,6 +125,7 @@ def build(
         "batch": checks.batch_of(model),
         "size_bytes": os.path.getsize(str(engine_path)),
         "int8_share": int8_share,
+        "compute_shares": chosen.found.shares,
         "reformat_layers": chosen.found.reformat_layers,
         "candidates": [
             {

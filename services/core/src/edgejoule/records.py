@@ -141,6 +141,9 @@ class EngineRecord(Measured):
     batch: Batch = Field(default=1, description="images that one inference takes")
     size_bytes: int
     int8_share: float | None = Field(description="share of MACs executed in INT8, read from the built engine")
+    compute_shares: dict[str, float] | None = Field(
+        None, description="share of MACs by the precision they are executed in: int8, fp16, fp32; read as int8_share is"
+    )
     reformat_layers: int | None
     candidates: list[Candidate]
     chosen_because: str

@@ -53,6 +53,7 @@ def build(
         "batch": host_build.batch_of(model),
         "size_bytes": os.path.getsize(str(engine_path)),
         "int8_share": None,
+        "compute_shares": None,
         "reformat_layers": None,
         "candidates": [
             {
@@ -67,7 +68,10 @@ def build(
         f"and {chosen.candidate.name} for the numbers",
         "model": manifest,
         "simulated": True,
-        "absent": {"reformat_layers": "the board is simulated", "int8_share": no_share},
+        "absent": {
+            **dict.fromkeys(("reformat_layers", "compute_shares"), "the board is simulated"),
+            "int8_share": no_share,
+        },
     }
 
 
