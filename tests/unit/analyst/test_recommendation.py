@@ -228,3 +228,20 @@ def test_cell_of_a_run_takes_bounds_from_its_evidence(usual) -> None:
     assert latency.spread == Spread.of(evidence.trial_means_ms)
     assert fp32.figures["energy"] == Unknown(results.rows[0].absent["energy_mj"])
     assert found["nanodet_m/fp16/host"].ended.startswith("unsupported: this CPU computes")
+
+
+def test_energy_keeps_a_limit_only_with_its_sensors_error(cells, analyze_cells) -> None:
+    """Trials that agree to the last digit: 18 mJ ± .3 by the sensor, so below 18.25 with 95 % confidence."""
+    results, _ = analyze_cells(replace(cells.fp32, power_w=2.0))
+    found = candidates(results, CONFIDENCE)
+    energy, efficiency = found[0].figures["energy"], found[0].figures["map-per-joule"]
+    assert isinstance(energy, Known)
+    assert isinstance(efficiency, Known)
+    assert energy.high == pytest.approx(18 + 0.3 * 1.6449 / 1.96, abs=1e-4)
+    assert energy.spread == Spread(pytest.approx(18.0), pytest.approx(0, abs=1e-9), 2)  # the same sensor, no difference
+    assert efficiency.high > efficiency.value * 18 / energy.low
+    too_near, far_enough = (ask(found, "ap50", at_most("energy", most)).cells[0] for most in (18.1, 18.3))
+    assert far_enough.reasons == ["energy per image of 18.0 mJ (below 18.3 mJ at 95 %) keeps at most 18.3 mJ"]
+    assert far_enough.verdict == "deployable"
+    assert too_near.verdict == "review"
+    assert "keeps" not in too_near.reasons[0]

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
+from scipy import stats
 
 from edgejoule.records import Evidence, Row
+from edgejoule_analyst.efficiency import LEVEL
 from edgejoule_analyst.latency import frames_per_second
 from edgejoule_analyst.significance import Spread
 
@@ -120,6 +122,32 @@ def _fps(row: Row, evidence: Evidence, confidence: float) -> Known | Unknown:
     return from_trials(measured, confidence) if measured else Unknown(OLD_RESULTS, row.fps)
 
 
+def own_energy_error_mj(row: Row, evidence: Evidence) -> float:
+    """Standard uncertainty of a row's energy per image that its trials share, and so do not show: the sensor's.
+
+    What the row states, a half-width at 95 %, has the trials' scatter in it (``efficiency.uncertainty``), which is
+    taken out. 0 where nothing is stated.
+    """
+    if row.energy_uncertainty_mj is None:
+        return 0.0
+    trials = evidence.trial_energies_mj
+    low, high = Spread.of(trials).interval(LEVEL) if len(trials) > 1 else (0.0, 0.0)
+    shared = math.sqrt(max(0.0, row.energy_uncertainty_mj**2 - ((high - low) / 2) ** 2))
+    return shared / float(stats.norm.ppf((1 + LEVEL) / 2)) / row.batch
+
+
+def _widened(figure: Known, error: float, confidence: float) -> Known:
+    """A figure whose bounds have one more error in them, normal; not its spread: rows that share it all have it."""
+    more = float(stats.norm.ppf(confidence)) * error
+    below, above = figure.value - figure.low, figure.high - figure.value
+    return replace(figure, low=figure.value - math.hypot(below, more), high=figure.value + math.hypot(above, more))
+
+
+def _energy(row: Row, evidence: Evidence, confidence: float) -> Known | Unknown:
+    found = _repeated("energy_mj", "trial_energies_mj", per_image=True)(row, evidence, confidence)
+    return found if isinstance(found, Unknown) else _widened(found, own_energy_error_mj(row, evidence), confidence)
+
+
 def _exact(field: str) -> Estimator:
     def estimate(row: Row, evidence: Evidence, confidence: float) -> Known | Unknown:
         value = getattr(row, field)
@@ -138,7 +166,9 @@ def _map_per_joule(row: Row, evidence: Evidence, confidence: float) -> Known | U
         return Unknown("its AP50 is 0, of which no relative error can be told", 0.0)
     ap50, energy = (relative(part) for part in parts if isinstance(part, Known))
     log = ap50.less(energy)
-    low, high = (row.map_per_joule * math.exp(end - log.value) for end in log.bounds(confidence))
+    own = own_energy_error_mj(row, evidence) * row.batch / (row.energy_mj or math.inf)
+    wide = _widened(known(log, confidence), own, confidence)
+    low, high = (row.map_per_joule * math.exp(end - log.value) for end in (wide.low, wide.high))
     return Known(row.map_per_joule, low, high, Spread(math.log(row.map_per_joule), log.error, log.freedom))
 
 
@@ -157,7 +187,7 @@ METRICS: dict[str, Metric] = {
     "latency-p90": Metric("90th percentile of latency", "ms", False, _repeated("latency_ms", "trial_p90_ms")),
     "latency-p99": Metric("99th percentile of latency", "ms", False, _repeated("latency_ms", "trial_p99_ms")),
     "fps": Metric("images per second", "FPS", True, _fps),
-    "energy": Metric("energy per image", "mJ", False, _repeated("energy_mj", "trial_energies_mj", per_image=True)),
+    "energy": Metric("energy per image", "mJ", False, _energy),
     "power": Metric("power", "W", False, _repeated("power_w", "trial_powers_w")),
     "memory": Metric("peak memory", "MB", False, _exact("memory_peak_mb")),
     "size": Metric("size of the engine", "MB", False, _exact("size_mb")),
