@@ -11,10 +11,13 @@ import boto3
 import pytest
 from botocore.config import Config
 from botocore.exceptions import ClientError
-from servers import S3Server
+from servers import RedisServer, S3Server
 
 from edgejoule.errors import StoreError
 from edgejoule.stack.accounts import RIGHTS, Rights, access_key, make_accounts, policy
+from edgejoule.stack.coordination import Coordination
+from edgejoule.stack.health import look
+from edgejoule.stack.metrics import Metrics
 from edgejoule.store import Made, Manifest, open_store
 
 BUCKET = "stack"
@@ -166,6 +169,15 @@ def test_conductor_ends_a_run_and_sets_damage_aside(server: ServerWithUsers, tmp
     server.client().put_object(Bucket=BUCKET, Key=f"manifests/{KEY}.json", Body=b"damaged")
     store.quarantine(KEY)
     assert store.manifest(KEY) is None
+
+
+def test_conductor_sees_the_store_answer(server: ServerWithUsers, tmp_path: Path) -> None:
+    """With its own rights: it asked for what it may not list, and showed a store that was up as down."""
+    metrics = Metrics("conductor")
+    (tmp_path / "redis").mkdir()
+    with RedisServer(tmp_path / "redis") as redis:
+        look(metrics, open_store(f"s3://{BUCKET}", settings(server, "conductor", tmp_path)), Coordination(redis.url))
+    assert b"edgejoule_store_up 1.0" in metrics.page()[1]
 
 
 def test_stranger_is_refused(server: ServerWithUsers) -> None:

@@ -32,6 +32,7 @@ from compose import COMMAND, HERE, ROOT, Failed, Stack, call, check, generate_pi
 from network import Network
 from servers import free_ports
 
+from edgejoule.stack.accounts import AGENTS as AGENTS_OF_THE_STACK
 from edgejoule_agent.simulation import trees
 
 SPEC = HERE / "boards.yaml"
@@ -186,9 +187,9 @@ def gateway_of(stack: Stack) -> str:
 
 
 def devices(stack: Stack, folder: Path) -> dict[str, dict[str, Any]]:
-    """What the store knows of each device but the host, whose agent is not up here."""
+    """What the store knows of each device but those of the stack itself, whose agents are not up here."""
     found = json.loads(call(stack, folder, "devices", "list", "--json"))
-    return {device["name"]: device for device in found if device["name"] != "host"}
+    return {device["name"]: device for device in found if device["name"] not in AGENTS_OF_THE_STACK}
 
 
 def wait_until(holds: Any, what: str, limit_s: float) -> None:

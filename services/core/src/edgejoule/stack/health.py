@@ -41,7 +41,7 @@ def watched(metrics: Metrics, store: Store, coordination: Coordination) -> Itera
 
 def look(metrics: Metrics, store: Store, coordination: Coordination) -> None:
     """Ask both something small, once."""
-    _ask(metrics, "store", store.device_names)
+    _ask(metrics, "store", store.run_names)  # which the conductor's account may list
     memory: dict[str, int] = {}
     _ask(metrics, "redis", lambda: memory.update(coordination.memory_bytes()))
     for name in ("used", "limit"):
