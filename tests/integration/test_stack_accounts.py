@@ -174,9 +174,12 @@ def test_conductor_ends_a_run_and_sets_damage_aside(server: ServerWithUsers, tmp
 def test_conductor_sees_the_store_answer(server: ServerWithUsers, tmp_path: Path) -> None:
     """With its own rights: it asked for what it may not list, and showed a store that was up as down."""
     metrics = Metrics("conductor")
-    (tmp_path / "redis").mkdir()
-    with RedisServer(tmp_path / "redis") as redis:
+    redis = RedisServer(tmp_path / "redis")
+    redis.start()
+    try:
         look(metrics, open_store(f"s3://{BUCKET}", settings(server, "conductor", tmp_path)), Coordination(redis.url))
+    finally:
+        redis.kill()
     assert b"edgejoule_store_up 1.0" in metrics.page()[1]
 
 

@@ -1,4 +1,5 @@
-"""Ask a Prometheus every query of every dashboard, with every value of every variable; one without data fails.
+"""Ask a Prometheus every query of every dashboard, with every value of every variable; one without data fails, and so
+does a variable without a value, whose queries nobody could ask.
 
     python tests/stack/dashboards.py http://127.0.0.1:9090 [--minutes 30]
 
@@ -39,13 +40,24 @@ BOARDS_ALONE = (
 """Panels that a host without such sensors leaves empty: absent is absent."""
 
 
+class NoChoice(Exception):
+    """A variable has no value."""
+
+
 def choices(page: dict[str, Any], server: Prometheus) -> Iterator[dict[str, str]]:
-    """Every combination of values; of a variable that takes several, all at once too."""
+    """Every combination of values; of a variable that takes several, all at once too.
+
+    Raises:
+        NoChoice: a variable has none.
+    """
     chosen: list[dict[str, str]] = [{}]
     for variable in page["templating"].get("list", ()):
         grown = []
         for before in chosen:
-            found = server.values(filled(variable["query"], before))
+            query = filled(variable["query"], before)
+            found = server.values(query)
+            if not found:
+                raise NoChoice(f"{page['title']} / variable {variable['name']} (no value): {query}")
             several = [".+"] if variable.get("includeAll") else []
             grown += [{**before, variable["name"]: value} for value in itertools.chain(found, several)]
         chosen = grown
@@ -72,7 +84,12 @@ def empty_queries(server: Prometheus, minutes: float) -> tuple[int, list[str]]:
     """How many queries were asked, and which had no data."""
     asked, empty = 0, []
     for page in pages().values():
-        for chosen in choices(page, server):
+        try:
+            chosen_values = list(choices(page, server))
+        except NoChoice as none:
+            asked, empty = asked + 1, [*empty, str(none)]
+            continue
+        for chosen in chosen_values:
             for panel in panels(page):
                 for target in panel["targets"]:
                     asked += 1

@@ -46,8 +46,19 @@ def outcome(store: FolderStore, step: str, record: Any = None) -> StepOutcome:
     return StepOutcome(step, "ok", None, step, key="1" * 64, manifest=manifest)
 
 
-def trial(latency_ms: float, energy_mj: float | None) -> dict[str, Any]:
-    return {"latency_ms": {"mean": latency_ms}, "energy_mj": energy_mj, "simulated": True}
+def trial(latency_ms: float, energy_mj: float | None, *, simulated: bool = True) -> dict[str, Any]:
+    return {"latency_ms": {"mean": latency_ms}, "energy_mj": energy_mj, "simulated": simulated}
+
+
+def measured(store: FolderStore, one: dict[str, Any]) -> dict[str, StepOutcome]:
+    """The cell's outcomes, with a key of their own for each record."""
+    records = {
+        "build/m": None,
+        "benchmark/m/0": one,
+        "benchmark/m/1": one,
+        "score/m": {"accuracy": {"ap": 0.2, "ap50": 0.4}},
+    }
+    return {step: replace(outcome(store, step, record), key=f"{one}") for step, record in records.items()}
 
 
 def test_cell_is_shown_from_waiting_to_what_it_came_to(store: FolderStore) -> None:
@@ -73,17 +84,33 @@ def test_cell_is_shown_from_waiting_to_what_it_came_to(store: FolderStore) -> No
     }
 
 
-def test_conductor_that_stands_by_shows_no_states_but_what_cells_came_to(store: FolderStore) -> None:
+def test_conductor_that_stands_by_shows_nothing_and_all_again_when_it_acts(store: FolderStore) -> None:
     metrics = Metrics("conductor")
     cells = Cells(metrics, store)
-    records = {"build/m": None, "benchmark/m/0": trial(20.0, 100.0), "benchmark/m/1": trial(20.0, 100.0)}
-    ended = {step: outcome(store, step, record) for step, record in records.items()}
-    cells.look(PLAN, {**ended, "score/m": outcome(store, "score/m", {"accuracy": {"ap": 0.2, "ap50": 0.4}})}, ())
+    cells.look(PLAN, measured(store, trial(20.0, 100.0)), ())
+    before = shown(metrics)
     cells.forget()
-    assert {name for name, _ in shown(metrics)} == {
-        *("edgejoule_cell_ap_ratio", "edgejoule_cell_ap50_ratio"),
-        *("edgejoule_cell_latency_seconds", "edgejoule_cell_energy_joules"),
+    assert shown(metrics) == {}
+    cells.look(PLAN, measured(store, trial(20.0, 100.0)), ())
+    assert shown(metrics) == before
+
+
+def test_a_new_run_leaves_no_figure_of_the_one_before(store: FolderStore) -> None:
+    metrics = Metrics("conductor")
+    cells = Cells(metrics, store)
+    cells.look(PLAN, measured(store, trial(20.0, 100.0)), ())
+    assert ("edgejoule_cell_energy_joules", "true") in shown(metrics)
+    cells.look(PLAN, measured(store, trial(30.0, None, simulated=False)), ())
+    assert shown(metrics) == {
+        ("edgejoule_cell_state", "ok"): 1,
+        ("edgejoule_cell_ap_ratio", "false"): 0.2,
+        ("edgejoule_cell_ap50_ratio", "false"): 0.4,
+        ("edgejoule_cell_latency_seconds", "false"): pytest.approx(0.03),
     }
+    cells.look(PLAN, {}, ["build/m"])  # under way again: what is known stays until it ends
+    assert ("edgejoule_cell_latency_seconds", "false") in shown(metrics)
+    cells.look(PLAN, {"build/m": StepOutcome("build/m", "failed", "no", "build/m")}, ())
+    assert shown(metrics) == {("edgejoule_cell_state", "failed"): 1}
 
 
 def test_energy_that_one_trial_lacks_is_not_shown(store: FolderStore) -> None:

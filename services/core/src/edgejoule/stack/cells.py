@@ -16,6 +16,11 @@ from edgejoule.stack.metrics import Metrics
 from edgejoule.store import Store
 
 _log = logging.getLogger(__name__)
+FIGURES = (
+    *("edgejoule_cell_ap_ratio", "edgejoule_cell_ap50_ratio"),
+    *("edgejoule_cell_latency_seconds", "edgejoule_cell_energy_joules"),
+)
+"""What a cell came to: shown of its latest run alone, so that no figure stands beside one of another run."""
 
 
 class Cells:
@@ -27,6 +32,7 @@ class Cells:
         self._annotations = annotations
         self._states: dict[tuple[str, str, str], str] = {}
         self._keys: dict[tuple[str, str, str], frozenset[str]] = {}
+        self._came_to: dict[tuple[str, str, str], tuple[dict[str, float], bool]] = {}
 
     def look(self, plan: Plan, outcomes: Mapping[str, StepOutcome], at_work: Collection[str]) -> None:
         """Take note of how far a run is.
@@ -42,26 +48,36 @@ class Cells:
             state = state_of_cell(cell, ended, at_work)
             keys = frozenset(outcome.key or "" for outcome in ended.values())
             if state == "ok" and (self._states.get(name), self._keys.get(name)) != (state, keys):
-                self._show(cell, ended)
+                self._read(cell, ended)
+            elif state not in ("ok", "waiting", "running"):
+                self._came_to.pop(name, None)
             if self._annotations and (before := self._states.get(name)) not in (None, state):
                 self._annotations.cell_changed(cell.name, cell.device, str(before), state)
             self._states[name], self._keys[name] = state, keys
-        self._metrics.replace("edgejoule_cell_state", {(*name, state): 1 for name, state in self._states.items()})
+        self._show()
 
     def forget(self) -> None:
-        """Show no states any more: another conductor may act. What cells came to stays true."""
-        self._states, self._keys = {}, {}
-        self._metrics.replace("edgejoule_cell_state", {})
+        """Show nothing any more: another conductor may act, and a cell may come to something else there."""
+        self._states, self._keys, self._came_to = {}, {}, {}
+        self._show()
 
-    def _show(self, cell: Cell, ended: Mapping[str, StepOutcome]) -> None:
-        labels = {"device": cell.device, "detector": cell.row_model, "precision": cell.variant}
+    def _show(self) -> None:
+        self._metrics.replace("edgejoule_cell_state", {(*name, state): 1 for name, state in self._states.items()})
+        for metric in FIGURES:
+            shown = {
+                (*name, str(simulated).lower()): values[metric]
+                for name, (values, simulated) in self._came_to.items()
+                if metric in values
+            }
+            self._metrics.replace(metric, shown)
+
+    def _read(self, cell: Cell, ended: Mapping[str, StepOutcome]) -> None:
+        name = (cell.device, cell.row_model, cell.variant)
+        self._came_to.pop(name, None)
         try:
-            values, simulated = self._values(ended)
+            self._came_to[name] = self._values(ended)
         except (EdgejouleError, LookupError, TypeError, ValueError) as error:  # a view must not stop what it looks at
             _log.warning("what %s came to is not shown: %s", cell.name, error)
-            return
-        for metric, value in values.items():
-            self._metrics.set(metric, value, **labels, simulated=str(simulated).lower())
 
     def _values(self, ended: Mapping[str, StepOutcome]) -> tuple[dict[str, float], bool]:
         """What a cell that is done came to, without what is null; and whether its device is simulated."""

@@ -127,6 +127,7 @@ class Conductor:
         self._name = f"{socket.gethostname()}#{uuid4().hex[:8]}"
         self._leads = False
         self._led_at = 0.0
+        self._begin_counters()
         self._forget()
 
     def serve(self, alive: Path | None = None) -> None:
@@ -150,6 +151,16 @@ class Conductor:
         if self._leads:
             with suppress(redis.RedisError):
                 self._coordination.stop_leading(self._name)
+
+    def _begin_counters(self) -> None:
+        for kind in sorted(self._kinds.modules):
+            self._metrics.begin("edgejoule_step_failures_total", kind=kind)
+        for queue in QUEUES:
+            self._begin_queue(queue)
+
+    def _begin_queue(self, queue: str) -> None:
+        for name in ("edgejoule_messages_sent_total", "edgejoule_workers_lost_total"):
+            self._metrics.begin(name, queue=queue)
 
     def _forget(self) -> None:
         self._leads = False
@@ -283,6 +294,7 @@ class Conductor:
                 kind = self._kinds[step.kind]
                 queue = queue_of(step, kind, run.devices.get(step.id))
                 self._flights[ready.key] = _Flight(step, ready, queue)
+                self._begin_queue(queue)  # a device's is known by its first step
                 heapq.heappush(self._due, (time.monotonic(), ready.key))
             self._flights[ready.key].wanted_by.add((name, step.id))
         if run.frontier.done:

@@ -62,6 +62,10 @@ class Metrics:
         """Have a counter grow."""
         self._of(name, labels).inc(amount)
 
+    def begin(self, name: str, **labels: str) -> None:
+        """Show a counter at 0 before anything happened: increase() of a series that begins with 1 misses that first."""
+        self._of(name, labels)
+
     def observe(self, name: str, value: float, **labels: str) -> None:
         """Count a value in a histogram."""
         self._of(name, labels).observe(value)
