@@ -28,12 +28,15 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jsonschema
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "l4t"))
 from compose import COMMAND, HERE, ROOT, Failed, Stack, call, check, generate_pictures, say, stack_of_a_test
 from network import Network
 from servers import free_ports
 
 from edgejoule.stack.accounts import AGENTS as AGENTS_OF_THE_STACK
 from edgejoule_agent.simulation import trees
+from images import IMAGES
 
 SPEC = HERE / "boards.yaml"
 SERVICES = ("conductor", "trainer", "evaluator", "analyst", "gateway")
@@ -104,6 +107,29 @@ def build_arguments() -> list[str]:
 
 
 # --- the images -------------------------------------------------------------------------------------
+
+
+def wheels_are_there_for_arm64(folder: Path) -> None:
+    """Have pip find all that an image installs as a board's pip would: wheels for arm64 may ask for other things.
+
+    No base with Python 3.6 is for arm64, so for JetPack 4 this is the only sight of them.
+    """
+    for line, python in sorted({(image.folder, image.python) for image in IMAGES}):
+        requirements, tag = ROOT / "l4t" / line / "requirements.txt", python.replace(".", "")
+        words = [sys.executable, "-m", "pip", "download", "--quiet", "--only-binary", ":all:", "--python-version", tag]
+        words += ["--implementation", "cp", "--abi", f"cp{tag}{'m' if tag == '36' else ''}", "--abi", "abi3"]
+        words += ["--abi", "none", "--dest", str(folder / "wheels" / line), "--requirement", str(requirements)]
+        newest = {"36": 17, "38": 28, "310": 28}[tag]  # that a wheel may ask of the C library
+        for age in ("manylinux2014", "manylinux_2_17", *(f"manylinux_2_{minor}" for minor in range(18, newest + 1))):
+            words += ["--platform", f"{age}_aarch64"]
+        if "--no-deps" in next(
+            row for row in (requirements.parent / "Dockerfile").read_text().splitlines() if "--requirement" in row
+        ):
+            words.append("--no-deps")
+        ended = subprocess.run(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
+        if ended.returncode:
+            raise Failed(f"pip finds no wheels for arm64 and Python {python} ({requirements}):\n{ended.stdout[-2000:]}")
+        say(f"  {line}: {len(list((folder / 'wheels' / line).iterdir()))} wheels for arm64 and Python {python}")
 
 
 def build(kind: Kind) -> None:
@@ -488,6 +514,7 @@ def only_where_it_can(kinds: Sequence[Kind]) -> None:
 def carry_out(kinds: Mapping[str, Kind], stack: Stack, folder: Path) -> None:
     roots = {tree: Path(trees.write(tree, folder / "trees" / tree)) for tree in kinds}
     say("the images")
+    wheels_are_there_for_arm64(folder)
     for kind in kinds.values():
         build(kind)
         agent_tells_the_truth(kind, roots[kind.tree])

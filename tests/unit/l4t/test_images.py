@@ -64,7 +64,8 @@ def test_image_has_what_it_is_built_from(image) -> None:  # type: ignore[no-unty
     assert declared
     assert extra, "without it no graph can be read, so no engine be built"
     names = set(re.findall(r'"([a-z0-9-]+)[<>=]', declared.group(1) + extra.group(1)))
-    assert {line.partition("==")[0] for line in pins} == names
+    whole = {"flatbuffers", "protobuf", "typing-extensions"} if "--no-deps $index" in dockerfile else set()
+    assert {line.partition("==")[0] for line in pins} == names | whole
     assert "USER 10001:10001" in dockerfile
     assert 'ENTRYPOINT ["edgejoule-agent"]' in dockerfile
     assert "--mount" not in re.sub(r"(?m)^#.*", "", dockerfile), "the builder of JetPack 4's Docker knows none"
