@@ -153,6 +153,7 @@ def said(check: str) -> str:
         ("figures in the text", "the text says 45.1, its tables give 45.3"),
         ("figures in the text", "the text says 1.1, its tables give 0.9"),
         ("figures in the text", "the text says 0.4, its tables give 1.1"),
+        ("figures in the text", "the text says 4.8, its tables give 2.7"),
         ("latencies called FPS", "43.3 < 30 is false; read as ms"),
         ("latencies called FPS", "45.1 FPS, where 1000 / 45 ms = 22.2 FPS; as a latency"),
         ("settings", "1000 (Table 5; section 3.3, metrics; section 3.3, trials); 100 (section 3.3, protocol)"),

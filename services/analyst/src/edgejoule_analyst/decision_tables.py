@@ -16,7 +16,7 @@ from edgejoule_analyst.regression import PAIRED
 from edgejoule_analyst.words import level, signed_points
 
 WIDTH = 100
-NAME_WIDTH = 20  # of most models and variants; longer names are folded
+NAME_WIDTH = 21  # of the longest detector's name and its slash; longer names are folded
 STYLES = {
     "deployable": "green",
     "review": "yellow",
@@ -47,14 +47,19 @@ def _table(title: str, first: str) -> Table:
     return table
 
 
-def _in_two_lines(name: str) -> str:
-    """A row's name with its device on a line of its own, so that a narrow column breaks it nowhere else.
+def _in_lines(name: str) -> str:
+    """A row's name broken where its parts end, so that a narrow column breaks it nowhere else.
 
-    >>> _in_two_lines("yolov5s/int8-ptq/nano").splitlines()
+    >>> _in_lines("yolov5s/int8-ptq/nano").splitlines()
     ['yolov5s/int8-ptq/', 'nano']
+    >>> _in_lines("ssdlite_mobilenet_v3/int8-ptq/nano").splitlines()
+    ['ssdlite_mobilenet_v3/', 'int8-ptq/nano']
     """
+    model, _, rest = name.partition("/")
     front, slash, device = name.rpartition("/")
-    return f"{front}{slash}\n{device}" if slash else name
+    if len(front) < NAME_WIDTH:
+        return f"{front}{slash}\n{device}" if slash else name
+    return f"{model}/\n{rest}"
 
 
 def _short(metric: str) -> str:
@@ -82,7 +87,7 @@ def recommendation_table(answer: Recommendation) -> Table:
         table.add_column(f"{_short(metric)}, {METRICS[metric].unit}".rstrip(", "), justify="right")
     rank = {answer.best: " ★", answer.runner_up: " (2nd)"}
     for cell in answer.cells:
-        name = Text(_in_two_lines(cell.name) + rank.get(cell.name, ""))
+        name = Text(_in_lines(cell.name) + rank.get(cell.name, ""))
         verdict = Text(cell.verdict, style=STYLES[cell.verdict])
         table.add_row(name, verdict, *(_figure(cell.figures.get(metric), metric) for metric in asked))
     return table
@@ -137,7 +142,7 @@ def comparison_table(answer: RunComparison) -> Table:
         if change.metric in (*gated, *ALWAYS) or change.verdict in ("better", "worse")
     ]
     for name, changes in groupby(shown, key=lambda change: change.cell):
-        table.add_row(Text(_in_two_lines(name), style="bold"))
+        table.add_row(Text(_in_lines(name), style="bold"))
         for change in changes:
             table.add_row(*_change(change))
         table.add_section()
