@@ -47,6 +47,9 @@ def test_tables_of_a_run_follow_from_its_rows(cells, check_cells) -> None:
     assert first.speed == pytest.approx(base.latency_ms.mean / ptq.latency_ms.mean)
     efficiency = paper_tables.efficiencies(results)[0]
     assert efficiency.dynamic_w == pytest.approx(0.8)
+    assert efficiency.row.stages_ms
+    pre, infer, post = (efficiency.row.stages_ms[name] for name in ("pre", "infer", "post"))
+    assert efficiency.practical_fps == pytest.approx(1000 / (pre + infer + post))
     assert efficiency.images_per_joule == pytest.approx(1000 / 18.0)
 
 

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from edgejoule.records import Results, Row
+from edgejoule_analyst import efficiency
 from edgejoule_analyst.words import row_name
 
 
@@ -68,6 +69,11 @@ class Efficiency:
     row: Row
     dynamic_w: float | None
     """P_loaded - P_idle."""
+
+    @property
+    def practical_fps(self) -> float | None:
+        """By the time from pixels to detections (Eq. 11), not of the inference alone; None where no stage was timed."""
+        return efficiency.practical_fps(self.row.stages_ms) if self.row.stages_ms else None
 
     @property
     def images_per_joule(self) -> float | None:
