@@ -31,6 +31,7 @@ from panels import (
     heat,
     named,
     named_also_when_away,
+    none_as_0,
     now_there,
     rows,
     scatter,
@@ -47,6 +48,7 @@ VERDICT = (
     'max by (device) (2 * edgejoule_throttle_verdict{{verdict="yes"{0}}} '
     'or on (device) edgejoule_throttle_verdict{{verdict="unknown"{0}}})'
 )
+ACTS = "edgejoule_conductor_leads"
 THERE = {"0": ("away", RED), "1": ("there", BLUE)}
 WELL = {"0": ("down", RED), "1": ("up", BLUE)}
 CELL_TEXTS = {state: (state, colour) for state, colour in STATES.items()}
@@ -85,16 +87,18 @@ def overview() -> dashboard.Dashboard:
     board = page("overview", "The run under way: cells, progress, the best so far, and who is at work.")
     board.annotation(told_annotations("runs", "run"))
     wrong = 'state!~"waiting|running|ok"'
-    board.with_panel(figure("Cells done", "none", "", 'count(edgejoule_cell_state{state="ok"}) or vector(0)', span=4))
     board.with_panel(
-        figure("Cells running", "none", "", 'count(edgejoule_cell_state{state="running"}) or vector(0)', span=4)
+        figure("Cells done", "none", "", none_as_0('count(edgejoule_cell_state{state="ok"})', ACTS), span=4)
+    )
+    board.with_panel(
+        figure("Cells running", "none", "", none_as_0('count(edgejoule_cell_state{state="running"})', ACTS), span=4)
     )
     board.with_panel(
         figure(
             "Cells without result",
             "none",
             "",
-            f"count(edgejoule_cell_state{{{wrong}}}) or vector(0)",
+            none_as_0(f"count(edgejoule_cell_state{{{wrong}}})", ACTS),
             "Unsupported, failed, out of memory, throttled or unreachable: each row says why.",
             span=4,
             steps={None: BLUE, 1: ORANGE},
@@ -129,7 +133,7 @@ def overview() -> dashboard.Dashboard:
             "Devices there",
             "none",
             "",
-            "sum(max by (device) (edgejoule_device_connected)) or vector(0)",
+            none_as_0("sum(max by (device) (edgejoule_device_connected))", 'up{job="gateway"}'),
             span=4,
             spark=False,
         )
@@ -195,13 +199,12 @@ def overview() -> dashboard.Dashboard:
             decimals=2,
         )
     )
-    progress = "{} or vector(0)"
     board.with_panel(
         graph(
             "Steps",
             "none",
-            ("done", progress.format("max(edgejoule_steps_done)")),
-            ("planned", progress.format("max(edgejoule_steps_planned)")),
+            ("done", "max(edgejoule_steps_done)"),
+            ("planned", "max(edgejoule_steps_planned)"),
             span=12,
             height=7,
             least=0,
@@ -396,7 +399,7 @@ def pipeline() -> dashboard.Dashboard:
             "Failed attempts, last hour",
             "none",
             "",
-            "sum(increase(edgejoule_step_failures_total[1h])) or vector(0)",
+            none_as_0("sum(increase(edgejoule_step_failures_total[1h]))", ACTS),
             span=4,
             decimals=0,
             steps={None: BLUE, 1: ORANGE},
@@ -407,7 +410,7 @@ def pipeline() -> dashboard.Dashboard:
             "Workers lost, last hour",
             "none",
             "",
-            "sum(increase(edgejoule_workers_lost_total[1h])) or vector(0)",
+            none_as_0("sum(increase(edgejoule_workers_lost_total[1h]))", ACTS),
             span=4,
             decimals=0,
             steps={None: BLUE, 1: ORANGE},

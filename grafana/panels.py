@@ -77,6 +77,13 @@ def now_there(expr: str, series: str) -> str:
     return f"{expr} and on (device) {series} @ end()"
 
 
+def none_as_0(count: str, series: str) -> str:
+    """A count that is 0 where there is nothing to count, and unknown where ``series``, a selector, is not 1: where
+    nobody is there to tell. Nothing of what was told before then stands for now.
+    """
+    return f"(({count}) or 0 * max({series} == 1)) and on () max({series} @ end() == 1)"
+
+
 def graph(title: str, unit: str, *queries: Query, about: str = "", **look: Any) -> timeseries.Panel:
     """Values over time.
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -18,6 +20,8 @@ from edgejoule.metrics import METRICS
 ROOT = Path(__file__).resolve().parents[2]
 FILES = sorted((ROOT / "grafana" / "dashboards").glob("*.json"))
 PAGES: dict[str, dict[str, Any]] = {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in FILES}
+PROMTOOL = shutil.which(os.environ.get("PROMTOOL") or "promtool")
+needs_promtool = pytest.mark.skipif(PROMTOOL is None, reason="promtool is not here; PROMTOOL may name it")
 NAME = re.compile(r"\b(?:edgejoule_\w+|[a-z_]+:[a-z_]+:\w+)\b")
 PALETTE = {"#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#8E8E8E", "#5A5A5A"}
 """Okabe and Ito's, and greys."""
@@ -117,6 +121,43 @@ def test_lines_of_one_graph_are_never_told_apart_by_their_device() -> None:
     for name, panel in ALL:
         if panel["type"] == "timeseries" and name == "compare":
             assert panel["repeat"] == "device", panel["title"]
+
+
+def test_only_alerts_are_0_where_nobody_tells() -> None:
+    with_zero = [panel["title"] for _, panel in ALL if "vector(0)" in json.dumps(panel["targets"])]
+    assert with_zero == ["Alerts"]
+
+
+@needs_promtool
+@pytest.mark.parametrize(
+    ("title", "teller", "told"),
+    [
+        ("Cells done", "edgejoule_conductor_leads", 'edgejoule_cell_state{state="ok"}'),
+        ("Cells running", "edgejoule_conductor_leads", 'edgejoule_cell_state{state="running"}'),
+        ("Cells without result", "edgejoule_conductor_leads", 'edgejoule_cell_state{state="failed"}'),
+        ("Devices there", 'up{job="gateway"}', 'edgejoule_device_connected{device="nano"}'),
+        ("Failed attempts, last hour", "edgejoule_conductor_leads", 'edgejoule_step_failures_total{kind="x"}'),
+        ("Workers lost, last hour", "edgejoule_conductor_leads", 'edgejoule_workers_lost_total{queue="x"}'),
+    ],
+)
+def test_count_is_0_where_there_is_none_and_unknown_where_nobody_tells(
+    tmp_path: Path, title: str, teller: str, told: str
+) -> None:
+    (expr,) = [panel["targets"][0]["expr"] for _, panel in ALL if panel["title"] == title]
+    counted = "0x24 1x96" if "_total" in told else "_x24 1x96"
+    asked = [
+        {"expr": expr, "eval_time": "1m", "exp_samples": [{"labels": "{}", "value": 0}]},
+        {"expr": f"round({expr})", "eval_time": "5m", "exp_samples": [{"labels": "{}", "value": 1}]},
+        {"expr": expr, "eval_time": "8m", "exp_samples": []},
+    ]
+    series = [{"series": teller, "values": "1x72 0x48"}, {"series": told, "values": counted}]
+    test = {"tests": [{"interval": "5s", "input_series": series, "promql_expr_test": asked}]}
+    (tmp_path / "test.yml").write_text(yaml.safe_dump(test), encoding="utf-8")
+    assert PROMTOOL
+    answer = subprocess.run(
+        [PROMTOOL, "test", "rules", tmp_path / "test.yml"], capture_output=True, text=True, timeout=60
+    )
+    assert answer.returncode == 0, answer.stdout + answer.stderr
 
 
 def test_queries_that_are_merged_share_no_name() -> None:
