@@ -163,7 +163,7 @@ def overview() -> dashboard.Dashboard:
     )
     board.with_panel(
         rows(
-            "What cells came to",
+            "What cells came to, the most accurate first",
             *(
                 ("", f"max by (detector, precision, device, simulated) (edgejoule_cell_{name})")
                 for name in ("ap50_ratio", "latency_seconds", "energy_joules")
@@ -173,6 +173,7 @@ def overview() -> dashboard.Dashboard:
             span=14,
             names={"Value #A": "AP50", "Value #B": "latency", "Value #C": "energy per inference"},
             units={"AP50": "percentunit", "latency": "s", "energy per inference": "joule"},
+            best="AP50",
         )
     )
     board.with_panel(

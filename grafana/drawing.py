@@ -420,6 +420,8 @@ def table(drawn: Drawn) -> str:
     shown = _in_matrix(drawn) if "groupingToMatrix" in _transformations(drawn) else rows_of(drawn)
     if not shown:
         return nothing(drawn)
+    for field in drawn.panel.get("options", {}).get("sortBy") or ():
+        shown.sort(key=lambda row: row.get(field["displayName"], -math.inf), reverse=field["desc"])
     columns = list(dict.fromkeys(name for row in shown for name in row))
     coloured = bool(drawn.defaults.get("mappings"))
     wide, high, parts = drawn.width / len(columns), 27.0, []

@@ -178,7 +178,8 @@ def rows(title: str, *queries: Query, about: str = "", **look: Any) -> table.Pan
 
     Args:
         look: ``span``, ``height``, ``names`` (column to heading), ``hidden`` (columns), ``units`` (heading to unit),
-            ``matrix`` (row's label, column's label, label that fills the cells), ``texts`` (value to text and colour).
+            ``matrix`` (row's label, column's label, label that fills the cells), ``texts`` (value to text and colour),
+            ``best`` (heading whose greatest stands first).
     """
     panel = _placed(table.Panel(), title, about, look, height=8)
     for query in _queries(queries, instant=True, as_table=True):
@@ -199,6 +200,8 @@ def rows(title: str, *queries: Query, about: str = "", **look: Any) -> table.Pan
     if "texts" in look:
         panel.mappings([values_as(look["texts"])])
         panel.cell_options(common_models.TableColoredBackgroundCellOptions())
+    if "best" in look:
+        panel.sort_by([common.TableSortByFieldState().display_name(look["best"]).desc(True)])
     panel.align(common_models.FieldTextAlignment.AUTO).inspect(False)
     return panel.show_header(True).no_value("–")
 
