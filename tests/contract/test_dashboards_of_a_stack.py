@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-sys.path.append(str(Path(__file__).resolve().parents[1] / "stack"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "stack"))  # before grafana/, which has a dashboards.py too
 from dashboards import empty_queries, may_be_empty
 from queries import Prometheus
 

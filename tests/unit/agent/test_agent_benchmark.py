@@ -7,7 +7,7 @@ import pytest
 
 from edgejoule_agent import conditions, host, measure
 from edgejoule_agent.benchmark import benchmark, check_same
-from edgejoule_agent.engines import Engine
+from edgejoule_agent.engines import Engine, open_engine
 from edgejoule_agent.errors import ConditionsChangedError, ShardError
 from edgejoule_agent.measure import memory_peak_mb, summarize
 from edgejoule_agent.simulation import trees
@@ -64,6 +64,16 @@ def test_benchmark_measures_one_trial_and_saves_every_latency(tmp_path, built, s
     assert "takes the device as it is" in found["absent"]["preconditioning"]
     assert found["protocol_values"]["power_window_s"] == 1.5
     assert told[-1] == (3, 3, "images through all stages")
+
+
+def test_openvino_takes_a_picture_that_is_read_only(toy):
+    pytest.importorskip("openvino")
+    options = {"INFERENCE_PRECISION_HINT": "f32"}
+    image = np.random.RandomState(0).uniform(0, 255, (1, 3, 32, 48)).astype(np.float32)
+    with open_engine("openvino", toy().SerializeToString(), options, 1) as engine:
+        free = [part.copy() for part in engine.infer(image)]
+        image.setflags(write=False)
+        assert all(np.array_equal(*each) for each in zip(free, engine.infer(image)))
 
 
 def test_openvino_tells_its_execution_apart_from_the_call(tmp_path, built, shard):

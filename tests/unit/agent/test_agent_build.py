@@ -45,6 +45,8 @@ def test_build_takes_the_fastest_engine_that_is_right(tmp_path, toy, shard, mani
     assert {candidate["runtime"].split(",")[0] for candidate in record["candidates"]} == {"onnxruntime", "openvino"}
     right = [candidate for candidate in record["candidates"] if candidate["correct"]]
     assert right
+    if precision == "fp32":
+        assert {candidate["runtime"] for candidate in right} == {"onnxruntime", "openvino"}
     assert all(candidate["latency_ms"] > 0 and "dB from the reference" in candidate["reason"] for candidate in right)
     assert record["chosen_because"].startswith(tuple(candidate["runtime"] for candidate in right))
     if precision == "int8":

@@ -2,6 +2,8 @@
 
 from typing import Any, List, Mapping, Tuple
 
+import numpy as np
+
 from edgejoule_agent.engines import Engine
 from edgejoule_agent.errors import EngineError
 from edgejoule_agent.optional import require
@@ -25,7 +27,8 @@ class OpenVinoEngine(Engine):
     def infer(self, image: Any) -> Tuple[Any, Any]:
         # handed to ``infer`` it would be looked at anew by every layer of its Python: .1 ms, 1.5 % of a small detector;
         # ``start_async`` would compute in another thread, on a colder core
-        self._request.set_tensor("image", self._tensor_of(image, shared_memory=True))
+        own = np.require(image, requirements=("C", "W"))  # copied only where it is read-only, as an input of a build is
+        self._request.set_tensor("image", self._tensor_of(own, shared_memory=True))
         self._request.infer(share_outputs=True)
         self.execution_ms = self._request.latency
         return self._boxes.data, self._scores.data
