@@ -208,22 +208,24 @@ def characteristics(values: Values, cost: str, of: str, accuracy: str) -> list[S
     """
     x = parts.quantitative("cost", f"{cost} of one {of}")
     y = parts.quantitative("ap", f"{accuracy} of FP32, points", zero=False)
+    most = max(value["params"] for value in values)
+    sizes = [each for each in (1, 2, 4, 8, 16, 32, 64) if each <= most][-3:] or [round(most, 2)]
     size = {
         "field": "params",
         "type": "quantitative",
         "title": "parameters, millions",
-        "scale": {"range": [60, 700], "zero": True},
-        "legend": {"tickCount": 3, "symbolFillColor": "gray", "symbolStrokeColor": "gray"},
+        "scale": {"range": [0, 700], "zero": True, "domain": [0, most]},
+        "legend": {"values": sizes, "symbolType": "circle", "symbolFillColor": "gray", "symbolStrokeColor": "gray"},
     }
+    # not by names in the picture: lightweight detectors are so alike that these print over each other
+    shape = {"field": "model", "type": "nominal", "sort": None, "legend": parts.model_legend(values)}
     told = [("params", "parameters, M", ".2f"), ("cost", cost, ".2f"), ("ap", f"{accuracy} of FP32", ".1f")]
     place: Spec = {"x": x, "y": y}
     bubble: Spec = {
         **place,
         "size": size,
+        "shape": shape,
         "color": {**parts.colour(values), "legend": None},
         "tooltip": parts.tooltip(told),
     }
-    return [
-        parts.layer("point", bubble, filled=True, opacity=0.85),
-        parts.layer("text", {**place, "text": {"field": "model"}}, dy=-17),
-    ]
+    return [parts.layer("point", bubble, filled=True, opacity=0.85)]
