@@ -140,6 +140,14 @@ def test_rows_of_a_batch_are_marks_of_their_own_with_energy_by_the_image(make_re
     assert "characteristics" not in charts  # one model, at whatever batch
 
 
+def test_models_are_told_apart_by_a_legend_not_by_names_over_each_other(matrix) -> None:
+    spec = charts_of(matrix)["characteristics"]
+    (layer,) = spec["layer"]
+    assert layer["mark"]["type"] == "point"
+    drawn = vl_convert.vegalite_to_svg(spec)
+    assert all(drawn.count(f">{name}<") == 1 for name, *_ in MODELS)
+
+
 def test_a_variant_has_one_colour_in_every_chart(matrix) -> None:
     domains = [
         tuple(layer["encoding"]["color"]["scale"]["domain"])
