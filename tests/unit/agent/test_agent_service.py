@@ -442,21 +442,14 @@ def test_step_under_way_is_given_back_when_the_agent_ends(world, tmp_path):
     assert not (world.folder / "job").exists()
 
 
-def test_full_disk_gives_the_step_back(world):
-    world.jobs.append(world.job(do="full_disk"))
+@pytest.mark.parametrize(("does", "reason"), [("full_disk", "the disk is full"), ("dangling", "symbolic links")])
+def test_result_that_cannot_be_kept_gives_the_step_back(world, does, reason):
+    world.jobs.append(world.job(do=does))
     world.start()
     world.wait_for(lambda: world.results)
     assert world.results[0]["outcome"] == "given_back"
-    assert "the disk is full" in world.results[0]["reason"]
-
-
-def test_result_that_cannot_be_kept_gives_the_step_back(world):
-    world.jobs.append(world.job(do="dangling"))
-    world.start()
-    world.wait_for(lambda: world.results)
-    assert world.results[0]["outcome"] == "given_back"
-    assert "symbolic links" in world.results[0]["reason"]
-    assert not (world.folder / "job").exists()
+    assert reason in world.results[0]["reason"]
+    world.wait_for(lambda: not (world.folder / "job").exists())
 
 
 @pytest.mark.parametrize("gone", ["outputs/text", "log"])

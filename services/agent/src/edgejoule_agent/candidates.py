@@ -106,7 +106,7 @@ def infer_all(request: Mapping[str, Any], progress: Progress) -> None:
     boxes, scores = [], []
     with open_engine(request["runtime"], content, request["options"], request["threads"]) as engine:
         for index, images in enumerate(inputs):
-            found = engine.infer(np.array(images))  # read-only as they are, which some runtime copies
+            found = engine.infer(np.ascontiguousarray(images))
             boxes.append(found[0].copy())
             scores.append(found[1].copy())
             progress(index + 1, len(inputs), "images")
