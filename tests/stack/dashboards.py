@@ -27,7 +27,6 @@ MAY_BE_EMPTY = {
     "Fan": "a host and a Nano without a fan show none",
     "Measures": "nothing may be measured now",
     "Median latency, live: $device": "a quick trial may be over between two scrapes",
-    "Device / Latency": "the same, and a rate needs two scrapes in it",
     "Device / Energy per inference": "the same",
     "Steps done": "no run may go on now",
 }

@@ -376,6 +376,18 @@ def test_latencies_are_counted_under_the_first_bound_that_holds_them(state):
     assert value.sum == pytest.approx(latencies_ms.sum() / 1e3)
 
 
+def test_cell_is_shown_at_0_from_its_first_job_on_and_keeps_what_it_counted(state):
+    live.expect()
+    found = cells.readings(str(state))
+    render(TABLE, found)
+    assert set(samples_of(found, "edgejoule_inferences_total").values()) == {0}
+    assert "edgejoule_cell_info" not in found  # nothing is measured yet
+    assert sum(measured(state).counts) == 0
+    live.begin("measure")([5.0, 6.0])
+    live.expect()  # the next job of the cell
+    assert sum(measured(state).counts) == 2
+
+
 def test_inferences_that_are_not_timed_are_counted_and_in_no_histogram(state):
     live.begin("measure")([5.0, 6.0])
     count = live.begin_untimed("power")

@@ -14,11 +14,12 @@ from pathlib import Path
 
 import pytest
 
-from edgejoule_agent import service
+from edgejoule_agent import live, service
 from edgejoule_agent.__main__ import main as agent_main
 from edgejoule_agent.blobs import Blobs, hash_of
 from edgejoule_agent.connection import Connection
 from edgejoule_agent.errors import EngineError, JobGoneError, OutOfReachError, SettingsError, TokenRefusedError
+from edgejoule_agent.exporter import cells
 from edgejoule_agent.host_lock import host_lock
 from edgejoule_agent.simulation.running import LoadPipe
 
@@ -293,6 +294,15 @@ def test_service_says_hello_then_works_and_delivers(world):
     assert json.loads(world.gateway.heard[0][2].decode())["kinds"] == {"toy": 3}
     assert any(path.endswith("/progress") for _, path, _ in world.gateway.heard)
     world.wait_for(lambda: not (world.folder / "job").exists())
+
+
+def test_job_of_a_cell_shows_its_counters_at_0_before_anything_is_measured(world, monkeypatch):
+    monkeypatch.setenv(live.VARIABLE, str(world.folder))
+    world.jobs.append(dict(world.job(ticks=1), step="build/nanodet_m/fp32/nano"))
+    world.start()
+    world.wait_for(lambda: world.results)
+    found = cells.readings(str(world.folder))["edgejoule_inferences_total"]
+    assert {(labels["detector"], labels["precision"], count) for labels, count in found} == {("nanodet_m", "fp32", 0)}
 
 
 def test_agent_that_plays_a_board_says_so_and_the_board_ends_with_it(gateway, tmp_path):

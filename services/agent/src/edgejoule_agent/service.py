@@ -19,7 +19,7 @@ import threading
 import time
 from typing import Any, Callable, Dict, Iterator, Optional
 
-from edgejoule_agent import host, power_mode
+from edgejoule_agent import host, live, power_mode
 from edgejoule_agent.blobs import Blobs, hash_of
 from edgejoule_agent.connection import POLL_TIMEOUT_S, Connection
 from edgejoule_agent.errors import AgentError, HostError, JobGoneError, OutOfReachError
@@ -136,6 +136,7 @@ class Service:
         for name in ("outputs", "scratch"):
             os.makedirs(self._path(name))
         _write_json(self._path("job.json"), job)
+        live.expect()
         try:
             with _Reports(self._connection, job) as reports:
                 report = self._attempt(job, reports)
