@@ -5,8 +5,9 @@ import pytest
 from coco_scenes import matches_of, oracle, random_scene
 from scipy import stats
 
-from edgejoule_analyst.average_precision import ApCurves, Matches
-from edgejoule_analyst.permutation import ENOUGH, paired_permutation, side_by_side
+from edgejoule_analyst.average_precision import METRICS, ApCurves, Matches
+from edgejoule_analyst.permutation import ENOUGH, paired_permutation, paired_permutations, side_by_side
+from edgejoule_analyst.significance import holm
 
 IMAGES = 8
 
@@ -69,6 +70,30 @@ def test_p_values_of_equal_engines_are_spread_evenly() -> None:
         first, second = lucky(seed, 0), lucky(seed, 1)
         errors += paired_permutation(first, second, "ap50", count=199, seed=seed).p <= 0.05
     assert errors / 200 <= 0.05 + 0.047
+
+
+@pytest.mark.parametrize(("seed", "loss"), [(5, 0.05), (6, 0.25), (7, 0.6)])
+def test_metrics_of_the_same_tosses_have_the_p_values_that_each_has_alone(seed: int, loss: float) -> None:
+    (dataset, one), (_, two) = engines(seed, loss, images=20)
+    pair = matches_of(dataset, one), matches_of(dataset, two)
+    together = paired_permutations(*pair, count=300, seed=1)
+    assert together == {metric: paired_permutation(*pair, metric, count=300, seed=1) for metric in METRICS}
+
+
+def test_family_of_equal_engines_errs_anywhere_at_most_as_often_as_said() -> None:
+    """400 runs of 5 engines alike, each against the first: after Holm, any is called different in 5 % of runs.
+
+    Bounds: what chance alone exceeds in one of a thousand draws. Uncorrected, the same runs must exceed it, or the
+    bound would say nothing.
+    """
+    runs, level = 400, 0.05
+    p_values = [
+        [paired_permutation(lucky(seed, 0), lucky(seed, e), "ap50", count=159, seed=seed).p for e in range(1, 5)]
+        for seed in range(runs)
+    ]
+    bound = stats.binom.ppf(0.999, runs, level)
+    assert sum(min(holm(family)) <= level for family in p_values) <= bound
+    assert sum(min(family) <= level for family in p_values) > bound
 
 
 def lucky(seed: int, engine: int, skill: float = 0.6) -> Matches:

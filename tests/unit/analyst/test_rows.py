@@ -169,6 +169,30 @@ def test_equal_engines_show_no_evidence_of_a_difference(cells, analyze_cells) ->
     assert {d.verdict for d in results.differences} == {"no evidence of a difference"}
 
 
+def test_holm_is_over_all_differences_of_a_run_of_both_metrics(cells, analyze_cells) -> None:
+    others = [replace(cells.fp32, model=f"m{number}") for number in range(3)]
+    others += [replace(cells.int8, model=f"m{number}", skill=cells.fp32.skill) for number in range(3)]
+    results, _ = analyze_cells(cells.fp32, cells.int8, *others)
+    p = [found.p for found in results.differences]
+    assert len(p) == 8
+    for found in results.differences:  # Holm's definition, spelled out: the greatest of what those at or under it cost
+        steps = [(len(p) - place) * each for place, each in enumerate(sorted(p)) if each <= found.p]
+        assert found.p_holm == pytest.approx(min(1.0, max(steps)))
+        assert (found.verdict == "no evidence of a difference") == (found.p_holm > 0.05)
+    assert {found.verdict for found in results.differences} == {"lower", "no evidence of a difference"}
+
+
+def test_verdict_is_by_the_corrected_test_and_not_by_the_interval(cells, analyze_cells) -> None:
+    """One small loss is evidence on its own, and none among many questions."""
+    loss = replace(cells.int8, skill=0.746)
+    others = [replace(cells.fp32, model=f"m{number}") for number in range(4)]
+    others += [replace(cells.int8, model=f"m{number}", skill=cells.fp32.skill) for number in range(4)]
+    alone, among = (analyze_cells(cells.fp32, loss, *more)[0].differences[0] for more in ([], others))
+    assert (alone.low, alone.high, alone.p) == (among.low, among.high, among.p)
+    assert among.high < 0
+    assert (alone.verdict, among.verdict) == ("lower", "no evidence of a difference")
+
+
 def test_interval_of_ap_is_in_the_evidence(usual) -> None:
     evidence = usual[0].evidence["nanodet_m/fp32/host"]
     assert evidence.ap_interval.low < row_of(usual[0]).ap < evidence.ap_interval.high

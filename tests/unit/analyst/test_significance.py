@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from edgejoule_analyst.significance import Spread, holm, paired_t_test
+from edgejoule_analyst.bootstrap import NO_EVIDENCE
+from edgejoule_analyst.significance import Spread, holm, paired_t_test, verdict
 
 RANDOM = np.random.default_rng(8)
 FIRST, SECOND = RANDOM.normal(9, 0.3, 5), RANDOM.normal(9.5, 0.6, 4)
@@ -72,3 +73,11 @@ def test_holm_is_closed_testing_by_bonferroni(seed: int) -> None:
 
 def test_holm_of_nothing_is_nothing() -> None:
     assert holm([]) == []
+
+
+@pytest.mark.parametrize(
+    ("difference", "p_holm", "said"),
+    [(-2, 0.04, "lower"), (1, 0.05, "higher"), (-1, 0.051, NO_EVIDENCE), (0, 1.0, NO_EVIDENCE)],
+)
+def test_verdict_says_a_direction_only_at_the_corrected_level(difference: float, p_holm: float, said: str) -> None:
+    assert verdict(difference, p_holm) == said

@@ -18,6 +18,7 @@ from __future__ import annotations
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +28,8 @@ from edgejoule.errors import DataError
 
 FloatArray = NDArray[np.float64]
 BoolArray = NDArray[np.bool_]
+Metric = Literal["ap", "ap50"]
+METRICS: tuple[Metric, ...] = ("ap", "ap50")
 
 RECALL_STEP = 0.01
 RECALL_POINTS = 101
@@ -193,6 +196,15 @@ class _Ignored:
         sums = np.zeros((by_image.shape[1], self.counts.shape[0] + 1))
         sums[:, 1:] = _running_sum(self.counts, by_image)
         return sums.take(self.rows_so_far, axis=1)
+
+
+def metrics_of(ap_by_iou: FloatArray) -> dict[Metric, FloatArray]:
+    """AP and AP50 from AP per IoU threshold, [B, T].
+
+    >>> metrics_of(np.array([[0.5, 0.25]]))
+    {'ap': array([0.375]), 'ap50': array([0.5])}
+    """
+    return {"ap": ap_by_iou.mean(axis=1), "ap50": ap_by_iou[:, 0]}
 
 
 def interpolated_average(true: FloatArray, counted: FloatArray, ground_truths: FloatArray) -> FloatArray:

@@ -96,16 +96,3 @@ def basic_interval(value: float, draws: FloatArray, level: float = LEVEL) -> Est
     drawn = percentile_interval(value, draws, level)
     low, high = (min(1.0, max(0.0, 2 * value - end)) for end in (drawn.high, drawn.low))
     return Estimate(drawn.value, low, high, level)
-
-
-def verdict(difference: Estimate) -> str:
-    """What the interval of a difference allows one to say.
-
-    >>> verdict(Estimate(-0.02, -0.03, -0.01, 0.95))
-    'lower'
-    >>> verdict(Estimate(-0.02, -0.05, 0.01, 0.95))
-    'no evidence of a difference'
-    """
-    if difference.low <= 0 <= difference.high:
-        return NO_EVIDENCE
-    return "lower" if difference.high < 0 else "higher"

@@ -16,7 +16,7 @@ from edgejoule_analyst import paper_tables, pictures, ranking
 from edgejoule_analyst.chart_parts import WIDTH, Spec
 from edgejoule_analyst.figures import METRICS, Known, Metric
 from edgejoule_analyst.pictures import FEW, REAL_TIME_FPS
-from edgejoule_analyst.words import level, row_name, signed_points
+from edgejoule_analyst.words import level, p_value, row_name, signed_points
 
 SIZES = (("ap_small", "small"), ("ap_medium", "medium"), ("ap_large", "large"))
 CONFIDENCE = 0.975
@@ -352,8 +352,11 @@ def _differences(results: Results, device: str, rows: Sequence[Row]) -> Chart | 
     for d in differences:
         row, against = by_name[d.row], by_name[d.against]
         label = f"{row.model} {row.variant} − {against.variant}"
+        tests = {name: None if p is None else p_value(p) for name, p in (("p", d.p), ("p_holm", d.p_holm))}
         ends = {"difference": _points(d.difference), "low": _points(d.low), "high": _points(d.high)}
-        values.append(parts.named(row) | {"label": label, "metric": d.metric.upper(), "verdict": d.verdict} | ends)
+        values.append(
+            parts.named(row) | {"label": label, "metric": d.metric.upper(), "verdict": d.verdict} | ends | tests
+        )
     x = parts.quantitative("difference", "points less  |  points more")
     place: Spec = {
         "y": parts.nominal("label", axis={"labelLimit": 260}),
@@ -363,7 +366,8 @@ def _differences(results: Results, device: str, rows: Sequence[Row]) -> Chart | 
     shape = parts.nominal("metric", scale={"domain": ["AP", "AP50"], "range": ["square", "circle"]})
     told = [
         *(("label", "between", None), ("metric", "metric", None), ("difference", "points", "+.2f")),
-        *(("low", "from", "+.2f"), ("high", "to", "+.2f"), ("verdict", "verdict", None)),
+        *(("low", "from", "+.2f"), ("high", "to", "+.2f"), ("p", "p", None), ("p_holm", "p after Holm", None)),
+        ("verdict", "verdict", None),
     ]
     mark = {**place, "x": x, "shape": shape, "tooltip": parts.tooltip(told)}
     layers = [
@@ -380,8 +384,9 @@ def _differences(results: Results, device: str, rows: Sequence[Row]) -> Chart | 
     return Chart(
         f"differences-{slug(device)}",
         f"Differences in accuracy, {of_device(device, rows)}",
-        f"{level(first.level)} intervals, paired bootstrap over {first.images} images, {first.resamples} resamples. An"
-        " interval that holds 0 is no evidence of a difference; it is not evidence of none.",
+        f"{level(first.level)} intervals, paired bootstrap over {first.images} images, {first.resamples} resamples, not"
+        " corrected. The verdict is by a paired permutation test, corrected by Holm over all differences of the run, so"
+        " an interval may leave out 0 without evidence of a difference. No evidence is not evidence of none.",
         f"Points with intervals: {said}.",
         parts.spec(parts.marks_of(rows), values, layers) | {"height": 13 * len(values)},
     )

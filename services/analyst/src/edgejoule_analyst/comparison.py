@@ -4,18 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 
 from edgejoule.errors import DataError
 from edgejoule.records import Difference
-from edgejoule_analyst.average_precision import ApCurves, FloatArray, Matches
-from edgejoule_analyst.bootstrap import LEVEL, Estimate, basic_interval, distribution, percentile_interval, verdict
+from edgejoule_analyst.average_precision import METRICS, ApCurves, FloatArray, Matches, Metric, metrics_of
+from edgejoule_analyst.bootstrap import LEVEL, Estimate, basic_interval, distribution, percentile_interval
 from edgejoule_analyst.measurements import Cell
-
-Metric = Literal["ap", "ap50"]
-METRICS: tuple[Metric, ...] = ("ap", "ap50")
+from edgejoule_analyst.permutation import Permutation, paired_permutations, tosses_for
+from edgejoule_analyst.significance import holm, verdict
 
 
 @dataclass(frozen=True)
@@ -51,28 +49,55 @@ def measure(matches: Matches, *, count: int, seed: int, progress: Callable[[int]
     return Accuracy(matches, {metric: float(values[0]) for metric, values in whole.items()}, draws)
 
 
-def differences(cells: Sequence[Cell], measured: Mapping[str, Accuracy]) -> list[Difference]:
+def differences(
+    cells: Sequence[Cell],
+    measured: Mapping[str, Accuracy],
+    *,
+    seed: int,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> list[Difference]:
     """Each cell's AP and AP50 less those of the cells it is held against, where both were scored.
+
+    The interval is each difference's own. The verdict is by the paired permutation test, its p-value corrected by
+    Holm over all of these differences, both metrics: one family, since a reader looks for whichever stands out.
 
     Args:
         measured: by cell name, drawn with one seed and count; that pairs them.
+        seed: of the tosses.
+        progress: told how many tosses are done, and of how many at most.
 
     Raises:
         DataError: a cell and its reference were scored on different images.
     """
-    found = []
-    for cell in cells:
-        for reference in references_of(cell, cells):
-            if cell.name not in measured or reference.name not in measured:
-                continue
-            row, against = measured[cell.name], measured[reference.name]
-            if not row.matches.same_images(against.matches):
-                raise DataError(
-                    f"{cell.name} and {reference.name} were scored on different images and cannot be compared;"
-                    " score both on one evaluation set"
-                )
-            found += [_difference(metric, cell.name, row, reference.name, against) for metric in METRICS]
-    return found
+    pairs = [
+        (cell.name, reference.name)
+        for cell in cells
+        for reference in references_of(cell, cells)
+        if cell.name in measured and reference.name in measured
+    ]
+    for row, against in pairs:
+        if not measured[row].matches.same_images(measured[against].matches):
+            raise DataError(
+                f"{row} and {against} were scored on different images and cannot be compared;"
+                " score both on one evaluation set"
+            )
+    count = tosses_for(len(pairs) * len(METRICS))
+    tested = []
+    for number, (row, against) in enumerate(pairs):
+        progress(number * count, len(pairs) * count)
+        found = paired_permutations(
+            measured[against].matches,
+            measured[row].matches,
+            count=count,
+            seed=seed,
+            progress=lambda done, number=number: progress(number * count + done, len(pairs) * count),  # type: ignore[misc]
+        )
+        tested += [(metric, row, against, found[metric]) for metric in METRICS]
+    corrected = holm([found.p for *_, found in tested])
+    return [
+        _difference(metric, row, against, measured, found, p_holm)
+        for (metric, row, against, found), p_holm in zip(tested, corrected, strict=True)
+    ]
 
 
 def references_of(cell: Cell, cells: Sequence[Cell]) -> list[Cell]:
@@ -86,23 +111,23 @@ def references_of(cell: Cell, cells: Sequence[Cell]) -> list[Cell]:
     return [other for pair in wanted for other in same if (other.weights, other.precision) == pair]
 
 
-def _difference(metric: Metric, row_name: str, row: Accuracy, against_name: str, against: Accuracy) -> Difference:
-    draws = row.draws[metric] - against.draws[metric]
-    estimate = percentile_interval(row.values[metric] - against.values[metric], draws)
+def _difference(
+    metric: Metric, row: str, against: str, measured: Mapping[str, Accuracy], tested: Permutation, p_holm: float
+) -> Difference:
+    one, other = measured[row], measured[against]
+    draws = one.draws[metric] - other.draws[metric]
+    estimate = percentile_interval(one.values[metric] - other.values[metric], draws)
     return Difference(
         metric=metric,
-        row=row_name,
-        against=against_name,
+        row=row,
+        against=against,
         difference=estimate.value,
         low=estimate.low,
         high=estimate.high,
         level=LEVEL,
         resamples=len(draws),
-        images=len(row.matches.image_ids),
-        verdict=verdict(estimate),
+        images=len(one.matches.image_ids),
+        p=tested.p,
+        p_holm=p_holm,
+        verdict=verdict(estimate.value, p_holm),
     )
-
-
-def metrics_of(ap_by_iou: FloatArray) -> dict[Metric, FloatArray]:
-    """AP and AP50 from AP per IoU threshold, [B, T]."""
-    return {"ap": ap_by_iou.mean(axis=1), "ap50": ap_by_iou[:, 0]}

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from edgejoule.records import Results
     from edgejoule.store import Store
     from edgejoule_analyst import recommendation, regression
-    from edgejoule_analyst.average_precision import Matches
-    from edgejoule_analyst.comparison import Accuracy, Metric
+    from edgejoule_analyst.average_precision import Matches, Metric
+    from edgejoule_analyst.comparison import Accuracy
 
 Answer = TypeVar("Answer", "Recommendation", "RunComparison")
 
@@ -34,7 +34,6 @@ NO, OPEN = 3, 4
 """Exit codes: the answer is no; it cannot be told. (1 is an error, 2 wrong usage.)"""
 OBJECTIVES = ("ap50", "ap", "latency", "fps", "energy", "power", "memory", "size", "map-per-joule")
 LATENCIES = {"mean": "latency", "p50": "latency-p50", "p90": "latency-p90", "p99": "latency-p99"}
-TOSSES = 1000
 SEED = 0
 
 RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="A results.json, or the folder of a run.")]
@@ -231,7 +230,7 @@ def _matches_of(results: Results, cell: str) -> str | None:
 
 
 def _pair_within(results: Results, kept: Store | None) -> recommendation.Pair:
-    from edgejoule_analyst.permutation import paired_permutation
+    from edgejoule_analyst.permutation import paired_permutation, tosses_for
     from edgejoule_analyst.recommendation import Paired
 
     @cache
@@ -244,7 +243,7 @@ def _pair_within(results: Results, kept: Store | None) -> recommendation.Pair:
             return None
         with _told(f"{other} against {best}") as progress:
             found = paired_permutation(
-                first, second, _metric(metric), count=_tosses(len(results.rows)), seed=SEED, progress=progress
+                first, second, _metric(metric), count=tosses_for(len(results.rows)), seed=SEED, progress=progress
             )
         return Paired(found.difference, found.p)
 
@@ -255,7 +254,7 @@ def _pair_between(
     a: Results, b: Results, store_a: Store | None, store_b: Store | None, confidence: float
 ) -> regression.Pair:
     from edgejoule_analyst.bootstrap import Estimate, percentile_interval
-    from edgejoule_analyst.permutation import paired_permutation
+    from edgejoule_analyst.permutation import paired_permutation, tosses_for
     from edgejoule_analyst.regression import GATES, PairedChange
 
     tests = len(a.rows) * len(GATES)
@@ -290,7 +289,7 @@ def _pair_between(
         first, second = drawn(cell)
         draws = second.draws[name] - first.draws[name]
         with _told(f"permuting {cell}") as progress:
-            tested = paired_permutation(*found, name, count=_tosses(tests), seed=SEED, progress=progress)
+            tested = paired_permutation(*found, name, count=tosses_for(tests), seed=SEED, progress=progress)
         return PairedChange(percentile_interval(tested.difference, draws, confidence), tested.p)
 
     return pair
@@ -298,11 +297,6 @@ def _pair_between(
 
 def _metric(name: str) -> Metric:
     return "ap" if name == "ap" else "ap50"
-
-
-def _tosses(tests: int) -> int:
-    """Enough that a p-value stays small after correction for so many tests."""
-    return max(TOSSES, 25 * tests)
 
 
 @contextmanager

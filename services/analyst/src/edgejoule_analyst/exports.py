@@ -70,7 +70,8 @@ def rows_table(results: Results) -> Table:
 
 def differences_table(results: Results) -> Table:
     """Every difference in accuracy as a fraction, with its interval and verdict."""
-    head = ["row", "against", "metric", "difference", "low", "high", "level", "resamples", "images", "verdict"]
+    head = ["row", "against", "metric", "difference", "low", "high", "level", "resamples", "images"]
+    head += ["p", "p_holm", "verdict"]
     return [head, *([_plain(getattr(found, name)) for name in head] for found in results.differences)]
 
 
@@ -165,14 +166,15 @@ def rows_latex(results: Results) -> str:
 
 
 def differences_latex(results: Results) -> str:
-    """The differences for a paper, in points."""
-    head = ["Row", "Against", "Metric", "Difference", "Interval", "Verdict"]
+    """The differences for a paper, in points; intervals are not corrected, the verdict is by Holm's p."""
+    head = ["Row", "Against", "Metric", "Difference", "Interval", "p", "p, Holm", "Verdict"]
     lines = [
         [d.row, d.against, d.metric.upper(), signed_points(d.difference),
-         f"[{signed_points(d.low)}, {signed_points(d.high)}]", d.verdict]
+         f"[{signed_points(d.low)}, {signed_points(d.high)}]",
+         *("–" if p is None else p_value(p) for p in (d.p, d.p_holm)), d.verdict]
         for d in results.differences
     ]  # fmt: skip
-    return _latex(head, lines, "lllrrl", [])
+    return _latex(head, lines, "lllrrrrl", [])
 
 
 def losses_latex(results: Results) -> str:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from edgejoule.records import Difference, Results, Row
 from edgejoule_analyst.bootstrap import NO_EVIDENCE
 from edgejoule_analyst.sensitivity import SensitivityClass, sensitivity_class
-from edgejoule_analyst.words import factor, interval, row_name, signed_points, variant_name
+from edgejoule_analyst.words import after_holm, factor, interval, row_name, signed_points, variant_name
 
 AS_CARDS = 3
 """More comparisons than these are told in a table, not each in a sentence."""
@@ -79,13 +79,26 @@ def comparisons(results: Results) -> list[Comparison]:
 
 
 def accuracy_in_words(difference: Difference) -> str:
+    """The verdict, and what it rests on.
+
+    >>> found = Difference(metric="ap", row="m/int8-ptq/d", against="m/fp32/d", difference=-0.012, low=-0.018,
+    ...                    high=-0.006, level=0.95, resamples=2000, images=300, p=0.002, p_holm=0.004, verdict="lower")
+    >>> accuracy_in_words(found)
+    'AP is lower by 1.20 points (95 % interval −1.80 to −0.60, p = 0.004 after Holm)'
+    """
+    said = interval(difference) + ("" if difference.p_holm is None else f", {after_holm(difference.p_holm)}")
     if difference.verdict == NO_EVIDENCE:
-        return f"{NO_EVIDENCE} in AP ({signed_points(difference.difference)} points, {interval(difference)})"
-    by = 100 * abs(difference.difference)
-    return f"AP is {difference.verdict} by {by:.2f} points ({interval(difference)})"
+        return f"{NO_EVIDENCE} in AP ({signed_points(difference.difference)} points, {said})"
+    return f"AP is {difference.verdict} by {100 * abs(difference.difference):.2f} points ({said})"
 
 
 def speed_in_words(speed: Ratio | None) -> str:
+    """
+    >>> speed_in_words(Ratio(1.31, 1.25, 1.4))
+    '1.31× as fast (1.25× to 1.40× between trials)'
+    >>> speed_in_words(Ratio(1.01, 0.9, 1.1))
+    'no clear difference in speed (1.01×; 0.90× to 1.10× between trials)'
+    """
     if speed is None:
         return "speed was not compared"
     between = f"{factor(speed.low)} to {factor(speed.high)} between trials"
@@ -95,6 +108,10 @@ def speed_in_words(speed: Ratio | None) -> str:
 
 
 def size_in_words(size: float | None) -> str:
+    """
+    >>> size_in_words(3.5), size_in_words(0.5), size_in_words(None)
+    ('3.50× smaller', '2.00× larger', 'size was not compared')
+    """
     if size is None:
         return "size was not compared"
     return f"{factor(size)} smaller" if size >= 1 else f"{factor(1 / size)} larger"

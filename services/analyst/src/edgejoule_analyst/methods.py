@@ -95,8 +95,14 @@ def _accuracy(results: Results) -> str:
         first = results.differences[0]
         text += (
             f" Differences in AP have {level(first.level)} percentile intervals of a paired bootstrap over the images"
-            f" with {first.resamples} resamples; they are not corrected for the number of comparisons."
+            f" with {first.resamples} resamples, not corrected for the number of comparisons."
         )
+        if first.p is not None:
+            text += (
+                " Whether a difference is more than chance was judged by a paired permutation test over the images,"
+                f" with Holm's correction over all {len(results.differences)} tests of the run, AP and AP50, at"
+                f" {1 - first.level:.2g}."
+            )
     return text
 
 

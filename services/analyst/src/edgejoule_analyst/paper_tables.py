@@ -84,7 +84,7 @@ class Efficiency:
 
 def losses(results: Results) -> list[Loss]:
     """One for each model and device with an AP50 in FP32 and in some INT8."""
-    certain = {d.row for d in results.differences if d.metric == "ap50" and d.high < 0}
+    certain = {d.row for d in results.differences if d.metric == "ap50" and d.verdict == "lower"}
     ap50 = {(row.model, row.device, row.variant): row.ap50 for row in results.rows}
     found = []
     for row in results.rows:

@@ -16,11 +16,12 @@ from statistics import mean, stdev
 from typing import Any, Literal
 
 from edgejoule.records import Results, Row, SeedTest
+from edgejoule_analyst.average_precision import METRICS, Metric
 from edgejoule_analyst.bootstrap import LEVEL, NO_EVIDENCE
-from edgejoule_analyst.comparison import METRICS, Metric, references_of
+from edgejoule_analyst.comparison import references_of
 from edgejoule_analyst.measurements import Cell, Ended, Measurements
-from edgejoule_analyst.significance import holm, paired_t_test
-from edgejoule_analyst.words import level, p_value, row_name, signed_points, variant_name
+from edgejoule_analyst.significance import holm, paired_t_test, verdict
+from edgejoule_analyst.words import after_holm, level, row_name, signed_points, variant_name
 
 NOT_JUDGED = "not judged"
 ALIKE = "every seed gives the same difference, so there is no spread to judge it by"
@@ -134,8 +135,7 @@ def in_words(test: SeedTest) -> str:
         return f"{test.verdict}: {mean}, and {test.absent['p']}"
     said = f"{NO_EVIDENCE} in AP" if test.verdict == NO_EVIDENCE else f"AP is {test.verdict}"
     interval = f"{level(test.level)} interval {signed_points(test.low)} to {signed_points(test.high)}"
-    p = f"p {p_value(test.p_holm)}" if test.p_holm < 0.001 else f"p = {p_value(test.p_holm)}"
-    return f"{said} (mean {mean}, {interval}, {p} after Holm, d_z {test.effect:.1f})"
+    return f"{said} (mean {mean}, {interval}, {after_holm(test.p_holm)}, d_z {test.effect:.1f})"
 
 
 def _pairs(metric: Metric, row: Row, against: Row) -> _Pairs | None:
@@ -168,12 +168,7 @@ def _tested(pairs: _Pairs) -> dict[str, Any] | None:
 
 def _record(pairs: _Pairs, tested: dict[str, Any] | None, p_holm: float | None) -> SeedTest:
     difference = sum(ours - theirs for ours, theirs in zip(pairs.values, pairs.others, strict=True)) / len(pairs.seeds)
-    if p_holm is None:
-        said = NOT_JUDGED
-    elif p_holm > 1 - LEVEL:
-        said = NO_EVIDENCE
-    else:
-        said = "lower" if difference < 0 else "higher"
+    said = NOT_JUDGED if p_holm is None else verdict(difference, p_holm)
     return SeedTest(
         metric=pairs.metric,
         row=pairs.row,

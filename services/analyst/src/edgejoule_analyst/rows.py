@@ -7,8 +7,9 @@ from typing import Any, get_args
 
 from edgejoule.records import BenchmarkRecord, EngineRecord, Evidence, Interval, Repeat, Row, ScoreRecord, Status
 from edgejoule_analyst import efficiency, latency
+from edgejoule_analyst.average_precision import Metric
 from edgejoule_analyst.bootstrap import Estimate
-from edgejoule_analyst.comparison import Accuracy, Metric
+from edgejoule_analyst.comparison import Accuracy
 from edgejoule_analyst.measurements import Cell, Ended, Measurements, Remade, Trial
 from edgejoule_analyst.pareto import front
 

@@ -16,6 +16,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import stats
 
+from edgejoule_analyst.bootstrap import LEVEL, NO_EVIDENCE
+
 NO_SPREAD = (
     "every pair differs by exactly the same amount, so the test has no spread to judge by: a deterministic engine"
     " scores one checkpoint alike at every trial, and its repetition is no evidence; resample the images, or train and"
@@ -149,3 +151,19 @@ def holm(p_values: Sequence[float]) -> list[float]:
         highest = max(highest, min(1.0, (len(p_values) - place) * p_values[index]))
         adjusted[index] = highest
     return adjusted
+
+
+def verdict(difference: float, p_holm: float, level: float = LEVEL) -> str:
+    """What a test allows one to say of a difference.
+
+    Args:
+        p_holm: its p-value, corrected for the others that were made with it.
+
+    >>> verdict(-0.02, 0.012)
+    'lower'
+    >>> verdict(-0.02, 0.08)
+    'no evidence of a difference'
+    """
+    if p_holm > 1 - level:
+        return NO_EVIDENCE
+    return "lower" if difference < 0 else "higher"

@@ -13,7 +13,7 @@ from edgejoule.records import Difference, Results, Row
 from edgejoule_analyst.headline import AS_CARDS, Comparison, comparisons, shared_endings, shared_flags
 from edgejoule_analyst.plausibility import unchecked
 from edgejoule_analyst.repeats import in_short, sentences
-from edgejoule_analyst.words import level, points, row_name, signed_points
+from edgejoule_analyst.words import level, p_value, points, row_name, signed_points
 
 WIDTH = 100
 STYLES = {"ok": "green", "unsupported": "yellow", "throttled": "yellow", "unreachable": "yellow"}
@@ -71,7 +71,10 @@ def _energy(row: Row) -> str:
 
 
 def _difference(ap: Difference) -> str:
-    return f"{signed_points(ap.difference)} [{signed_points(ap.low)}, {signed_points(ap.high)}]"
+    said = f"{signed_points(ap.difference)} [{signed_points(ap.low)}, {signed_points(ap.high)}]"
+    if ap.p is None or ap.p_holm is None:
+        return said
+    return f"{said}\np {p_value(ap.p)}, Holm {p_value(ap.p_holm)}"
 
 
 def _title(results: Results) -> str:
@@ -85,7 +88,9 @@ def _title(results: Results) -> str:
 
 def _caption(results: Results) -> Text:
     """What the figures mean, the answer in words, and what each row without figures, or with doubts, has to say."""
-    interval = "; ".join(sorted({f"brackets: {level(d.level)} interval over images" for d in results.differences}))
+    interval = "; ".join(
+        sorted({f"brackets: {level(d.level)} interval over images, not corrected" for d in results.differences})
+    )
     caption = Text(style="not italic")
     caption.append("AP in points of 100; latency: mean ± std of inferences; ★: on the Pareto front", style="dim")
     if any(row.energy_mj is not None for row in results.rows):

@@ -99,6 +99,15 @@ def p_value(p: float) -> str:
     return "< 0.001" if p < 0.001 else f"{p:.3f}"
 
 
+def after_holm(p_holm: float) -> str:
+    """
+    >>> after_holm(0.0312), after_holm(0.00002)
+    ('p = 0.031 after Holm', 'p < 0.001 after Holm')
+    """
+    said = p_value(p_holm)
+    return f"p {said} after Holm" if said.startswith("<") else f"p = {said} after Holm"
+
+
 def factor(ratio: float) -> str:
     """
     >>> factor(1.3111)

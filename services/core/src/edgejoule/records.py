@@ -431,18 +431,24 @@ class Row(Measured):
 
 
 class Difference(Record):
-    """AP of one row less that of another on the same images, with its paired bootstrap interval."""
+    """AP of one row less that of another on the same images, with its paired bootstrap interval and its test."""
 
     metric: Literal["ap", "ap50"]
     row: str = Field(description="model/variant/device")
     against: str
     difference: float
-    low: float
+    low: float = Field(description="of its own interval, not corrected for the number of differences")
     high: float
     level: float
     resamples: int
     images: int
-    verdict: str
+    p: float | None = Field(
+        None, description="two-sided, of the paired permutation test over images; null in results of before it was made"
+    )
+    p_holm: float | None = Field(
+        None, description="p after Holm's correction over all differences of the run, AP and AP50; null where p is"
+    )
+    verdict: str = Field(description="lower, higher, or no evidence of a difference: by p_holm at 1 - level")
 
 
 class SeedTest(Measured):

@@ -41,6 +41,7 @@ SOURCES = (
     "edgejoule_analyst.page",
     "edgejoule_analyst.paper_tables",
     "edgejoule_analyst.pareto",
+    "edgejoule_analyst.permutation",
     "edgejoule_analyst.pictures",
     "edgejoule_analyst.plausibility",
     "edgejoule_analyst.ranking",
@@ -61,8 +62,9 @@ def run(job: Job) -> None:
     """
     from edgejoule import __version__
     from edgejoule.records import Results
+    from edgejoule_analyst.average_precision import METRICS
     from edgejoule_analyst.bootstrap import RESAMPLES
-    from edgejoule_analyst.comparison import METRICS, differences, measure
+    from edgejoule_analyst.comparison import differences, measure
     from edgejoule_analyst.measurements import Cell, Trial, read_cell
     from edgejoule_analyst.plausibility import checked
     from edgejoule_analyst.repeats import doubts, seed_tests
@@ -96,7 +98,12 @@ def run(job: Job) -> None:
         edgejoule_version=__version__,
         spec=spec,
         rows=rows,
-        differences=differences(cells, accuracy),
+        differences=differences(
+            cells,
+            accuracy,
+            seed=spec["seed"],
+            progress=lambda done, total: job.progress(done, total, "tosses"),
+        ),
         seed_tests=tests,
         evidence=evidence,
         data=job.read_json("data"),
@@ -130,7 +137,10 @@ def _notes(cells: Sequence[Cell], *, over_seeds: bool) -> list[str]:
     notes = [
         f"Intervals are {level(LEVEL)} bootstrap intervals over the evaluation images: percentile intervals, on paired"
         " resamples, for differences; basic intervals for an AP on its own. They speak of the choice of images only,"
-        " not of training, calibration or build, and are not corrected for the number of comparisons.",
+        " not of training, calibration or build. Each is of its own figure, not corrected for how many there are.",
+        "Whether two rows differ in accuracy is judged by a paired permutation test over the images, p-values corrected"
+        f" by Holm over all differences of the run, AP and AP50, at {1 - LEVEL:.2g}. An interval, not corrected, may"
+        " leave out 0 where the corrected test finds no evidence of a difference.",
         "AP runs high when images are few, so an interval of AP may reach further down than up. Hold APs of different"
         " evaluation sets against each other with care.",
     ]
