@@ -2,10 +2,10 @@
 
 Two made-up engines look at the same images. Each object is found or not by luck that they share in part, as two engines
 on one set of images do. Told are: how often a 95 % interval of their AP50 difference holds the true one, where it is
-zero; how often the permutation test calls them different then, for one pair and, after Holm's correction, for any of
-ten pairs; how often a Student interval of the trials' 99th percentiles of latency holds, for inferences that hang
-together; how often the interval of one AP50 holds, by several methods and for engines of several kinds; and how often
-a true difference is seen, by its size. The last is drawn to ``--power FILE.svg``.
+zero; how often the permutation test calls them different then, for one pair and anywhere in ten, with Holm's correction
+and without, for engines of several kinds; how often a Student interval of the trials' 99th percentiles of latency
+holds, for inferences that hang together; how often the interval of one AP50 holds, by several methods and for the same
+kinds; and how often a true difference is seen, by its size. The last is drawn to ``--power FILE.svg``.
 
     python benchmarks/error_rates.py [--repetitions 1000] [--power docs/images/power.svg]
 """

@@ -40,7 +40,7 @@ from edgejoule_analyst.average_precision import ApCurves, Matches
 from edgejoule_analyst.latency import pool
 from edgejoule_analyst.measurements import Cell, Trial, read_cell
 from edgejoule_analyst.plausibility import Images, checked
-from edgejoule_analyst.rows import make_evidence, make_row, with_pareto
+from edgejoule_analyst.rows import fronts, make_evidence, make_row, with_pareto
 from edgejoule_analyst.steps import analyze
 from edgejoule_analyst.words import row_name
 
@@ -456,6 +456,7 @@ def multiplied(results: Results, count: int) -> Results:
         update={
             "rows": rows,
             "evidence": {name: evidence[name] for name in names},
+            "fronts": fronts(rows),
             "differences": [found for found in differences if {found.row, found.against} <= names],
         }
     )

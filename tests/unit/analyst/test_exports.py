@@ -59,6 +59,25 @@ def test_latex_has_as_many_cells_in_every_line_and_escapes_what_tex_would_read(r
     assert "% nanodet_m/fp16/host: unsupported:" in exports.rows_latex(results)
 
 
+def test_differences_have_p_before_and_after_holm(results) -> None:
+    head, *lines = exports.differences_table(results)
+    told = [dict(zip(head, line, strict=True)) for line in lines]
+    assert [(line["p"], line["p_holm"]) for line in told] == [(str(d.p), str(d.p_holm)) for d in results.differences]
+    first = results.differences[0]
+    assert f"& {exports.p_value(first.p)} & {exports.p_value(first.p_holm)} &".replace("<", "$<$") in (
+        exports.differences_latex(results)
+    )
+
+
+def test_fronts_are_told_with_what_their_volume_reaches_to(results) -> None:
+    head, *lines = exports.fronts_table(results)
+    assert len(lines) == len(results.fronts) > 0
+    for line, found in zip(lines, results.fronts, strict=True):
+        told = dict(zip(head, line, strict=True))
+        assert float(told["hypervolume_ap_ms"]) == found.hypervolume_ap_ms
+        assert told["rows"].split("; ") == found.rows
+
+
 def test_methods_tell_what_the_record_tells(results, make_results) -> None:
     text = methods(results)
     for said in ("80 images", "3 trials", "2000 resamples", "simulated", "INT8 (post-training)", "openvino"):

@@ -1,8 +1,11 @@
+from itertools import combinations
+
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgejoule_analyst.pareto import front
+from edgejoule_analyst.pareto import front, hypervolume
 
 few_values = st.integers(0, 4)
 candidates = st.lists(st.tuples(few_values, few_values, few_values), min_size=1, max_size=12)
@@ -47,3 +50,42 @@ def test_the_papers_own_inequality_would_pick_the_worst() -> None:
     ]
     assert literal == [False, True]
     assert front(minimise=costs.T).tolist() == [True, False]
+
+
+def volume_by_inclusion_and_exclusion(boxes: np.ndarray) -> float:
+    """Of the union of boxes [N, M] that share the corner 0: an intersection's edges are the least of each."""
+    total = 0.0
+    for size in range(1, len(boxes) + 1):
+        for chosen in combinations(boxes, size):
+            total += (-1) ** (size + 1) * float(np.prod(np.min(chosen, axis=0)))
+    return total
+
+
+def of_three(points: list[tuple]) -> float:
+    ap, latency, size = zip(*points, strict=True)
+    return hypervolume(maximise=[ap], minimise=[latency, size], reference=[1, 4, 3])
+
+
+@given(st.lists(st.tuples(few_values, few_values, few_values), min_size=1, max_size=7))
+def test_hypervolume_equals_inclusion_and_exclusion(points: list[tuple]) -> None:
+    boxes = np.array([(max(ap - 1, 0), max(4 - latency, 0), max(3 - size, 0)) for ap, latency, size in points])
+    assert of_three(points) == pytest.approx(volume_by_inclusion_and_exclusion(boxes), abs=1e-9)
+
+
+@given(candidates, st.tuples(few_values, few_values, few_values))
+def test_hypervolume_is_the_fronts_and_never_falls_by_another(points: list[tuple], another: tuple) -> None:
+    ap, latency, size = zip(*points, strict=True)
+    on = front(maximise=[ap], minimise=[latency, size])
+    assert of_three([point for point, is_on in zip(points, on, strict=True) if is_on]) == pytest.approx(
+        of_three(points)
+    )
+    assert of_three([*points, another]) >= of_three(points) - 1e-9
+
+
+def test_hypervolume_is_the_share_of_a_fine_grid_that_is_beaten() -> None:
+    random = np.random.default_rng(3)
+    ap, latency = random.random((2, 9))
+    middles = (np.arange(400) + 0.5) / 400
+    beaten = (ap[:, None, None] >= middles[:, None]) & (latency[:, None, None] <= middles)
+    found = hypervolume(maximise=[ap], minimise=[latency], reference=[0, 1])
+    assert found == pytest.approx(beaten.any(axis=0).mean(), abs=0.005)

@@ -152,6 +152,18 @@ def test_pareto_looks_at_ok_rows_of_one_device_only(cells, analyze_cells) -> Non
     assert [row.pareto for row in results.rows] == [True, False, True, None]
 
 
+def test_hypervolume_of_each_devices_front_is_told_with_its_reference_point(cells, analyze_cells) -> None:
+    slow = replace(cells.fp32, model="slow", latency_ms=20.0, skill=0.9)
+    results, _ = analyze_cells(cells.fp32, slow, replace(cells.fp32, device="board"), replace(cells.fp16, device="x"))
+    assert [found.device for found in results.fronts] == ["host", "board"]
+    fast, better = (next(row for row in results.rows if row.model == name) for name in ("nanodet_m", "slow"))
+    host = results.fronts[0]
+    assert host.rows == ["nanodet_m/fp32/host", "slow/fp32/host"]
+    assert host.reference_latency_ms == pytest.approx(1.1 * better.latency_ms.mean)
+    area = fast.ap * (better.latency_ms.mean - fast.latency_ms.mean) + better.ap * 0.1 * better.latency_ms.mean
+    assert host.hypervolume_ap_ms == pytest.approx(area)
+
+
 def test_difference_pairs_each_row_with_fp32_of_its_model_and_device(cells, analyze_cells) -> None:
     other = replace(cells.fp32, model="other")
     results, _ = analyze_cells(cells.fp32, cells.int8, other, cells.fp16)

@@ -70,13 +70,19 @@ def _pareto(results: Results, device: str, rows: Sequence[Row]) -> Chart | None:
     if not values:
         return None
     best = ", ".join(value["row"] for value in values if value["front"]) or "none"
+    area = "".join(
+        f" Its hypervolume is {found.hypervolume_ap_ms:.3g} AP·ms, up to AP {found.reference_ap:g} and"
+        f" {found.reference_latency_ms:.3g} ms."
+        for found in results.fronts
+        if found.device == device
+    )
     return Chart(
         f"pareto-{slug(device)}",
         f"Accuracy against latency, {of_device(device, rows)}",
         "Up and left is better. Vertical bars: interval of AP over images. Horizontal bars: 10th to 90th percentile of"
-        " single inferences. Dashed: the Pareto front, of rows that no other beats in both. The intervals of two rows"
-        " share their images; whether they differ is told by the differences, not by their overlap."
-        + _of_batches(rows),
+        " single inferences. Dashed: the Pareto front, of rows that no other beats in both."
+        f"{area} The intervals of two rows share their images; whether they differ is told by the differences, not by"
+        " their overlap." + _of_batches(rows),
         f"One mark per row with its intervals. On the Pareto front: {best}.",
         parts.spec(parts.marks_of(rows), values, pictures.pareto(values, "AP", ("10 % below", "90 % below"))),
         paper=6,

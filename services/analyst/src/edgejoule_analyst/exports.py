@@ -75,6 +75,13 @@ def differences_table(results: Results) -> Table:
     return [head, *([_plain(getattr(found, name)) for name in head] for found in results.differences)]
 
 
+def fronts_table(results: Results) -> Table:
+    """Each device's Pareto front of AP against mean latency, and its hypervolume up to the reference point."""
+    head = ["device", "hypervolume_ap_ms", "reference_ap", "reference_latency_ms"]
+    lines = ([*(_plain(getattr(found, name)) for name in head), "; ".join(found.rows)] for found in results.fronts)
+    return [[*head, "rows"], *lines]
+
+
 def losses_table(results: Results) -> Table:
     """What INT8 costs in AP50 and what training brings back, as fractions: the paper's Tables 1, 7 and 9."""
     head = ["model", "device", "fp32", "ptq", "ptq_loss", "qat", "qat_loss", "gain", "recovered"]
@@ -175,6 +182,17 @@ def differences_latex(results: Results) -> str:
         for d in results.differences
     ]  # fmt: skip
     return _latex(head, lines, "lllrrrrl", [])
+
+
+def fronts_latex(results: Results) -> str:
+    """The fronts for a paper."""
+    head = ["Device", "On the front", "Hypervolume, AP ms", "up to AP", "and ms"]
+    lines = [
+        [found.device, ", ".join(name.rpartition("/")[0] for name in found.rows),
+         *(f"{value:.3g}" for value in (found.hypervolume_ap_ms, found.reference_ap, found.reference_latency_ms))]
+        for found in results.fronts
+    ]  # fmt: skip
+    return _latex(head, lines, "llrrr", [])
 
 
 def losses_latex(results: Results) -> str:
@@ -290,6 +308,7 @@ def export(
 TABLES: dict[str, tuple[Callable[[Results], Table], Callable[[Results], str]]] = {
     "rows": (rows_table, rows_latex),
     "differences": (differences_table, differences_latex),
+    "fronts": (fronts_table, fronts_latex),
     "losses": (losses_table, losses_latex),
     "ratios": (ratios_table, ratios_latex),
     "efficiency": (efficiency_table, efficiency_latex),

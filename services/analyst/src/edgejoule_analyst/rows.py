@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, get_args
 
-from edgejoule.records import BenchmarkRecord, EngineRecord, Evidence, Interval, Repeat, Row, ScoreRecord, Status
+from edgejoule.records import BenchmarkRecord, EngineRecord, Evidence, Front, Interval, Repeat, Row, ScoreRecord, Status
 from edgejoule_analyst import efficiency, latency
 from edgejoule_analyst.average_precision import Metric
 from edgejoule_analyst.bootstrap import Estimate
 from edgejoule_analyst.comparison import Accuracy
 from edgejoule_analyst.measurements import Cell, Ended, Measurements, Remade, Trial
-from edgejoule_analyst.pareto import front
+from edgejoule_analyst.pareto import front, hypervolume
+from edgejoule_analyst.words import row_name
 
 BYTES_PER_MB = 1e6
 ACCURACY = ("ap", "ap50", "ap75", "ap_small", "ap_medium", "ap_large", "ar100")
@@ -38,6 +39,8 @@ AP_TOLERANCE = 1e-4
 """Scorers may order equal scores differently; a matching gone wrong differs by more."""
 ENERGY_TOLERANCE = 0.25
 """Power is a mean over a whole trial, pauses between inferences included, so the two need not agree closely."""
+BEYOND = 1.1
+"""Of the slowest row's latency: how far a hypervolume reaches, so that the slowest row on the front adds to it."""
 NO_OBJECTS = "the evaluation set has no object of this size"
 
 
@@ -156,6 +159,30 @@ def with_pareto(rows: Sequence[Row]) -> list[Row]:
             values["absent"].pop("pareto")
             decided[i] = Row.model_validate({**values, "pareto": bool(on_front)})
     return decided
+
+
+def fronts(rows: Sequence[Row]) -> list[Front]:
+    """The Pareto front of each device that has a row to compare, with its hypervolume in AP ms.
+
+    Its reference point is AP 0 and ``BEYOND`` times the latency of the slowest row, so that each row of a front adds.
+    """
+    found = []
+    for device in dict.fromkeys(row.device for row in rows):
+        here = [row for row in rows if row.device == device and row.pareto is not None]
+        told = [(row.ap, row.latency_ms.mean) for row in here if row.ap is not None and row.latency_ms is not None]
+        if told:
+            ap, mean_ms = zip(*told, strict=True)
+            end_ms = BEYOND * max(mean_ms)
+            found.append(
+                Front(
+                    device=device,
+                    rows=[row_name(row) for row in here if row.pareto],
+                    hypervolume_ap_ms=hypervolume(maximise=[ap], minimise=[mean_ms], reference=[0.0, end_ms]),
+                    reference_ap=0.0,
+                    reference_latency_ms=end_ms,
+                )
+            )
+    return found
 
 
 def make_evidence(measured: Measurements, accuracy: Accuracy | None) -> Evidence:

@@ -451,6 +451,19 @@ class Difference(Record):
     verdict: str = Field(description="lower, higher, or no evidence of a difference: by p_holm at 1 - level")
 
 
+class Front(Record):
+    """The rows of a device that no other beats in both AP and mean latency, and the hypervolume of what they beat."""
+
+    device: str
+    rows: list[str] = Field(description="model/variant/device")
+    hypervolume_ap_ms: float = Field(
+        description="area between the front and the reference point, AP as a fraction; only fronts with one reference"
+        " point may be held against each other"
+    )
+    reference_ap: float
+    reference_latency_ms: float = Field(description="1.1 times the slowest row that was compared")
+
+
 class SeedTest(Measured):
     """A t-test of a difference in accuracy over the seeds by which INT8 was made: of seeds, not of images."""
 
@@ -549,6 +562,7 @@ class Results(Record):
     rows: list[Row]
     differences: list[Difference]
     seed_tests: list[SeedTest] = Field(default_factory=list, description="where INT8 was made by several seeds")
+    fronts: list[Front] = Field(default_factory=list, description="of each device that has a row with status ok")
     evidence: dict[str, Evidence] = Field(default_factory=dict, description="model/variant/device -> what is behind it")
     data: dict[str, Any] = Field(description="per set: images, boxes, left out and why")
     notes: list[str]

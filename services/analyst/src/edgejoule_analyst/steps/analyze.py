@@ -69,7 +69,7 @@ def run(job: Job) -> None:
     from edgejoule_analyst.plausibility import checked
     from edgejoule_analyst.repeats import doubts, seed_tests
     from edgejoule_analyst.report import render_report
-    from edgejoule_analyst.rows import make_evidence, make_row, with_pareto, with_unchanged_flagged
+    from edgejoule_analyst.rows import fronts, make_evidence, make_row, with_pareto, with_unchanged_flagged
 
     cells = [Cell.model_validate(cell) for cell in job.parameters["cells"]]
     spec = job.parameters["spec"]
@@ -105,6 +105,7 @@ def run(job: Job) -> None:
             progress=lambda done, total: job.progress(done, total, "tosses"),
         ),
         seed_tests=tests,
+        fronts=fronts(rows),
         evidence=evidence,
         data=job.read_json("data"),
         notes=[*_notes(cells, over_seeds=bool(tests)), *doubts(rows, measured)],
