@@ -10,8 +10,10 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import typer
+from scipy import stats
 from typer.testing import CliRunner
 
 from edgejoule_analyst import commands, exports
@@ -67,6 +69,40 @@ def test_differences_have_p_before_and_after_holm(results) -> None:
     assert f"& {exports.p_value(first.p)} & {exports.p_value(first.p_holm)} &".replace("<", "$<$") in (
         exports.differences_latex(results)
     )
+
+
+def test_intervals_of_latency_and_fps_are_students_over_the_trials(results) -> None:
+    line = next(csv.DictReader(io.StringIO(exports.to_csv(exports.rows_table(results)))))
+    evidence = results.evidence[line["row"]]
+    fps = [1000 / ms for ms in evidence.trial_means_ms]
+    for ends, trials in {
+        ("latency_mean_low_ms", "latency_mean_high_ms"): evidence.trial_means_ms,
+        ("latency_p99_low_ms", "latency_p99_high_ms"): evidence.trial_p99_ms,
+        ("fps_low", "fps_high"): fps,
+    }.items():
+        theirs = stats.t.interval(0.95, len(trials) - 1, np.mean(trials), stats.sem(trials))
+        assert [float(line[end]) for end in ends] == pytest.approx(theirs)
+    assert line["map_per_joule_low"] == ""
+
+
+def test_map_per_joule_has_its_interval_and_the_page_tells_it(results) -> None:
+    read = list(csv.DictReader(io.StringIO(exports.to_csv(exports.rows_table(results)))))
+    line, row = next((line, row) for line, row in zip(read, results.rows, strict=True) if row.map_per_joule)
+    assert float(line["map_per_joule_low"]) < row.map_per_joule < float(line["map_per_joule_high"])
+    assert "mAP/J, 95 % interval</dt>" in render_report(results)
+
+
+def test_one_trial_has_no_interval_and_says_why(results) -> None:
+    first = row_name(results.rows[0])
+    evidence = results.evidence[first]
+    of_trials = [name for name in type(evidence).model_fields if name.startswith("trial_")]
+    one = evidence.model_copy(update={name: getattr(evidence, name)[:1] for name in of_trials})
+    alone = results.model_copy(update={"evidence": {**results.evidence, first: one}})
+    line = next(csv.DictReader(io.StringIO(exports.to_csv(exports.rows_table(alone)))))
+    assert (line["fps_low"], line["latency_p99_high_ms"]) == ("", "")
+    assert "interval of mean latency, " in line["reason"]
+    assert "images per second: one trial does not tell" in line["reason"]
+    assert "p99, 95 % interval</dt><dd>none: one trial does not tell" in render_report(alone)
 
 
 def test_fronts_are_told_with_what_their_volume_reaches_to(results) -> None:

@@ -14,7 +14,7 @@ from edgejoule.records import Results, Row
 from edgejoule_analyst import chart_parts as parts
 from edgejoule_analyst import paper_tables, pictures, ranking
 from edgejoule_analyst.chart_parts import WIDTH, Spec
-from edgejoule_analyst.figures import METRICS, Known, Metric
+from edgejoule_analyst.figures import METRICS, Known, Metric, interval_of
 from edgejoule_analyst.pictures import FEW, REAL_TIME_FPS
 from edgejoule_analyst.words import level, p_value, row_name, signed_points
 
@@ -143,7 +143,11 @@ def _sizes(results: Results, device: str, rows: Sequence[Row]) -> Chart | None:
 
 def _real_time(results: Results, device: str, rows: Sequence[Row]) -> Chart | None:
     timed = sorted((row for row in rows if row.latency_ms), key=lambda row: -(row.fps or 0))
-    values = [parts.named(row) | {"fps": row.fps, "ms": row.latency_ms.mean} for row in timed if row.latency_ms]
+    values = [
+        parts.named(row) | {"fps": row.fps, "ms": row.latency_ms.mean} | _ends("fps", row, results)
+        for row in timed
+        if row.latency_ms
+    ]
     if not values:
         return None
     misses = [row_name(row) for row in timed if (row.fps or 0) < REAL_TIME_FPS]
@@ -151,12 +155,19 @@ def _real_time(results: Results, device: str, rows: Sequence[Row]) -> Chart | No
         f"real-time-{slug(device)}",
         f"Real time, {of_device(device, rows)}",
         f"Frames per second of inference alone, {_at_a_time(timed)}; the line is {REAL_TIME_FPS:g} FPS: a frame of a"
-        " usual camera every 33.3 ms. What comes before and after is not in it; Practical FPS in the tables has it.",
+        " usual camera every 33.3 ms. What comes before and after is not in it; Practical FPS in the tables has it. Lines: 95"
+        " % interval (Student's t) over the trials, where there are two or more.",
         f"{len(timed) - len(misses)} of {len(timed)} rows reach {REAL_TIME_FPS:g} FPS"
         f"{'; not: ' + ', '.join(misses) if misses else ''}.",
         parts.spec(parts.marks_of(rows), values, pictures.real_time(values), rows_high=True),
         paper=7,
     )
+
+
+def _ends(metric: str, row: Row, results: Results) -> dict[str, float | None]:
+    """``low`` and ``high`` of a figure's interval; null where it has none."""
+    found = interval_of(metric, row, results.evidence[row_name(row)])
+    return {"low": found.low, "high": found.high} if isinstance(found, Known) else {"low": None, "high": None}
 
 
 def _at_a_time(rows: Sequence[Row]) -> str:
@@ -253,9 +264,7 @@ def _map_per_joule(results: Results, device: str, rows: Sequence[Row]) -> Chart 
     values = []
     for row in sorted(rows, key=lambda row: -(row.map_per_joule or 0)):
         if row.map_per_joule is not None:
-            known = METRICS["map-per-joule"].estimate(row, results.evidence[row_name(row)], CONFIDENCE)
-            ends = {"low": known.low, "high": known.high} if isinstance(known, Known) else {"low": None, "high": None}
-            values.append(parts.named(row) | {"per_joule": row.map_per_joule} | ends)
+            values.append(parts.named(row) | {"per_joule": row.map_per_joule} | _ends("map-per-joule", row, results))
     if not values:
         return None
     return Chart(

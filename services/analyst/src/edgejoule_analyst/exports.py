@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TypeVar, get_args
@@ -12,6 +12,7 @@ from typing import TypeVar, get_args
 from edgejoule.records import Results, Row
 from edgejoule_analyst import drawing
 from edgejoule_analyst.charts import all_charts
+from edgejoule_analyst.figures import METRICS, Known, Unknown, interval_of
 from edgejoule_analyst.methods import bibtex, methods
 from edgejoule_analyst.paper_tables import efficiencies, losses, ratios
 from edgejoule_analyst.words import NO_GAPS, p_value, points, row_name, signed_points
@@ -30,6 +31,13 @@ CSV_FIELDS = (
 PER_IMAGE = {"energy_mj": "energy_per_image_mj", "energy_uncertainty_mj": "energy_per_image_uncertainty_mj"}
 """Fields that are of one inference, and what they are called as an image's share."""
 LATENCIES = ("mean", "std", "p50", "p90", "p99", "n", "trials")
+INTERVALS = {
+    "latency": ("latency_mean_low_ms", "latency_mean_high_ms"),
+    **{f"latency-{name}": (f"latency_{name}_low_ms", f"latency_{name}_high_ms") for name in ("p50", "p90", "p99")},
+    "fps": ("fps_low", "fps_high"),
+    "map-per-joule": ("map_per_joule_low", "map_per_joule_high"),
+}
+"""Figures whose 95 % intervals come of the trials, and what the ends are called."""
 SPECIAL = {character: f"\\{character}" for character in "&%$#_{}"} | {
     "\\": r"\textbackslash{}",
     "~": r"\textasciitilde{}",
@@ -50,7 +58,7 @@ def rows_table(results: Results) -> Table:
     intervals = [f"{metric}_{end}" for metric in ("ap", "ap50") for end in ("low", "high")]
     head = ["row", *CSV_FIELDS, *PER_IMAGE.values(), *intervals]
     head += [*(f"latency_{name}_ms" for name in LATENCIES[:5]), *LATENCIES[5:]]
-    table = [[*head, "flags", "reason"]]
+    table = [[*head, *(end for pair in INTERVALS.values() for end in pair), "flags", "reason"]]
     for row in results.rows:
         evidence = results.evidence[row_name(row)]
         ends = [
@@ -61,11 +69,23 @@ def rows_table(results: Results) -> Table:
         latency = [getattr(row.latency_ms, name) if row.latency_ms else None for name in LATENCIES]
         energies = [row.per_image(getattr(row, field)) for field in PER_IMAGE]
         cells = [row_name(row), *(getattr(row, field) for field in CSV_FIELDS), *energies, *ends, *latency]
+        intervals_of_trials = {name: interval_of(name, row, evidence) for name in INTERVALS}
+        for found in intervals_of_trials.values():
+            cells += [None, None] if isinstance(found, Unknown) else [found.low, found.high]
         cells.append("; ".join(row.flags))
         gaps = [f"{field}: {reason}" for field, reason in row.absent.items() if field not in NO_GAPS]
-        why = row.reason or "; ".join(gaps)
+        why = row.reason or "; ".join([*gaps, *_no_intervals(row, intervals_of_trials)])
         table.append([*(_plain(cell) for cell in cells), why])
     return table
+
+
+def _no_intervals(row: Row, found: Mapping[str, Known | Unknown]) -> Iterator[str]:
+    """Why figures that are there have no interval; why one is not there is told of the figure itself."""
+    lacking: dict[str, list[str]] = {}
+    for name, interval in found.items():
+        if isinstance(interval, Unknown) and interval.reason not in row.absent.values():
+            lacking.setdefault(interval.reason, []).append(METRICS[name].title)
+    yield from (f"interval of {', '.join(names)}: {reason}" for reason, names in lacking.items())
 
 
 def differences_table(results: Results) -> Table:

@@ -59,10 +59,10 @@ def accuracy(values: Values) -> list[Spec]:
 
 
 def real_time(values: Values) -> list[Spec]:
-    """``fps`` and ``ms``, the line of real time across."""
+    """``fps`` and ``ms``, ``low`` and ``high`` of FPS where they are known, the line of real time across."""
     x = parts.quantitative("fps", "frames per second (more is better)")
-    told = [("fps", "FPS", ".1f"), ("ms", "mean latency, ms", ".2f")]
-    return [parts.bars(x, values, told), parts.rule_at(REAL_TIME_FPS)]
+    told = [("fps", "FPS", ".1f"), ("low", "from", ".1f"), ("high", "to", ".1f"), ("ms", "mean latency, ms", ".2f")]
+    return [*parts.bars_with_ends(x, values, told), parts.rule_at(REAL_TIME_FPS)]
 
 
 def improvements(values: Values) -> list[Spec]:

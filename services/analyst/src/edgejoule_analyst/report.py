@@ -15,6 +15,7 @@ from markupsafe import Markup
 from edgejoule.records import Evidence, Results, Row
 from edgejoule_analyst import charts, headline, methods, page, paper_tables, plausibility, repeats, words
 from edgejoule_analyst.exports import rows_table
+from edgejoule_analyst.figures import interval_in_words
 
 HASH_DIGITS = 12
 
@@ -48,6 +49,7 @@ def render_report(results: Results) -> str:
         bibtex=methods.bibtex(results),
         class_of=class_of,
         interval_bar=interval_bar,
+        interval_in_words=interval_in_words,
         choices={
             name: list(dict.fromkeys(getattr(row, name) for row in results.rows))
             for name in ("device", "variant", "status")
