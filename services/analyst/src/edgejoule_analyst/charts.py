@@ -155,8 +155,8 @@ def _real_time(results: Results, device: str, rows: Sequence[Row]) -> Chart | No
         f"real-time-{slug(device)}",
         f"Real time, {of_device(device, rows)}",
         f"Frames per second of inference alone, {_at_a_time(timed)}; the line is {REAL_TIME_FPS:g} FPS: a frame of a"
-        " usual camera every 33.3 ms. What comes before and after is not in it; Practical FPS in the tables has it. Lines: 95"
-        " % interval (Student's t) over the trials, where there are two or more.",
+        " usual camera every 33.3 ms. What comes before and after is not in it; Practical FPS in the tables has it."
+        " Lines: 95 % interval (Student's t) over the trials, where there are two or more.",
         f"{len(timed) - len(misses)} of {len(timed)} rows reach {REAL_TIME_FPS:g} FPS"
         f"{'; not: ' + ', '.join(misses) if misses else ''}.",
         parts.spec(parts.marks_of(rows), values, pictures.real_time(values), rows_high=True),

@@ -39,6 +39,16 @@ def measure(matches: Matches, *, count: int, seed: int, progress: Callable[[int]
 
     Raises:
         DataError: no image has a ground truth that counts, so there is no AP.
+
+    Three images with an object each, found in the first two; AP50 of resamples that miss the third is 1:
+
+    >>> places = np.arange(3, dtype=np.int32)
+    >>> matches = Matches(places, np.array([1]), np.array([0.5]), places, np.zeros(3, np.int32),
+    ...                   np.array([0.9, 0.8, 0.7], np.float32), np.array([[True, True, False]]),
+    ...                   np.zeros((1, 3), bool), np.ones((3, 1), np.int32))
+    >>> found = measure(matches, count=200, seed=0, progress=lambda done: None)
+    >>> round(found.values["ap50"], 3), float(found.draws["ap50"].max())
+    (0.663, 1.0)
     """
     if not matches.gt_count.any():
         raise DataError("the evaluation set has no object that counts, so no AP can be had; give it annotated images")
@@ -68,6 +78,22 @@ def differences(
 
     Raises:
         DataError: a cell and its reference were scored on different images.
+
+    With one engine twice there is nothing to tell:
+
+    >>> def cell(precision: str) -> Cell:
+    ...     return Cell(name=precision, model="m", detector="nanodet-m", weights="base", variant=precision,
+    ...                 precision=precision, device="host", protocol="quick", comparable=False)
+    >>> places = np.arange(3, dtype=np.int32)
+    >>> matches = Matches(places, np.array([1]), np.array([0.5]), places, np.zeros(3, np.int32),
+    ...                   np.array([0.9, 0.8, 0.7], np.float32), np.array([[True, True, False]]),
+    ...                   np.zeros((1, 3), bool), np.ones((3, 1), np.int32))
+    >>> engine = measure(matches, count=100, seed=0, progress=lambda done: None)
+    >>> cells = [cell("fp32"), cell("int8")]
+    >>> for each in differences(cells, {"fp32": engine, "int8": engine}, seed=0):
+    ...     print(each.metric, each.row, each.against, each.difference, each.p_holm, each.verdict)
+    ap int8 fp32 0.0 1.0 no evidence of a difference
+    ap50 int8 fp32 0.0 1.0 no evidence of a difference
     """
     pairs = [
         (cell.name, reference.name)
@@ -105,6 +131,13 @@ def references_of(cell: Cell, cells: Sequence[Cell]) -> list[Cell]:
 
     Base weights in FP32 for every other one; and base weights in INT8 for quantization-aware INT8, since what that
     training recovers is the difference between the two.
+
+    >>> def cell(weights: str, precision: str) -> Cell:
+    ...     return Cell(name=f"{weights} {precision}", model="m", detector="nanodet-m", weights=weights,
+    ...                 variant=precision, precision=precision, device="host", protocol="quick", comparable=False)
+    >>> base, ptq, qat = cells = [cell("base", "fp32"), cell("base", "int8"), cell("qat", "int8")]
+    >>> [[other.name for other in references_of(each, cells)] for each in cells]
+    [[], ['base fp32'], ['base fp32', 'base int8']]
     """
     wanted = [("base", "fp32")] + ([("base", "int8")] if (cell.weights, cell.precision) == ("qat", "int8") else [])
     same = [other for other in cells if (other.model, other.device) == (cell.model, cell.device) and other is not cell]

@@ -136,12 +136,24 @@ Shared = list[tuple[list[Row], str]]
 
 
 def shared_endings(rows: Sequence[Row]) -> Shared:
-    """Rows that did not end well, by how and why."""
+    """Rows that did not end well, by how and why.
+
+    >>> from types import SimpleNamespace as Made
+    >>> rows = [Made(status="failed", reason="no memory"), Made(status="failed", reason="no memory"), Made(status="ok")]
+    >>> [(len(alike), said) for alike, said in shared_endings(rows)]
+    [(2, 'failed: no memory')]
+    """
     return _alike((row, text, text) for row in rows if row.status != "ok" for text in [f"{row.status}: {row.reason}"])
 
 
 def shared_flags(rows: Sequence[Row]) -> Shared:
-    """Rows by what speaks against their figures."""
+    """Rows by what speaks against their figures.
+
+    >>> from types import SimpleNamespace as Made
+    >>> rows = [Made(flags=["contended: 31 % of CPU"]), Made(flags=["contended: 12 % of CPU"])]
+    >>> [(len(alike), said) for alike, said in shared_flags(rows)]
+    [(2, 'contended: 31 % of CPU (figures of the first row)')]
+    """
     return _alike((row, flag.partition(":")[0], flag) for row in rows for flag in row.flags)
 
 

@@ -57,7 +57,7 @@ def paired_permutation(
     seed: int,
     progress: Callable[[int], None] = lambda done: None,
 ) -> Permutation:
-    """``paired_permutations`` of one metric."""
+    """``paired_permutations`` of one metric; an example is there."""
     return paired_permutations(first, second, (metric,), count=count, seed=seed, progress=progress)[metric]
 
 
@@ -127,7 +127,14 @@ def _differences(curves: ApCurves, swapped: NDArray[np.bool_]) -> dict[Metric, F
 
 
 def side_by_side(first: Matches, second: Matches) -> Matches:
-    """One data set of twice the images: image i of ``first`` is 2i, of ``second`` 2i + 1, so ties keep their order."""
+    """One data set of twice the images: image i of ``first`` is 2i, of ``second`` 2i + 1, so ties keep their order.
+
+    >>> places = np.arange(2, dtype=np.int32)
+    >>> one = Matches(places, np.array([1]), np.array([0.5]), places, np.zeros(2, np.int32), np.ones(2, np.float32),
+    ...               np.ones((1, 2), bool), np.zeros((1, 2), bool), np.ones((2, 1), np.int32))
+    >>> side_by_side(one, one).det_image.tolist()
+    [0, 2, 1, 3]
+    """
     images = len(first.image_ids)
     return Matches(
         image_ids=np.arange(2 * images),
