@@ -6,7 +6,7 @@ from coco_scenes import matches_of, oracle, random_scene
 from scipy import stats
 
 from edgejoule_analyst.average_precision import METRICS, ApCurves, Matches
-from edgejoule_analyst.permutation import ENOUGH, paired_permutation, paired_permutations, side_by_side
+from edgejoule_analyst.permutation import ENOUGH, beyond, paired_permutation, paired_permutations, side_by_side
 from edgejoule_analyst.significance import holm
 
 IMAGES = 8
@@ -60,7 +60,29 @@ def test_no_difference_stops_early_with_a_p_value_of_one() -> None:
 def test_clear_difference_has_the_least_p_value() -> None:
     found = paired_permutation(lucky(0, 0, skill=0.95), lucky(0, 1, skill=0.3), "ap", count=200, seed=0)
     assert found.difference < 0
-    assert found.p == 1 / 201
+    assert 0 < found.p < 1 / 201
+
+
+def test_what_lies_beyond_the_tosses_is_not_less_than_many_more_of_them_find() -> None:
+    """Of differences that 100 tosses do not reach, each p-value is at or above the one that 20,000 measure."""
+    judged = 0
+    for seed in range(40):
+        pair = lucky(seed, 0, skill=0.75), lucky(seed, 1, skill=0.4)
+        few = paired_permutation(*pair, "ap50", count=100, seed=seed)
+        if few.p < 1 / 101:
+            many = paired_permutation(*pair, "ap50", count=20_000, seed=seed + 1000)
+            judged += many.p > 1 / 20_001
+            assert few.p >= many.p or many.p < 1 / 20_001
+    assert judged >= 4
+
+
+@pytest.mark.parametrize("terms", [[1.0] * 14, [0.5**n for n in range(14)], list(range(1, 15))])
+def test_bound_holds_for_every_sum_of_random_signs(terms: list[float]) -> None:
+    """All 2¹⁴ signs of equal, falling and rising terms."""
+    signs = 1 - 2 * ((np.arange(2**14)[:, None] >> np.arange(14)) & 1)
+    sums = np.abs(signs @ np.array(terms))
+    for d in np.quantile(sums, (0.5, 0.9, 0.99, 0.999, 1)):
+        assert np.mean(sums >= d - 1e-12) <= beyond(float(d), float(np.sum(np.square(terms))))
 
 
 def test_p_values_of_equal_engines_are_spread_evenly() -> None:

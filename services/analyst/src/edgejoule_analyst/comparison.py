@@ -12,7 +12,7 @@ from edgejoule.records import Difference
 from edgejoule_analyst.average_precision import METRICS, ApCurves, FloatArray, Matches, Metric, metrics_of
 from edgejoule_analyst.bootstrap import LEVEL, Estimate, basic_interval, distribution, percentile_interval
 from edgejoule_analyst.measurements import Cell
-from edgejoule_analyst.permutation import Permutation, paired_permutations, tosses_for
+from edgejoule_analyst.permutation import TOSSES, Permutation, paired_permutations
 from edgejoule_analyst.significance import holm, verdict
 
 
@@ -107,16 +107,15 @@ def differences(
                 f"{row} and {against} were scored on different images and cannot be compared;"
                 " score both on one evaluation set"
             )
-    count = tosses_for(len(pairs) * len(METRICS))
     tested = []
     for number, (row, against) in enumerate(pairs):
-        progress(number * count, len(pairs) * count)
+        progress(number * TOSSES, len(pairs) * TOSSES)
         found = paired_permutations(
             measured[against].matches,
             measured[row].matches,
-            count=count,
+            count=TOSSES,
             seed=seed,
-            progress=lambda done, number=number: progress(number * count + done, len(pairs) * count),  # type: ignore[misc]
+            progress=lambda done, number=number: progress(number * TOSSES + done, len(pairs) * TOSSES),  # type: ignore[misc]
         )
         tested += [(metric, row, against, found[metric]) for metric in METRICS]
     corrected = holm([found.p for *_, found in tested])

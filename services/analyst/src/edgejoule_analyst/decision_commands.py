@@ -230,7 +230,7 @@ def _matches_of(results: Results, cell: str) -> str | None:
 
 
 def _pair_within(results: Results, kept: Store | None) -> recommendation.Pair:
-    from edgejoule_analyst.permutation import paired_permutation, tosses_for
+    from edgejoule_analyst.permutation import TOSSES, paired_permutation
     from edgejoule_analyst.recommendation import Paired
 
     @cache
@@ -242,9 +242,7 @@ def _pair_within(results: Results, kept: Store | None) -> recommendation.Pair:
         if isinstance(first, str) or isinstance(second, str) or not first.same_images(second):
             return None
         with _told(f"{other} against {best}") as progress:
-            found = paired_permutation(
-                first, second, _metric(metric), count=tosses_for(len(results.rows)), seed=SEED, progress=progress
-            )
+            found = paired_permutation(first, second, _metric(metric), count=TOSSES, seed=SEED, progress=progress)
         return Paired(found.difference, found.p)
 
     return pair
@@ -254,10 +252,8 @@ def _pair_between(
     a: Results, b: Results, store_a: Store | None, store_b: Store | None, confidence: float
 ) -> regression.Pair:
     from edgejoule_analyst.bootstrap import Estimate, percentile_interval
-    from edgejoule_analyst.permutation import paired_permutation, tosses_for
-    from edgejoule_analyst.regression import GATES, PairedChange
-
-    tests = len(a.rows) * len(GATES)
+    from edgejoule_analyst.permutation import TOSSES, paired_permutation
+    from edgejoule_analyst.regression import PairedChange
 
     @cache
     def both(cell: str) -> tuple[Matches, Matches] | str:
@@ -289,7 +285,7 @@ def _pair_between(
         first, second = drawn(cell)
         draws = second.draws[name] - first.draws[name]
         with _told(f"permuting {cell}") as progress:
-            tested = paired_permutation(*found, name, count=tosses_for(tests), seed=SEED, progress=progress)
+            tested = paired_permutation(*found, name, count=TOSSES, seed=SEED, progress=progress)
         return PairedChange(percentile_interval(tested.difference, draws, confidence), tested.p)
 
     return pair

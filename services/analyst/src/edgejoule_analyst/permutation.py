@@ -6,11 +6,12 @@ held against those that come of coins. It asks nothing of how AP is distributed,
 boxes it has.
 
 A mixture is a weighting: the images of both engines side by side, weight 1 where an engine's answer was taken, 0 where
-not. So it costs what a resample of the bootstrap costs.
+not. A toss costs some seven resamples of the bootstrap: two mixtures, of twice the images each.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -21,6 +22,7 @@ from edgejoule_analyst.average_precision import METRICS, ApCurves, FloatArray, M
 
 BATCH = 64
 TOSSES = 1000
+"""Most for one difference, whatever the number of tests: see ``beyond``."""
 ENOUGH = 20
 """A difference that coins reached so often is none; the p-value is known well enough (Besag and Clifford, 1991)."""
 ROUNDING = 1e-12
@@ -35,17 +37,6 @@ class Permutation:
     p: float
     """Two-sided."""
     tosses: int
-
-
-def tosses_for(tests: int) -> int:
-    """Most tosses for one of ``tests`` tests: the least p-value, times their number, stays under .04.
-
-    So where Holm's correction finds nothing at .05, it is not for want of tosses.
-
-    >>> tosses_for(10), tosses_for(400)
-    (1000, 10000)
-    """
-    return max(TOSSES, 25 * tests)
 
 
 def paired_permutation(
@@ -73,10 +64,11 @@ def paired_permutations(
     """Test that each of ``metrics`` of two engines on the same images differs by chance only.
 
     All are of the same tosses, so a metric's p-value is the same whichever others are asked for. Each stops once
-    ``ENOUGH`` tosses reached its difference: p is then their share, else (1 + reached) / (1 + count).
+    ``ENOUGH`` tosses reached its difference: p is then their share, else (1 + reached) / (1 + count), and where none
+    did, what lies ``beyond`` if that is less.
 
     Args:
-        count: most tosses; the least p-value is 1 / (1 + count).
+        count: most tosses.
         progress: told how many tosses are done.
 
     Two engines see ten images with an object each; the first finds every one, the second none. Only the 2 of 1,024
@@ -97,7 +89,7 @@ def paired_permutations(
     curves = ApCurves(side_by_side(first, second))
     untouched = {metric: float(each[0]) for metric, each in _differences(curves, np.zeros((1, images), bool)).items()}
     generator = np.random.default_rng(seed)
-    reached = dict.fromkeys(metrics, 0)
+    reached, squares = dict.fromkeys(metrics, 0), dict.fromkeys(metrics, 0.0)
     found: dict[Metric, Permutation] = {}
     done = 0
     while done < count and len(found) < len(reached):
@@ -109,12 +101,29 @@ def paired_permutations(
                 tosses = done + int(hits[ENOUGH - reached[metric] - 1]) + 1
                 found[metric] = Permutation(untouched[metric], ENOUGH / tosses, tosses)
             reached[metric] += len(hits)
+            squares[metric] += float(np.sum(tossed[metric] ** 2))
         done += len(swapped)
         progress(done)
-    return {
-        metric: found.get(metric) or Permutation(untouched[metric], (1 + reached[metric]) / (1 + count), count)
-        for metric in metrics
-    }
+    for metric in reached.keys() - found.keys():
+        p = (1 + reached[metric]) / (1 + count)
+        if reached[metric] == 0:
+            p = min(p, beyond(untouched[metric], squares[metric] / count))
+        found[metric] = Permutation(untouched[metric], p, count)
+    return {metric: found[metric] for metric in metrics}
+
+
+def beyond(difference: float, variance: float) -> float:
+    """Hoeffding's bound of the p-value of a difference that no toss reached, by the tosses' mean square.
+
+    Each image that is swapped takes its share of the difference to the other side. Where these shares add up, as they
+    do to first order, the tosses are a sum of independent terms of random sign, and P(|sum| >= d) is at most
+    2 exp(-d² / 2 variance), whatever the terms (Hoeffding, 1963). Only below 1 / (1 + count) is it ever used, so what
+    the tosses can tell is left to them; without it a correction over many tests would take many tosses for each.
+
+    >>> round(beyond(5.0, 1.0), 9), beyond(0.5, 0.0)
+    (7.453e-06, 0.0)
+    """
+    return 2 * math.exp(-(difference**2) / (2 * variance)) if variance else 0.0
 
 
 def _differences(curves: ApCurves, swapped: NDArray[np.bool_]) -> dict[Metric, FloatArray]:
