@@ -53,6 +53,14 @@ def test_tables_of_a_run_follow_from_its_rows(cells, check_cells) -> None:
     assert efficiency.images_per_joule == pytest.approx(1000 / 18.0)
 
 
+@pytest.mark.parametrize(("said", "is_certain"), [("lower", True), ("no evidence of a difference", False)])
+def test_loss_is_certain_by_the_corrected_test_whatever_its_interval(cells, check_cells, said, is_certain) -> None:
+    results = results_of(check_cells, cells.fp32, cells.int8)
+    row = "nanodet_m/int8-ptq/host"
+    results.differences = [SimpleNamespace(metric="ap50", row=row, low=-0.03, high=-0.01, verdict=said)]
+    assert paper_tables.losses(results)[0].is_certain is is_certain
+
+
 def test_mean_ratio_is_missing_where_one_model_is(cells, check_cells) -> None:
     other = [replace(cell, model="other") for cell in (cells.fp32, cells.int8)]
     unmeasured = replace(other[1], ended={"benchmark": ("failed", "the device went away")})

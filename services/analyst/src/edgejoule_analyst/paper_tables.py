@@ -24,7 +24,7 @@ class Loss:
     ptq: float | None
     qat: float | None
     is_certain: bool
-    """Whether the interval of the loss by post-training INT8 leaves out 0."""
+    """Whether the corrected test finds post-training INT8 lower."""
 
     @property
     def ptq_loss(self) -> float | None:
