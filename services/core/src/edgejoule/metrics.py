@@ -356,6 +356,15 @@ METRICS: tuple[Metric, ...] = (
         "Its energy per inference, of a whole batch; absent where one of its trials has none.",
         _DONE_CELL,
     ),
+    Metric(
+        "edgejoule_cell_on_front",
+        "gauge",
+        "",
+        _CONDUCTOR,
+        "1 where no other cell of its device that is done has an AP and a mean latency as good and one of them "
+        "better, as the report's `pareto`; else 0. Absent where the cell lacks one of the two.",
+        _DONE_CELL,
+    ),
     Metric("edgejoule_store_up", "gauge", "", _CONDUCTOR, "1 where the store answers."),
     Metric("edgejoule_store_answer_seconds", "gauge", "s", _CONDUCTOR, "How long it took to list the devices there."),
     Metric("edgejoule_redis_up", "gauge", "", _CONDUCTOR, "1 where Redis answers."),

@@ -16,6 +16,7 @@ from edgejoule.reconcile import StepOutcome
 from edgejoule.stack.cells import Cells
 from edgejoule.stack.metrics import Metrics
 from edgejoule.store import Made, Manifest
+from edgejoule_analyst.pareto import front
 
 CELL = Cell("m", "nanodet_m", "base", "fp32", "nano", ("build/m", "benchmark/m/0", "benchmark/m/1", "score/m"))
 PLAN = Plan({}, (CELL,))
@@ -81,7 +82,43 @@ def test_cell_is_shown_from_waiting_to_what_it_came_to(store: FolderStore) -> No
         ("edgejoule_cell_ap50_ratio", "true"): 0.4,
         ("edgejoule_cell_latency_seconds", "true"): pytest.approx(0.025),
         ("edgejoule_cell_energy_joules", "true"): pytest.approx(0.12),
+        ("edgejoule_cell_on_front", "true"): 1,
     }
+
+
+def test_front_is_of_each_device_and_equal_cells_share_it(store: FolderStore) -> None:
+    """Against the report's own way, so that both name the same cells."""
+    figures = {  # device, model -> AP and latency
+        ("nano", "small"): (0.2, 20.0),
+        ("nano", "again"): (0.2, 20.0),
+        ("nano", "slower"): (0.2, 21.0),
+        ("nano", "better"): (0.3, 30.0),
+        ("nano", "worst"): (0.1, 40.0),
+        ("orin", "worst"): (0.1, 40.0),
+    }
+    cells, outcomes = [], {}
+    for (device, model), (ap, latency_ms) in figures.items():
+        steps = (f"benchmark/{model}/{device}/0", f"score/{model}/{device}")
+        cells.append(Cell(model, model, "base", "fp32", device, steps))
+        outcomes[steps[0]] = outcome(store, steps[0], trial(latency_ms, None))
+        outcomes[steps[1]] = outcome(store, steps[1], {"accuracy": {"ap": ap, "ap50": 0.5}})
+    metrics = Metrics("conductor")
+    Cells(metrics, store).look(Plan({}, tuple(cells)), outcomes, ())
+    found = {
+        (sample.labels["device"], sample.labels["detector"]): bool(sample.value)
+        for family in text_string_to_metric_families(metrics.page()[1].decode())
+        for sample in family.samples
+        if sample.name == "edgejoule_cell_on_front"
+    }
+    expected = {}
+    for device in ("nano", "orin"):
+        names = [name for name in figures if name[0] == device]
+        ap, latency_ms = zip(*(figures[name] for name in names), strict=True)
+        expected.update(zip(names, front(maximise=[ap], minimise=[latency_ms]), strict=True))
+    assert found == expected
+    assert sorted(model for (device, model), on in found.items() if on and device == "nano") == [
+        *("again", "better", "small")
+    ]
 
 
 def test_conductor_that_stands_by_shows_nothing_and_all_again_when_it_acts(store: FolderStore) -> None:
@@ -106,6 +143,7 @@ def test_a_new_run_leaves_no_figure_of_the_one_before(store: FolderStore) -> Non
         ("edgejoule_cell_ap_ratio", "false"): 0.2,
         ("edgejoule_cell_ap50_ratio", "false"): 0.4,
         ("edgejoule_cell_latency_seconds", "false"): pytest.approx(0.03),
+        ("edgejoule_cell_on_front", "false"): 1,
     }
     cells.look(PLAN, {}, ["build/m"])  # under way again: what is known stays until it ends
     assert ("edgejoule_cell_latency_seconds", "false") in shown(metrics)

@@ -70,6 +70,22 @@ class Cells:
                 if metric in values
             }
             self._metrics.replace(metric, shown)
+        self._metrics.replace("edgejoule_cell_on_front", self._front())
+
+    def _front(self) -> dict[tuple[str, ...], float]:
+        """Labels of each cell that has an AP and a latency to 1, or 0 where another of its device beats it."""
+        objectives = {
+            name: (-values["edgejoule_cell_ap_ratio"], values["edgejoule_cell_latency_seconds"])
+            for name, (values, _) in self._came_to.items()
+            if values.keys() >= {"edgejoule_cell_ap_ratio", "edgejoule_cell_latency_seconds"}
+        }
+        found: dict[tuple[str, ...], float] = {}
+        for name, costs in objectives.items():
+            others = [other for key, other in objectives.items() if key[0] == name[0] and other != costs]
+            beaten = any(other[0] <= costs[0] and other[1] <= costs[1] for other in others)
+            labels = (*name, str(self._came_to[name][1]).lower())
+            found[labels] = float(not beaten)
+        return found
 
     def _read(self, cell: Cell, ended: Mapping[str, StepOutcome]) -> None:
         name = (cell.device, cell.row_model, cell.variant)
