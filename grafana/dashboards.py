@@ -6,11 +6,13 @@ or a dash, never 0.
 
 from __future__ import annotations
 
+import itertools
 import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import runbooks
 from grafana_foundation_sdk.builders import dashboard
 from grafana_foundation_sdk.cog.encoder import JSONEncoder
 from grafana_foundation_sdk.models import dashboard as models
@@ -24,11 +26,13 @@ from panels import (
     SKY,
     SOURCE,
     STATES,
+    YELLOW,
     bars,
     choice,
     figure,
     graph,
     heat,
+    levels,
     named,
     named_also_when_away,
     none_as_0,
@@ -69,6 +73,12 @@ def cells_as_annotations(selector: str) -> dashboard.AnnotationQuery:
     return found.expr(f"edgejoule_cell_info{{{selector}}}")
 
 
+def runs_as_annotations() -> dashboard.AnnotationQuery:
+    """A region for as long as any run goes on, from metrics alone."""
+    found = dashboard.AnnotationQuery().name("runs that go on").datasource(SOURCE).enable(True).icon_color(GREY)
+    return found.expr("max(edgejoule_runs_active) > 0")
+
+
 def told_annotations(name: str, *tags: str) -> dashboard.AnnotationQuery:
     """What the conductor tells Grafana, where it has a token for it (edgejoule.stack.annotations)."""
     target = dashboard.AnnotationTarget().limit(100).match_any(False).tags(["edgejoule", *tags]).type("tags")
@@ -76,15 +86,21 @@ def told_annotations(name: str, *tags: str) -> dashboard.AnnotationQuery:
     return found.datasource(models.DataSourceRef(type_val="grafana", uid="-- Grafana --"))
 
 
-def cells_by_name(metric: str) -> str:
-    """A metric of cells, each with one label: which it is, and whether its device is simulated."""
+def cells_by_name(metric: str, condition: str = "") -> str:
+    """A metric of cells, each with one label: which it is, and whether its device is simulated.
+
+    Args:
+        condition: to select cells by, as ``and on (device, detector, precision) ...``.
+    """
     words = '"cell", " ", "detector", "precision", "device"'
-    real, simulated = (f'label_join({metric}{{simulated="{each}"}}, {words})' for each in ("false", "true"))
+    selected = (f'{metric}{{simulated="{each}"}} {condition}'.strip() for each in ("false", "true"))
+    real, simulated = (f"label_join({each}, {words})" for each in selected)
     return f'max by (cell) ({real} or label_replace({simulated}, "cell", "$1 (simulated)", "cell", "(.+)"))'
 
 
 def overview() -> dashboard.Dashboard:
     board = page("overview", "The run under way: cells, progress, the best so far, and who is at work.")
+    board.annotation(runs_as_annotations())
     board.annotation(told_annotations("runs", "run"))
     wrong = 'state!~"waiting|running|ok"'
     board.with_panel(
@@ -101,6 +117,8 @@ def overview() -> dashboard.Dashboard:
             none_as_0(f"count(edgejoule_cell_state{{{wrong}}})", ACTS),
             "Unsupported, failed, out of memory, throttled or unreachable: each row says why.",
             span=4,
+            runbooks=("StepFailingRepeatedly",),
+            report=True,
             steps={None: BLUE, 1: ORANGE},
         )
     )
@@ -135,6 +153,7 @@ def overview() -> dashboard.Dashboard:
             "",
             none_as_0("sum(max by (device) (edgejoule_device_connected))", 'up{job="gateway"}'),
             span=4,
+            runbooks=("ExporterDown",),
             spark=False,
         )
     )
@@ -146,19 +165,25 @@ def overview() -> dashboard.Dashboard:
             ("", matrix),
             about="The latest run of each. A yellow or red cell's row says why.",
             span=14,
+            report=True,
             height=10,
             matrix=("cell", "precision", "state"),
             texts=CELL_TEXTS,
         )
     )
+    on_front = "on (device, detector, precision) (edgejoule_cell_on_front == 1)"
     board.with_panel(
         scatter(
-            "AP50 against latency, as cells finish",
+            "AP against latency, as cells finish",
             ("latency", cells_by_name("edgejoule_cell_latency_seconds")),
-            ("AP50", cells_by_name("edgejoule_cell_ap50_ratio")),
+            ("beaten on its device", cells_by_name("edgejoule_cell_ap_ratio", f"unless {on_front}")),
             ("s", "percentunit"),
-            "Up and to the left is better. The report tests whether differences are more than chance.",
+            "Up and to the left is better. On the front: no other cell of that device is as accurate and as fast, and "
+            "better in one. The report tests whether differences are more than chance.",
+            ("on its device's Pareto front", cells_by_name("edgejoule_cell_ap_ratio", f"and {on_front}")),
+            up="AP",
             span=10,
+            report=True,
         )
     )
     board.with_panel(
@@ -171,6 +196,7 @@ def overview() -> dashboard.Dashboard:
             about="Of this conductor's runs. Latency and energy are of one inference: -bN takes N images. Exact rows "
             "with intervals stand in the report.",
             span=14,
+            report=True,
             names={"Value #A": "AP50", "Value #B": "latency", "Value #C": "energy per inference"},
             units={"AP50": "percentunit", "latency": "s", "energy per inference": "joule"},
             best="AP50",
@@ -181,11 +207,12 @@ def overview() -> dashboard.Dashboard:
             "Alerts that fire",
             (
                 "",
-                'label_replace(ALERTS{alertstate="firing"}, "runbook", "docs/runbooks/$1.md", "alertname", "(.+)")',
+                'ALERTS{alertstate="firing"}',
             ),
-            about="What to do stands in the runbook.",
+            about="An alert's name leads to its runbook: what it means, and what to do.",
             span=10,
             hidden=("__name__", "alertstate", "job", "instance"),
+            to_runbooks="alertname",
         )
     )
     board.with_panel(
@@ -196,6 +223,7 @@ def overview() -> dashboard.Dashboard:
             now_there(named("device:power_watts:rate1m"), "device:power_watts:rate1m"),
             "Of the whole board, over the last minute.",
             span=12,
+            runbooks=("SensorLost", "DeviceUnderVoltage"),
             height=7,
             decimals=2,
         )
@@ -210,9 +238,48 @@ def overview() -> dashboard.Dashboard:
             height=7,
             least=0,
             dashed="planned",
+            runbooks=("NoConductor", "StepFailingRepeatedly"),
         )
     )
     return board
+
+
+def energy_per_inference(here: str) -> str:
+    """Of the last minute where a cell was measured for so long, else of the last 20 s, else unknown.
+
+    A window that reaches back before the measurement would divide idle energy by few inferences.
+
+    Args:
+        here: what selects the device.
+    """
+    measured = f'edgejoule_cell_info{{{here},stage=~"measure|power"}}'
+    cell = "device, detector, precision"
+
+    def for_so_long(window: str) -> str:
+        return f"and on (device) ({measured} and on ({cell}) {measured} offset {window})"
+
+    energy, observed, inferences = (
+        f"sum by (device) (rate(edgejoule_{name}_total{{{here}}}[20s]))"
+        for name in ("board_energy_joules", "board_energy_observed_seconds", "inferences")
+    )
+    return (
+        f"device:energy_per_inference_joules:rate1m{{{here}}} {for_so_long('1m')} "
+        f"or on (device) {energy} / ({observed} > 0) / ({inferences} > 0) {for_so_long('20s')}"
+    )
+
+
+def energy_is_of(here: str) -> str:
+    """The source of a device's energy with the label ``of``, for people.
+
+    Args:
+        here: what selects the device.
+    """
+    source = "edgejoule_power_source_info"
+    return (
+        f'label_join({source}{{{here},rails!=""}}, "of", ", ", "rails", "source") '
+        f'or label_replace({source}{{{here},source="rapl"}}, "of", "the CPU packages, rapl", "", "") '
+        f'or label_replace({source}{{{here},source="none"}}, "of", "nothing that is read", "", "")'
+    )
 
 
 def device() -> dashboard.Dashboard:
@@ -223,29 +290,23 @@ def device() -> dashboard.Dashboard:
     here = 'device="$device"'
     info = f'label_join(edgejoule_device_info{{{here}}}, "name", ", JetPack ", "board", "jetpack")'
     board.with_panel(
-        figure("Board", "none", "{{name}}", info, span=6, names=True, spark=False, about="What it says that it is.")
+        figure("Board", "none", "{{name}}", info, span=10, names=True, spark=False, about="What it says that it is.")
     )
     simulated = f'edgejoule_device_info{{{here},simulated="true"}} or on (device) 0 * edgejoule_device_info{{{here}}}'
     texts = {"0": ("a real device", BLUE), "1": ("SIMULATED", PINK)}
-    board.with_panel(figure("Is it there?", "none", "", simulated, span=3, texts=texts, spark=False, absent="away"))
-    power = f"device:power_watts:rate1m{{{here}}}"
-    board.with_panel(figure("Power", "watt", "", power, span=3, decimals=2, spark=False))
-    # not where nothing is measured any more: the last minute's power over its few inferences grows without end
-    measured = f'edgejoule_cell_info{{{here},stage=~"measure|power"}}'
-    per_inference = f"device:energy_per_inference_joules:rate1m{{{here}}} and on (device) {measured}"
-    board.with_panel(figure("Energy per inference", "joule", "", per_inference, span=3, decimals=1, spark=False))
-    margin = f"min(device_zone:temperature_margin_celsius:min{{{here}}})"
+    away = {"absent": "away", "runbooks": ("ExporterDown",)}
+    board.with_panel(figure("Is it there?", "none", "", simulated, span=5, texts=texts, spark=False, **away))
     board.with_panel(
         figure(
-            "Below throttling",
-            "celsius",
-            "",
-            margin,
-            "How far the hottest zone is below the board's own trip point.",
-            span=3,
-            decimals=1,
+            "Measures",
+            "none",
+            "{{detector}} {{precision}}",
+            f"edgejoule_cell_info{{{here}}}",
+            span=5,
+            names=True,
             spark=False,
-            steps={None: RED, 5: ORANGE, 15: BLUE},
+            absent="nothing",
+            runbooks=("MeasurementStalled",),
         )
     )
     board.with_panel(
@@ -255,21 +316,58 @@ def device() -> dashboard.Dashboard:
             "",
             VERDICT.format(f",{here}"),
             "On the last half minute. Unknown is not no.",
-            span=3,
+            span=4,
             texts=VERDICTS,
             spark=False,
+            runbooks=("DeviceThrottling",),
         )
     )
     board.with_panel(
         figure(
-            "Measures",
+            "Energy per inference",
+            "joule",
+            "",
+            energy_per_inference(here),
+            "Idle power included: of the last minute, and in a measurement's first minute of the last 20 s. None where "
+            "nothing has been measured for so long; what trials came to stands in Compare.",
+            span=7,
+            height=5,
+            decimals=1,
+            spark=False,
+            runbooks=("SensorLost",),
+        )
+    )
+    power = f"device:power_watts:rate1m{{{here}}}"
+    looked_after = {"runbooks": ("SensorLost", "DeviceUnderVoltage")}
+    board.with_panel(figure("Power", "watt", "", power, span=5, height=5, decimals=2, spark=False, **looked_after))
+    board.with_panel(
+        figure(
+            "Energy is of",
             "none",
-            "{{detector}} {{precision}}",
-            f"edgejoule_cell_info{{{here}}}",
-            span=3,
+            "{{of}}",
+            energy_is_of(here),
+            "The rails that are read and added. What they leave out stands at the end of this page.",
+            span=7,
+            height=5,
             names=True,
             spark=False,
-            absent="nothing",
+            runbooks=("SensorLost",),
+        )
+    )
+    margin = f"min(device_zone:temperature_margin_celsius:min{{{here}}})"
+    board.with_panel(
+        figure(
+            "Below throttling",
+            "celsius",
+            "",
+            margin,
+            "How far the hottest zone is below the board's own trip point.",
+            span=5,
+            height=5,
+            decimals=1,
+            spark=False,
+            steps={None: RED, 5: ORANGE, 15: BLUE},
+            runbooks=("DeviceHot",),
         )
     )
     board.with_panel(
@@ -281,15 +379,17 @@ def device() -> dashboard.Dashboard:
             about="Of the total rail; idle as measured before the last trial. A gap: it could not be read.",
             least=0,
             dashed="idle",
+            **looked_after,
         )
     )
     board.with_panel(
         graph(
             "Energy per inference",
             "joule",
-            ("board", per_inference),
-            about="Of the last minute, idle power included; too high until a whole minute is measured.",
+            ("board", energy_per_inference(here)),
+            about="Idle power included: of the last minute, and in a measurement's first minute of the last 20 s.",
             least=0,
+            runbooks=("SensorLost",),
         )
     )
     percentiles = [
@@ -302,11 +402,19 @@ def device() -> dashboard.Dashboard:
             *percentiles,
             about="Of measured inferences, by histogram. Exact percentiles are in the records.",
             least=0,
+            runbooks=("LatencyRegression", "MeasurementStalled"),
         )
     )
     buckets = f'increase(edgejoule_inference_latency_seconds_bucket{{{here},stage="measure"}}[$__rate_interval])'
     board.with_panel(heat("Latency, each inference", f"sum by (le) ({buckets})", height=8))
-    zones = {".*[cC][pP][uU].*": BLUE, ".*[gG][pP][uU].*": ORANGE, ".*soc.*|.*SOC.*": GREEN, "tj.*|AO.*|PLL.*": GREY}
+    zones = {
+        ".*": GREY,
+        ".*[cC][pP][uU].*": BLUE,
+        ".*[gG][pP][uU].*": ORANGE,
+        "soc0.*|AO.*": GREEN,
+        "soc1.*|PLL.*": YELLOW,
+        "soc2.*|PMIC.*": SKY,
+    }
     trips = f'min by (kind) (edgejoule_trip_temperature_celsius{{{here},kind=~"passive|hot|critical"}})'
     board.with_panel(
         graph(
@@ -316,6 +424,10 @@ def device() -> dashboard.Dashboard:
             ("{{kind}} trip", trips),
             colours={**zones, "critical trip": RED, "passive trip|hot trip": PINK},
             dashed=".* trip",
+            many=True,
+            span=24,
+            height=9,
+            runbooks=("DeviceHot",),
         )
     )
     clocks = {"gpu.*": ORANGE, "cpu.*": BLUE, "emc": GREEN}
@@ -328,6 +440,7 @@ def device() -> dashboard.Dashboard:
             colours=clocks,
             least=0,
             about="Of GPU, memory and the fastest CPU core.",
+            runbooks=("DeviceThrottling",),
         )
     )
     board.with_panel(
@@ -371,17 +484,31 @@ def device() -> dashboard.Dashboard:
             colours={".*": BLUE},
             top=1,
             least=0,
+            runbooks=("DeviceHot",),
         )
     )
-    board.with_panel(states("Throttling", "verdict", VERDICT.format(f",{here}"), VERDICTS, span=12))
+    throttles = VERDICT.format(f",{here}")
+    board.with_panel(
+        states("Throttling", "verdict", throttles, VERDICTS, span=12, height=8, runbooks=("DeviceThrottling",))
+    )
     board.with_panel(
         rows(
             "Sensors without a value",
             ("", f"edgejoule_sensor_up{{{here}}} == 0"),
             about="Missing, wrong or stuck; the agent's log says why. Some sleep with their part of the chip.",
             span=12,
-            height=5,
+            height=6,
             hidden=("__name__", "device", "instance", "job"),
+            runbooks=("SensorLost",),
+        )
+    )
+    board.with_panel(
+        rows(
+            "What the energy is of",
+            ("", f"max by (rails, source, leaves_out) (edgejoule_power_source_info{{{here}}})"),
+            span=12,
+            height=6,
+            names={"leaves_out": "leaves out"},
         )
     )
     return board
@@ -389,12 +516,14 @@ def device() -> dashboard.Dashboard:
 
 def pipeline() -> dashboard.Dashboard:
     board = page("pipeline", "Queues, workers, step durations, retries, store and Redis.")
-    queues = {"train": BLUE, "evaluate": ORANGE, "analyze": GREEN, "device.*": PINK}
-    board.with_panel(
-        figure("Conductor acts", "none", "", "max(edgejoule_conductor_leads)", span=4, texts=WELL, spark=False)
-    )
-    board.with_panel(figure("Store", "none", "", "max(edgejoule_store_up)", span=4, texts=WELL, spark=False))
-    board.with_panel(figure("Redis", "none", "", "max(edgejoule_redis_up)", span=4, texts=WELL, spark=False))
+    board.annotation(runs_as_annotations())
+    for title, up, alert in (
+        ("Conductor acts", "edgejoule_conductor_leads", "NoConductor"),
+        ("Store", "edgejoule_store_up", "StoreOrRedisDown"),
+        ("Redis", "edgejoule_redis_up", "StoreOrRedisDown"),
+    ):
+        look = {"texts": WELL, "runbooks": (alert,)}
+        board.with_panel(figure(title, "none", "", f"max({up})", span=4, spark=False, **look))
     board.with_panel(
         figure(
             "Failed attempts, last hour",
@@ -402,6 +531,7 @@ def pipeline() -> dashboard.Dashboard:
             "",
             none_as_0("sum(increase(edgejoule_step_failures_total[1h]))", ACTS),
             span=4,
+            runbooks=("StepFailingRepeatedly",),
             decimals=0,
             steps={None: BLUE, 1: ORANGE},
         )
@@ -413,25 +543,31 @@ def pipeline() -> dashboard.Dashboard:
             "",
             none_as_0("sum(increase(edgejoule_workers_lost_total[1h]))", ACTS),
             span=4,
+            runbooks=("NoWorkerForQueue",),
             decimals=0,
             steps={None: BLUE, 1: ORANGE},
         )
     )
     board.with_panel(figure("Runs", "none", "", "max(edgejoule_runs_active)", span=4))
-    board.with_panel(graph("Messages that wait", "none", ("{{queue}}", "queue:length:max"), colours=queues, least=0))
+    waits = {"runbooks": ("QueueBacklogWithIdleWorkers", "NoWorkerForQueue")}
+    board.with_panel(levels("Messages that wait", "{{queue}}", "queue:length:max", **waits))
     board.with_panel(
-        graph(
-            "Steps at work",
+        levels("Steps at work", "{{queue}}", "max by (queue) (edgejoule_steps_leased)", runbooks=("NoWorkerForQueue",))
+    )
+    board.with_panel(
+        bars(
+            "Workers",
             "none",
-            ("{{queue}}", "max by (queue) (edgejoule_steps_leased)"),
-            colours=queues,
-            least=0,
+            "{{queue}}",
+            "queue:workers:count",
+            "As many as are scraped now.",
+            span=6,
+            height=6,
+            runbooks=("NoWorkerForQueue",),
         )
     )
-    board.with_panel(
-        bars("Workers", "none", "{{queue}}", "queue:workers:count", "As many as are scraped now.", span=6, height=6)
-    )
-    board.with_panel(bars("Idle workers", "none", "{{queue}}", "queue:workers_idle:count", span=6, height=6))
+    idle = {"runbooks": ("QueueBacklogWithIdleWorkers",)}
+    board.with_panel(bars("Idle workers", "none", "{{queue}}", "queue:workers_idle:count", span=6, height=6, **idle))
     board.with_panel(
         states(
             "Devices",
@@ -441,6 +577,7 @@ def pipeline() -> dashboard.Dashboard:
             "Whether the gateway heard of them within a minute.",
             span=12,
             height=6,
+            runbooks=("ExporterDown",),
         )
     )
     board.with_panel(
@@ -459,6 +596,7 @@ def pipeline() -> dashboard.Dashboard:
             "{{kind}} {{outcome}}",
             "sum by (kind, outcome) (edgejoule_steps_ended_total)",
             "Since the conductor started.",
+            runbooks=("StepFailingRepeatedly",),
         )
     )
     board.with_panel(
@@ -469,6 +607,7 @@ def pipeline() -> dashboard.Dashboard:
             ("Redis", "max(edgejoule_redis_answer_seconds)"),
             colours={"store": BLUE, "Redis": ORANGE},
             least=0,
+            runbooks=("StoreOrRedisDown",),
         )
     )
     board.with_panel(
@@ -480,6 +619,7 @@ def pipeline() -> dashboard.Dashboard:
             colours={"used": BLUE, "limit": GREY},
             dashed="limit",
             least=0,
+            runbooks=("RedisMemoryFull",),
         )
     )
     free = "min by (job, device, instance, volume) (edgejoule_disk_free_bytes / edgejoule_disk_size_bytes)"
@@ -492,6 +632,7 @@ def pipeline() -> dashboard.Dashboard:
             span=12,
             top=1,
             steps={None: RED, 0.1: ORANGE, 0.25: BLUE},
+            runbooks=("DiskFilling",),
         )
     )
     board.with_panel(
@@ -502,6 +643,7 @@ def pipeline() -> dashboard.Dashboard:
             "sum by (kind, outcome) (edgejoule_step_duration_seconds_count)",
             "Those too that were tried again; since each process started.",
             span=12,
+            runbooks=("StepFailingRepeatedly",),
         )
     )
     return board
@@ -509,6 +651,7 @@ def pipeline() -> dashboard.Dashboard:
 
 def compare() -> dashboard.Dashboard:
     board = page("compare", "Device against device, precision against precision: each cell's last trial.")
+    board.annotation(runs_as_annotations())
     board.with_variable(choice("detector", "Detector", "label_values(edgejoule_trial_latency_seconds, detector)"))
     devices = 'label_values(edgejoule_trial_latency_seconds{detector="$detector"}, device)'
     board.with_variable(choice("device", "Device", devices, several=True))
@@ -518,7 +661,16 @@ def compare() -> dashboard.Dashboard:
     legend = "{{precision}} on {{shown}}"
     median = f'edgejoule_trial_latency_seconds{{{cell},quantile="0.5"}}'
     board.with_panel(
-        bars("Median latency", "s", legend, f"sort({named(median)})", "Exact, from the records.", height=10)
+        bars(
+            "Median latency",
+            "s",
+            legend,
+            f"sort({named(median)})",
+            "Exact, from the records.",
+            height=10,
+            runbooks=("LatencyRegression",),
+            report=True,
+        )
     )
     board.with_panel(
         bars(
@@ -528,6 +680,7 @@ def compare() -> dashboard.Dashboard:
             f"sort({named(f'edgejoule_trial_energy_joules{{{cell}}}')})",
             "From the records. A cell that is missing has no energy; its row says why.",
             height=10,
+            report=True,
         )
     )
     worst = f'edgejoule_trial_latency_seconds{{{cell},quantile="0.99"}} / ignoring (quantile) {median}'
@@ -539,6 +692,7 @@ def compare() -> dashboard.Dashboard:
             f"sort({named(worst)})",
             "1 is perfectly even.",
             height=8,
+            runbooks=("DeviceThrottling",),
             steps={None: BLUE, 2: ORANGE},
         )
     )
@@ -558,6 +712,7 @@ def compare() -> dashboard.Dashboard:
             ("energy", f"max by (precision, shown) ({named(f'edgejoule_trial_energy_joules{{{cell}}}')})"),
             ("s", "joule"),
             "Down and to the left is better.",
+            report=True,
         )
     )
     board.with_panel(
@@ -567,6 +722,7 @@ def compare() -> dashboard.Dashboard:
             ("AP50", f"max by (precision, shown) ({named(f'edgejoule_cell_ap50_ratio{{{cell}}}')})"),
             ("joule", "percentunit"),
             "Up and to the left is better.",
+            report=True,
         )
     )
     power = 'device:power_watts:rate1m{device=~"$device"}'
@@ -582,16 +738,19 @@ def compare() -> dashboard.Dashboard:
             least=0,
             span=24,
             repeat="device",
+            runbooks=("LatencyRegression",),
         )
     )
     return board
 
 
 def files() -> Iterator[tuple[Path, str]]:
-    """Every dashboard, relative to the repository, with its JSON."""
-    for name, make in (("overview", overview), ("device", device), ("pipeline", pipeline), ("compare", compare)):
-        text = json.dumps(make().build(), cls=JSONEncoder, indent=1, sort_keys=True, ensure_ascii=False)
-        yield FOLDER / f"{name}.json", text + "\n"
+    """Every dashboard, relative to the repository, with its JSON; and the pages that they lead to."""
+    makers = {"overview": overview, "device": device, "pipeline": pipeline, "compare": compare}
+    boards = ((FOLDER / f"{name}.json", make()) for name, make in makers.items())
+    for path, board in itertools.chain(boards, runbooks.pages()):
+        text = json.dumps(board.build(), cls=JSONEncoder, indent=1, sort_keys=True, ensure_ascii=False)
+        yield path, text + "\n"
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ PAPER, PANEL, EDGE, INK, FAINT = "#111217", "#181b1f", "#34383e", "#d8d9e0", "#9
 FONT = "Liberation Sans, Arial, sans-serif"
 CLASSIC = ("#73BF69", "#F2CC0C", "#8AB8FF", "#FF780A", "#F2495C", "#5794F2", "#B877D9")  # Grafana's, for unnamed series
 HOLD_S = 10.0  # that a state is drawn after the last word of it
+LEGEND_BESIDE = 250.0  # pixels
 GAP_S = 15.0  # over which a line is broken: panels.graph's span_nulls
 
 
@@ -35,6 +36,7 @@ class Region(NamedTuple):
     text: str
     begin_s: float
     end_s: float
+    colour: str
 
 
 class Drawn(NamedTuple):
@@ -220,12 +222,24 @@ def timeseries(drawn: Drawn) -> str:
         },
     }
     bands = {
-        "data": {"values": [{"b": 1e3 * one.begin_s, "e": 1e3 * one.end_s} for one in drawn.regions]},
-        "mark": {"type": "rect", "color": "#56B4E9", "opacity": 0.12, "clip": True},
-        "encoding": {"x": {"field": "b", **time_axis(drawn.span_s)}, "x2": {"field": "e"}},
+        "data": {"values": [{"b": 1e3 * one.begin_s, "e": 1e3 * one.end_s, "c": one.colour} for one in drawn.regions]},
+        "mark": {"type": "rect", "opacity": 0.12, "clip": True},
+        "encoding": {
+            "x": {"field": "b", **time_axis(drawn.span_s)},
+            "x2": {"field": "e"},
+            "color": {"field": "c", "scale": None},
+        },
     }
-    svg = chart(drawn.width, drawn.height - 22, [bands, lines] if drawn.regions else [lines])
-    return svg + _legend(drawn, names, colours, dashes)
+    beside = drawn.panel["options"]["legend"]["placement"] == "right"
+    lines_of_legend = _in_lines(drawn, names)
+    across = LEGEND_BESIDE if beside else 0.0
+    down = 0.0 if beside else 18.0 * len(lines_of_legend) + 4
+    layers = [bands, lines] if drawn.regions else [lines]
+    svg = chart(drawn.width - across, drawn.height - down, layers, resolve={"scale": {"color": "independent"}})
+    if beside:
+        lines_of_legend = [[name] for name in names]
+    y = 20.0 if beside else drawn.height - down + 14
+    return svg + _legend(drawn, lines_of_legend, colours, dashes, (drawn.width - across + 10, y))
 
 
 def _points(one: Series, factor: float) -> Iterator[dict[str, Any]]:
@@ -236,21 +250,39 @@ def _points(one: Series, factor: float) -> Iterator[dict[str, Any]]:
         yield {"t": 1e3 * time_s, "v": value / factor, "name": one.name, "piece": f"{one.name} {piece}"}
 
 
-def _legend(drawn: Drawn, names: Sequence[str], colours: Mapping[str, str], dashes: Mapping[str, list[int]]) -> str:
-    last = {one.name: in_unit(one.values[-1], drawn.defaults["unit"]) for one in drawn.series}
-    x, parts = 10.0, []
+def _last(drawn: Drawn) -> dict[str, str]:
+    return {one.name: f"{one.name}  {in_unit(one.values[-1], drawn.defaults['unit'])}" for one in drawn.series}
+
+
+def _in_lines(drawn: Drawn, names: Sequence[str]) -> list[list[str]]:
+    """A legend's names, in as many lines as they need."""
+    words, lines, x = _last(drawn), [[]], 10.0  # type: tuple[dict[str, str], list[list[str]], float]
     for name in names:
-        words = f"{name}  {last[name]}"
-        if x + 20 + width_of(words, 11.5) > drawn.width:
-            parts.append(text(x, drawn.height - 4, "…", 12, FAINT))
-            break
-        dash = 'stroke-dasharray="4 3"' if dashes[name] != [1, 0] else ""
-        y = drawn.height - 8
-        parts.append(
-            f'<path d="M{x:.1f},{y:.1f}h14" stroke="{colours[name]}" stroke-width="3" {dash}/>'
-            + text(x + 19, y + 4, words, 11.5, INK)
-        )
-        x += 36 + width_of(words, 11.5)
+        if lines[-1] and x + 20 + width_of(words[name], 11.5) > drawn.width:
+            lines.append([])
+            x = 10.0
+        lines[-1].append(name)
+        x += 36 + width_of(words[name], 11.5)
+    return lines
+
+
+def _legend(
+    drawn: Drawn,
+    lines: Sequence[Sequence[str]],
+    colours: Mapping[str, str],
+    dashes: Mapping[str, list[int]],
+    at: tuple[float, float],
+) -> str:
+    words, parts = _last(drawn), []
+    for number, names in enumerate(lines):
+        x, y = at[0], at[1] + 18 * number
+        for name in names:
+            dash = 'stroke-dasharray="4 3"' if dashes[name] != [1, 0] else ""
+            parts.append(
+                f'<path d="M{x:.1f},{y:.1f}h14" stroke="{colours[name]}" stroke-width="3" {dash}/>'
+                + text(x + 19, y + 4, words[name], 11.5, INK, room=drawn.width - x - 19)
+            )
+            x += 36 + width_of(words[name], 11.5)
     return "".join(parts)
 
 
@@ -322,6 +354,8 @@ def state_timeline(drawn: Drawn) -> str:
         ends = [*one.times_s[1:], drawn.span_s[1]]
         for time_s, end_s, value in zip(one.times_s, ends, one.values, strict=True):
             word, colour = drawn.said(value)
+            if "mappings" not in drawn.defaults:
+                word = _from_step(drawn, value)
             end_s = min(end_s, time_s + HOLD_S)
             if rows and rows[-1]["name"] == one.name and rows[-1]["word"] == word and rows[-1]["e"] >= 1e3 * time_s:
                 rows[-1]["e"] = 1e3 * end_s
@@ -342,6 +376,13 @@ def state_timeline(drawn: Drawn) -> str:
         "encoding": {"x": x, "y": y, "text": {"field": "shown"}, "color": {"field": "ink", "scale": None}},
     }
     return chart(drawn.width, drawn.height, [bars, words], data={"values": rows})
+
+
+def _from_step(drawn: Drawn, value: float) -> str:
+    """What Grafana writes into a state that comes of thresholds: from which value on it holds."""
+    bounds = [step["value"] for step in drawn.defaults["thresholds"]["steps"] if step["value"] is not None]
+    below = [bound for bound in bounds if value >= bound]
+    return f"{below[-1]:g}+" if below else f"< {bounds[0]:g}"
 
 
 def heatmap(drawn: Drawn) -> str:
@@ -378,8 +419,14 @@ def heatmap(drawn: Drawn) -> str:
 
 
 def xychart(drawn: Drawn) -> str:
-    across, up = (drawn.panel["options"]["series"][0][axis]["matcher"]["options"] for axis in ("x", "y"))
-    found = [row for row in rows_of(drawn) if across in row and up in row]
+    pairs = [[one[axis]["matcher"]["options"] for axis in ("x", "y")] for one in drawn.panel["options"]["series"]]
+    across, up = pairs[0]
+    found = []
+    for row in rows_of(drawn):
+        for x, y in pairs:
+            if x in row and y in row:
+                values = {across: row[x], up: row[y], "series": y}
+                found.append({**{key: value for key, value in row.items() if key not in (x, y)}, **values})
     if not found:
         return nothing(drawn)
     axes = {}
@@ -388,15 +435,25 @@ def xychart(drawn: Drawn) -> str:
         for row in found:
             row[axis] = row[name] / factor
         most = 1.1 * max(row[axis] for row in found)
+        title = drawn.overridden(name, "custom.axisLabel")
         scale = {"domain": [0, most], "nice": False}
-        axes[axis] = {"field": axis, "type": "quantitative", "axis": value_axis(suffix, name), "scale": scale}
+        axes[axis] = {"field": axis, "type": "quantitative", "axis": value_axis(suffix, title), "scale": scale}
     middle = max(row["x"] for row in found) / 2
     for number, row in enumerate(sorted(found, key=lambda row: float(row["x"]))):
         row["place"] = f"{'right' if row['x'] > middle else 'left'} {number % 2}"
         row["label"] = row.get("cell") or " ".join(
-            str(v) for k, v in row.items() if k not in (across, up, "x", "y", "place")
+            str(v) for k, v in row.items() if k not in (across, up, "x", "y", "place", "series")
         )
-    points = {"mark": {"type": "circle", "size": 130, "color": "#0072B2", "opacity": 0.8}, "encoding": axes}
+    points, keys, at = [], [], 10.0
+    for _, name in pairs:
+        colour = (drawn.overridden(name, "color") or drawn.defaults["color"])["fixedColor"]
+        shape = drawn.overridden(name, "custom.pointShape") or "circle"
+        size = (drawn.overridden(name, "custom.pointSize") or drawn.defaults["custom"]["pointSize"])["fixed"] ** 2
+        mark = {"type": "point", "shape": shape, "size": size, "color": colour, "filled": True, "opacity": 0.9}
+        points.append({"transform": [{"filter": {"field": "series", "equal": name}}], "mark": mark, "encoding": axes})
+        keys.append(box(at, drawn.height - 13, 11, 11, colour, rx=0 if shape == "square" else 5.5))
+        keys.append(text(at + 17, drawn.height - 3, name, 12, INK))
+        at += 45 + width_of(name, 12)
     names = [  # on alternate sides of their points, so that fewer lie on each other
         {
             "transform": [{"filter": {"field": "place", "equal": f"{side} {turn}"}}],
@@ -413,7 +470,9 @@ def xychart(drawn: Drawn) -> str:
         for side in ("left", "right")
         for turn, dy in ((0, 18), (1, -14))
     ]
-    return chart(drawn.width, drawn.height, [points, *names], data={"values": found})
+    down = 18.0 if drawn.panel["options"]["legend"]["showLegend"] else 0.0
+    svg = chart(drawn.width, drawn.height - down, [*points, *names], data={"values": found})
+    return svg + "".join(keys) if down else svg
 
 
 def table(drawn: Drawn) -> str:

@@ -53,6 +53,12 @@ STATES: Mapping[str, str] = {  # of a cell
     "unreachable": PINK,
 }
 
+RUNBOOK, REPORT = "/d/runbook-", "/d/edgejoule-report"
+"""Pages of the same Grafana (runbooks.py), so that a link is never dead: an alert's name follows the first."""
+
+LEVELS: Mapping[float | None, str] = {None: "#5A5A5A", 1: SKY, 5: BLUE, 25: ORANGE}
+"""From how many of something on which colour."""
+
 REPEATED_PER_ROW = 3
 
 _Panel = TypeVar("_Panel", bound=Any)
@@ -89,13 +95,17 @@ def graph(title: str, unit: str, *queries: Query, about: str = "", **look: Any) 
 
     Args:
         look: ``span``, ``height``, ``colours`` (pattern to colour, before those of all pages), ``dashed`` (pattern),
-            ``top`` and ``least`` of the axis, ``stacked``, ``repeat`` (a variable: a graph for each of its values).
+            ``top`` and ``least`` of the axis, ``stacked``, ``repeat`` (a variable: a graph for each of its values),
+            ``many`` (True: a legend of its own column, for more names than fit into a line).
     """
     panel = _placed(timeseries.Panel(), title, about, look, height=8).unit(unit)
     for query in _queries(queries):
         panel.with_target(query)
     panel.line_width(2).fill_opacity(8).show_points(common_models.VisibilityMode.NEVER).span_nulls(15000)
-    panel.legend(common.VizLegendOptions().show_legend(True).placement("bottom").calcs(["lastNotNull"]))
+    legend = common.VizLegendOptions().show_legend(True).calcs(["lastNotNull"])
+    if look.get("many"):
+        legend.display_mode(common_models.LegendDisplayMode.TABLE).placement("right")
+    panel.legend(legend if look.get("many") else legend.placement("bottom"))
     panel.tooltip(common.VizTooltipOptions().mode(common_models.TooltipDisplayMode.MULTI))
     if "least" in look:
         panel.axis_soft_min(look["least"])
@@ -164,6 +174,15 @@ def states(
     return panel.legend(common.VizLegendOptions().show_legend(False).placement("bottom"))
 
 
+def levels(title: str, legend: str, expr: str, about: str = "", **look: Any) -> Any:
+    """How many of something over time, a row with its name for each series: for what has no colour of its own."""
+    panel = _placed(statetimeline.Panel(), title, about, look, height=8)
+    panel.with_target(*_queries([(legend, expr)])).unit("none").decimals(0)
+    panel.color_scheme(dashboard.FieldColor().mode(models.FieldColorModeId.THRESHOLDS))
+    panel.thresholds(steps_of(LEVELS)).row_height(0.8).fill_opacity(90).line_width(0)
+    return panel.legend(common.VizLegendOptions().show_legend(False).placement("bottom"))
+
+
 def heat(title: str, expr: str, about: str = "", **look: Any) -> heatmap.Panel:
     """A histogram over time; the buckets are Prometheus' own."""
     panel = _placed(heatmap.Panel(), title, about, look, height=9)
@@ -179,7 +198,7 @@ def rows(title: str, *queries: Query, about: str = "", **look: Any) -> table.Pan
     Args:
         look: ``span``, ``height``, ``names`` (column to heading), ``hidden`` (columns), ``units`` (heading to unit),
             ``matrix`` (row's label, column's label, label that fills the cells), ``texts`` (value to text and colour),
-            ``best`` (heading whose greatest stands first).
+            ``best`` (heading whose greatest stands first), ``to_runbooks`` (a column of alerts' names, each a link).
     """
     panel = _placed(table.Panel(), title, about, look, height=8)
     for query in _queries(queries, instant=True, as_table=True):
@@ -200,29 +219,47 @@ def rows(title: str, *queries: Query, about: str = "", **look: Any) -> table.Pan
     if "texts" in look:
         panel.mappings([values_as(look["texts"])])
         panel.cell_options(common_models.TableColoredBackgroundCellOptions())
+    if "to_runbooks" in look:
+        links = [{"title": "What to do", "url": f"{RUNBOOK}${{__value.raw}}"}]
+        panel.override_by_name(look["to_runbooks"], [_value("links", links)])
     if "best" in look:
         panel.sort_by([common.TableSortByFieldState().display_name(look["best"]).desc(True)])
     panel.align(common_models.FieldTextAlignment.AUTO).inspect(False)
     return panel.show_header(True).no_value("–")
 
 
-def scatter(title: str, x: Query, y: Query, units: tuple[str, str], about: str = "", **look: Any) -> xychart.Panel:
-    """A point for each set of labels that both expressions have."""
+def scatter(
+    title: str, x: Query, y: Query, units: tuple[str, str], about: str = "", marked: Query | None = None, **look: Any
+) -> xychart.Panel:
+    """A point for each set of labels that both expressions have.
+
+    Args:
+        marked: of the points that stand out, beside those of ``y``; larger squares in the legend's second colour.
+    """
     panel = _placed(xychart.Panel(), title, about, look, height=10)
-    for query in _queries([x, y], instant=True, as_table=True):
+    queries = [x, y] if marked is None else [x, y, marked]
+    for query in _queries(queries, instant=True, as_table=True):
         panel.with_target(query)
     panel.with_transformation(models.DataTransformerConfig(id_val="merge", options={}))
-    names = {"Value #A": x[0], "Value #B": y[0]}
+    names = {f"Value #{letter}": name for letter, (name, _) in zip("ABC", queries, strict=False)}
     options = {"excludeByName": {"Time": True}, "renameByName": names}
     panel.with_transformation(models.DataTransformerConfig(id_val="organize", options=options))
     panel.mapping(xychart_models.SeriesMapping.MANUAL).show(xychart_models.XYShowMode.POINTS)
     by_x = xychart.MatcherConfig().id("byName").options(x[0])
-    by_y = xychart.MatcherConfig().id("byName").options(y[0])
-    series = xychart.XYSeriesConfig().x(xychart.XychartXYSeriesConfigX().matcher(by_x))
-    panel.series([series.y(xychart.XychartXYSeriesConfigY().matcher(by_y))])
+    series = []
+    for name, _ in queries[1:]:
+        by_y = xychart.MatcherConfig().id("byName").options(name)
+        one = xychart.XYSeriesConfig().x(xychart.XychartXYSeriesConfigX().matcher(by_x))
+        series.append(one.y(xychart.XychartXYSeriesConfigY().matcher(by_y)))
+    panel.series(series).legend(common.VizLegendOptions().show_legend(marked is not None).placement("bottom"))
     panel.point_size(xychart.XychartFieldConfigPointSize().fixed(12))
-    for heading, unit in zip((x[0], y[0]), units, strict=True):
-        panel.override_by_name(heading, [_value("unit", unit), _value("custom.axisLabel", heading)])
+    panel.override_by_name(x[0], [_value("unit", units[0]), _value("custom.axisLabel", x[0])])
+    for name, _ in queries[1:]:  # one axis for both
+        panel.override_by_name(name, [_value("unit", units[1]), _value("custom.axisLabel", look.get("up", y[0]))])
+    if marked is not None:
+        outstanding = {"color": {"mode": "fixed", "fixedColor": ORANGE}, "custom.pointShape": "square"}
+        outstanding["custom.pointSize"] = {"fixed": 18}
+        panel.override_by_name(marked[0], [_value(name, value) for name, value in outstanding.items()])
     return panel.color_scheme(dashboard.FieldColor().mode(models.FieldColorModeId.FIXED).fixed_color(BLUE))
 
 
@@ -268,6 +305,12 @@ def _placed(panel: _Panel, title: str, about: str, look: Mapping[str, Any], heig
     panel.title(title).datasource(SOURCE).span(look.get("span", 12)).height(look.get("height", height))
     if "repeat" in look:
         panel.repeat(look["repeat"]).repeat_direction("h").max_per_row(REPEATED_PER_ROW)
+    links = [
+        *(dashboard.DashboardLink(f"Runbook: {alert}").url(f"{RUNBOOK}{alert}") for alert in look.get("runbooks", ())),
+        *([dashboard.DashboardLink("The run's report").url(REPORT)] if look.get("report") else ()),
+    ]
+    if links:
+        panel.links([link.type(models.DashboardLinkType.LINK) for link in links])
     return panel.description(about) if about else panel
 
 

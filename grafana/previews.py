@@ -69,7 +69,7 @@ def regions_of(
             moments = [float(at) for at, _ in one["values"]]
             begins = [at for before, at in zip([-math.inf, *moments], moments, strict=False) if at - before > STEP_S]
             ends = [at for at, after in zip(moments, [*moments[1:], math.inf], strict=True) if after - at > STEP_S]
-            found += [Region(str(one["metric"]), *ends) for ends in zip(begins, ends, strict=True)]
+            found += [Region(str(one["metric"]), *both, each["iconColor"]) for both in zip(begins, ends, strict=True)]
     return found
 
 

@@ -19,9 +19,12 @@ from edgejoule.metrics import METRICS
 
 ROOT = Path(__file__).resolve().parents[2]
 FILES = sorted((ROOT / "grafana" / "dashboards").glob("*.json"))
+TEXTS = sorted((ROOT / "grafana" / "runbooks").glob("*.json"))
 PAGES: dict[str, dict[str, Any]] = {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in FILES}
 PROMTOOL = shutil.which(os.environ.get("PROMTOOL") or "promtool")
 needs_promtool = pytest.mark.skipif(PROMTOOL is None, reason="promtool is not here; PROMTOOL may name it")
+RULES = yaml.safe_load((ROOT / "grafana" / "prometheus" / "rules" / "alerts.yml").read_text(encoding="utf-8"))
+ALERTS = [rule["alert"] for group in RULES["groups"] for rule in group["rules"]]
 NAME = re.compile(r"\b(?:edgejoule_\w+|[a-z_]+:[a-z_]+:\w+)\b")
 PALETTE = {"#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#8E8E8E", "#5A5A5A"}
 """Okabe and Ito's, and greys."""
@@ -56,14 +59,14 @@ def test_dashboards_are_what_their_program_makes() -> None:
     assert answer.returncode == 0, f"{answer.stderr}run make dashboards"
 
 
-@pytest.mark.parametrize("name", sorted(PAGES))
-def test_dashboard_survives_the_sdks_own_types(name: str) -> None:
+@pytest.mark.parametrize("file", [*FILES, *TEXTS], ids=lambda file: str(file.stem))
+def test_dashboard_survives_the_sdks_own_types(file: Path) -> None:
     models = pytest.importorskip("grafana_foundation_sdk.models.dashboard")
     plugins = pytest.importorskip("grafana_foundation_sdk.cog.plugins")
     encoder = pytest.importorskip("grafana_foundation_sdk.cog.encoder")
     plugins.register_default_plugins()
-    read = models.Dashboard.from_json(PAGES[name])
-    assert json.loads(json.dumps(read, cls=encoder.JSONEncoder)) == PAGES[name]
+    page = json.loads(file.read_text(encoding="utf-8"))
+    assert json.loads(json.dumps(models.Dashboard.from_json(page), cls=encoder.JSONEncoder)) == page
 
 
 def test_the_four_pages_are_there_each_with_a_name_that_stays() -> None:
@@ -100,7 +103,7 @@ def test_colours_are_told_apart_by_the_colour_blind(name: str, panel: dict[str, 
 @pytest.mark.parametrize(("name", "panel"), ALL, ids=IDS)
 def test_power_and_energy_are_of_the_whole_board(name: str, panel: dict[str, Any]) -> None:
     text = " ".join(target["expr"] for target in panel["targets"])
-    if "rail" in text:
+    if "rail" in text.replace("edgejoule_power_source_info", "").replace("rails", ""):
         assert panel["title"] == "Power of parts"
         assert "never added up" in panel["description"]
         assert "sum" not in text
@@ -160,6 +163,32 @@ def test_count_is_0_where_there_is_none_and_unknown_where_nobody_tells(
     assert answer.returncode == 0, answer.stdout + answer.stderr
 
 
+def linked(panel: dict[str, Any]) -> set[str]:
+    """The addresses of a panel's links and of its fields', the latter with an alert's name for the value."""
+    links = [link["url"] for link in panel.get("links") or ()]
+    for override in panel.get("fieldConfig", {}).get("overrides", ()):
+        links += [link["url"] for each in override["properties"] if each["id"] == "links" for link in each["value"]]
+    return {link.replace("${__value.raw}", alert) for link in links for alert in ALERTS}
+
+
+def test_every_link_leads_to_a_page_of_the_same_grafana_and_every_runbook_is_linked() -> None:
+    texts = [json.loads(path.read_text(encoding="utf-8")) for path in TEXTS]
+    addresses = {f"/d/{page['uid']}" for page in texts}
+    assert len(addresses) == len(texts) == len(ALERTS) + 1
+    assert set().union(*(linked(panel) for _, panel in ALL)) == addresses
+    by_panel = [linked(panel) for _, panel in ALL if panel["title"] != "Alerts that fire"]
+    assert set().union(*by_panel) == addresses  # not by the table of alerts alone
+
+
+def test_page_of_a_runbook_says_what_the_runbook_says_and_links_nowhere_else() -> None:
+    for alert in ALERTS:
+        page = json.loads((ROOT / "grafana" / "runbooks" / f"{alert}.json").read_text(encoding="utf-8"))
+        (panel,) = page["panels"]
+        written = (ROOT / "docs" / "runbooks" / f"{alert}.md").read_text(encoding="utf-8")
+        assert f"# {panel['title']}\n\n{panel['options']['content']}" == written
+        assert len(page["uid"]) <= 40  # Grafana's limit
+
+
 def test_queries_that_are_merged_share_no_name() -> None:
     """Merge joins rows that are alike in every column which the queries share, the metric's own name among them."""
     merged = [panel for _, panel in ALL if any(each["id"] == "merge" for each in panel.get("transformations", ()))]
@@ -171,8 +200,10 @@ def test_queries_that_are_merged_share_no_name() -> None:
 
 def test_grafana_loads_them_from_the_place_where_the_image_has_them() -> None:
     provider = yaml.safe_load((ROOT / "grafana/provisioning/dashboards/edgejoule.yml").read_text(encoding="utf-8"))
-    (folder,) = [each["options"]["path"] for each in provider["providers"]]
+    places = [each["options"]["path"] for each in provider["providers"]]
     dockerfile = (ROOT / "docker" / "grafana" / "Dockerfile").read_text(encoding="utf-8")
-    assert f"COPY grafana/dashboards {folder}\n" in dockerfile
+    assert len(set(places)) == 2
+    for folder, place in zip(("dashboards", "runbooks"), places, strict=True):
+        assert f"COPY grafana/{folder} {place}\n" in dockerfile
     sources = yaml.safe_load((ROOT / "grafana/provisioning/datasources/prometheus.yml").read_text(encoding="utf-8"))
     assert [each["uid"] for each in sources["datasources"]] == ["edgejoule-prometheus"]
