@@ -25,12 +25,16 @@ MAY_BE_EMPTY = {
     "Alerts that fire": "nothing may be wrong",
     "Sensors without a value": "every sensor may have one",
     "Fan": "a host and a Nano without a fan show none",
-    "Measures": "nothing may be measured now",
-    "Median latency, live: $device": "a quick trial may be over between two scrapes",
-    "Device / Energy per inference": "the same",
-    "Steps done": "no run may go on now",
 }
-"""Panel, with its page where others are called so too, to why it may have no data in a stack that is well."""
+"""Panel, with its page where others are called so too, to why it may never have data in a stack that is well."""
+
+EMPTY_AFTERWARDS = {
+    "Measures": "nothing is measured any more",
+    "Device / Energy per inference": "the same; and a quick trial is over in less than it takes",
+    "Median latency, live: $device": "a quick trial may be over between two scrapes",
+    "Steps done": "no run goes on any more",
+}
+"""The same of panels that have data only while something goes on, for who asks after it."""
 
 BOARDS_ALONE = (
     *("Power", "Energy per inference", "Below throttling", "Power of the whole board", "Power of parts", "GPU load"),
@@ -64,15 +68,17 @@ def choices(page: dict[str, Any], server: Prometheus) -> Iterator[dict[str, str]
     yield from chosen
 
 
-def may_be_empty(line: str, *, host: bool) -> bool:
+def may_be_empty(line: str, *, host: bool, afterwards: bool = True) -> bool:
     """Whether a line of ``empty_queries`` is as it may be.
 
     Args:
         host: it is of a device without a board's sensors.
+        afterwards: it was asked for after the run alone; False: during the run too.
     """
     panel = line.partition(" (")[0]
     title = panel.partition(" / ")[2]
-    return bool({panel, title} & set(MAY_BE_EMPTY)) or (host and title in BOARDS_ALONE)
+    excused = {*MAY_BE_EMPTY, *(EMPTY_AFTERWARDS if afterwards else ())}
+    return bool({panel, title} & excused) or (host and title in BOARDS_ALONE)
 
 
 def has_data(server: Prometheus, expr: str, *, instant: bool, minutes: float) -> bool:
@@ -80,29 +86,32 @@ def has_data(server: Prometheus, expr: str, *, instant: bool, minutes: float) ->
     return bool(server.instant(expr, now) if instant else server.range(expr, now - 60 * minutes, now, STEP_S))
 
 
-def empty_queries(server: Prometheus, minutes: float) -> tuple[int, list[str]]:
-    """How many queries were asked, and which had no data."""
-    asked, empty = 0, []
+def answers(server: Prometheus, minutes: float) -> dict[str, bool]:
+    """Each query, in words, to whether it had data; and each variable without a value."""
+    found = {}
     for page in pages().values():
         try:
             chosen_values = list(choices(page, server))
         except NoChoice as none:
-            asked, empty = asked + 1, [*empty, str(none)]
+            found[str(none)] = False
             continue
         for chosen in chosen_values:
+            words = ", ".join(f"{name}={value}" for name, value in chosen.items())
             for panel in panels(page):
                 for target in panel["targets"]:
-                    asked += 1
                     expr = filled(target["expr"], chosen)
-                    words = ", ".join(f"{name}={value}" for name, value in chosen.items())
                     about = f"{page['title']} / {panel['title']} ({words}): {expr}"
                     try:
-                        there = has_data(server, expr, instant=bool(target.get("instant")), minutes=minutes)
+                        found[about] = has_data(server, expr, instant=bool(target.get("instant")), minutes=minutes)
                     except Refused as error:
-                        there, about = False, f"{about} is refused: {error}"
-                    if not there:
-                        empty.append(about)
-    return asked, empty
+                        found[f"{about} is refused: {error}"] = False
+    return found
+
+
+def empty_queries(server: Prometheus, minutes: float) -> tuple[int, list[str]]:
+    """How many queries were asked, and which had no data."""
+    found = answers(server, minutes)
+    return len(found), [about for about, there in found.items() if not there]
 
 
 def main() -> None:
