@@ -191,15 +191,16 @@ def overview() -> dashboard.Dashboard:
             "What cells came to, the most accurate first",
             *(
                 ("", f"max by (detector, precision, device, simulated) (edgejoule_cell_{name})")
-                for name in ("ap50_ratio", "latency_seconds", "energy_joules")
+                for name in ("ap_ratio", "ap50_ratio", "latency_seconds", "energy_joules")
             ),
             about="Of this conductor's runs. Latency and energy are of one inference: -bN takes N images. Exact rows "
             "with intervals stand in the report.",
             span=14,
             report=True,
-            names={"Value #A": "AP50", "Value #B": "latency", "Value #C": "energy per inference"},
-            units={"AP50": "percentunit", "latency": "s", "energy per inference": "joule"},
-            best="AP50",
+            names={"Value #A": "AP", "Value #B": "AP50", "Value #C": "latency", "Value #D": "energy per inference"},
+            units={"AP": "percentunit", "AP50": "percentunit", "latency": "s", "energy per inference": "joule"},
+            widths={"precision": 100, "simulated": 90, "AP": 80, "AP50": 80, "energy per inference": 170},
+            best="AP",
         )
     )
     board.with_panel(
@@ -509,9 +510,18 @@ def device() -> dashboard.Dashboard:
             span=12,
             height=6,
             names={"leaves_out": "leaves out"},
+            order=("source", "rails", "leaves_out"),
+            widths={"source": 90, "rails": 260},
         )
     )
     return board
+
+
+def by_queue(metric: str) -> list[tuple[str, str]]:
+    """A metric of queues: those of workers by their names, those of devices by what is shown of these."""
+    workers, devices = (f'max by (queue) ({metric}{{queue{of}"device[.].+"}})' for of in ("!~", "=~"))
+    devices = f'label_replace({devices}, "device", "$1", "queue", "device[.](.+)")'
+    return [("{{queue}}", workers), ("{{shown}}", named_also_when_away(devices))]
 
 
 def pipeline() -> dashboard.Dashboard:
@@ -550,10 +560,8 @@ def pipeline() -> dashboard.Dashboard:
     )
     board.with_panel(figure("Runs", "none", "", "max(edgejoule_runs_active)", span=4))
     waits = {"runbooks": ("QueueBacklogWithIdleWorkers", "NoWorkerForQueue")}
-    board.with_panel(levels("Messages that wait", "{{queue}}", "queue:length:max", **waits))
-    board.with_panel(
-        levels("Steps at work", "{{queue}}", "max by (queue) (edgejoule_steps_leased)", runbooks=("NoWorkerForQueue",))
-    )
+    board.with_panel(levels("Messages that wait", *by_queue("queue:length:max"), **waits))
+    board.with_panel(levels("Steps at work", *by_queue("edgejoule_steps_leased"), runbooks=("NoWorkerForQueue",)))
     board.with_panel(
         bars(
             "Workers",

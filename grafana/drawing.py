@@ -75,7 +75,11 @@ class Drawn(NamedTuple):
     def said(self, value: float, unit: str | None = None) -> tuple[str, str]:
         """Text and colour of a value: by mapping, else by unit and threshold."""
         for mapping in self.defaults.get("mappings", ()):
-            if (known := mapping["options"].get(f"{value:g}")) is not None:
+            options = mapping["options"]
+            if mapping["type"] == "range":
+                if options["from"] <= value and (options["to"] is None or value <= options["to"]):
+                    return in_unit(value, self.defaults["unit"], 0), options["result"]["color"]
+            elif (known := options.get(f"{value:g}")) is not None:
                 return known["text"], known["color"]
         steps = self.defaults.get("thresholds", {}).get("steps", [{"value": None, "color": INK}])
         colour = [step["color"] for step in steps if step["value"] is None or value >= step["value"]][-1]
@@ -139,7 +143,7 @@ def text(x: float, y: float, words: str, size: float = 12, colour: str = INK, **
 
 def width_of(words: str, size: float) -> float:
     """About how wide a text is."""
-    return 0.54 * size * len(words)
+    return size * (0.54 * len(words) + 0.13 * sum(letter.isupper() for letter in words))
 
 
 def box(x: float, y: float, width: float, height: float, colour: str, **look: Any) -> str:
@@ -238,8 +242,8 @@ def timeseries(drawn: Drawn) -> str:
     svg = chart(drawn.width - across, drawn.height - down, layers, resolve={"scale": {"color": "independent"}})
     if beside:
         lines_of_legend = [[name] for name in names]
-    y = 20.0 if beside else drawn.height - down + 14
-    return svg + _legend(drawn, lines_of_legend, colours, dashes, (drawn.width - across + 10, y))
+    at = (drawn.width - across + 10, 20.0) if beside else (10.0, drawn.height - down + 14)
+    return svg + _legend(drawn, lines_of_legend, colours, dashes, at)
 
 
 def _points(one: Series, factor: float) -> Iterator[dict[str, Any]]:
@@ -354,8 +358,6 @@ def state_timeline(drawn: Drawn) -> str:
         ends = [*one.times_s[1:], drawn.span_s[1]]
         for time_s, end_s, value in zip(one.times_s, ends, one.values, strict=True):
             word, colour = drawn.said(value)
-            if "mappings" not in drawn.defaults:
-                word = _from_step(drawn, value)
             end_s = min(end_s, time_s + HOLD_S)
             if rows and rows[-1]["name"] == one.name and rows[-1]["word"] == word and rows[-1]["e"] >= 1e3 * time_s:
                 rows[-1]["e"] = 1e3 * end_s
@@ -376,13 +378,6 @@ def state_timeline(drawn: Drawn) -> str:
         "encoding": {"x": x, "y": y, "text": {"field": "shown"}, "color": {"field": "ink", "scale": None}},
     }
     return chart(drawn.width, drawn.height, [bars, words], data={"values": rows})
-
-
-def _from_step(drawn: Drawn, value: float) -> str:
-    """What Grafana writes into a state that comes of thresholds: from which value on it holds."""
-    bounds = [step["value"] for step in drawn.defaults["thresholds"]["steps"] if step["value"] is not None]
-    below = [bound for bound in bounds if value >= bound]
-    return f"{below[-1]:g}+" if below else f"< {bounds[0]:g}"
 
 
 def heatmap(drawn: Drawn) -> str:
@@ -483,23 +478,36 @@ def table(drawn: Drawn) -> str:
         shown.sort(key=lambda row: row.get(field["displayName"], -math.inf), reverse=field["desc"])
     columns = list(dict.fromkeys(name for row in shown for name in row))
     coloured = bool(drawn.defaults.get("mappings"))
-    wide, high, parts = drawn.width / len(columns), 27.0, []
-    for number, name in enumerate(columns):
-        parts.append(text(number * wide + 8, 17, name, 12, "#6e9fff", weight="bold", room=wide - 12))
+    high, parts = 27.0, []
+    places = _columns(drawn, columns)
+    for name, (left, wide) in places.items():
+        parts.append(text(left + 8, 17, name, 12, "#6e9fff", weight="bold", room=wide - 12))
     fitting = int((drawn.height - high) / high)
     for line, row in enumerate(shown[:fitting]):
         y = high + line * high
         parts.append(box(0, y, drawn.width, 1, EDGE))
-        for number, name in enumerate(columns):
+        for number, (name, (left, wide)) in enumerate(places.items()):
             words, ink = _cell(drawn, name, row.get(name)), INK
             mapped = drawn.defaults["mappings"][0]["options"].get(words) if coloured and number else None
             if mapped:
-                parts.append(box(number * wide + 1, y + 1, wide - 2, high - 2, mapped["color"]))
+                parts.append(box(left + 1, y + 1, wide - 2, high - 2, mapped["color"]))
                 words, ink = mapped["text"], readable_on(mapped["color"])
-            parts.append(text(number * wide + 8, y + 18, words, 12.5, ink, room=wide - 12))
+            parts.append(text(left + 8, y + 18, words, 12.5, ink, room=wide - 12))
     if len(shown) > fitting:
         parts.append(text(drawn.width - 8, drawn.height - 2, f"{len(shown) - fitting} more …", 11, FAINT, anchor="end"))
     return "".join(parts)
+
+
+def _columns(drawn: Drawn, names: Sequence[str]) -> dict[str, tuple[float, float]]:
+    """Where each column begins and how wide it is: as wide as it is set, or an equal part of the rest."""
+    given = {name: drawn.overridden(name, "custom.width") for name in names}
+    fixed = [width for width in given.values() if width is not None]
+    rest = (drawn.width - sum(fixed)) / max(len(names) - len(fixed), 1)
+    places, left = {}, 0.0
+    for name in names:
+        places[name] = (left, rest if given[name] is None else given[name])
+        left += places[name][1]
+    return places
 
 
 def _cell(drawn: Drawn, column: str, value: Any) -> str:
@@ -534,14 +542,21 @@ def rows_of(drawn: Drawn) -> list[dict[str, Any]]:
     for letter, answer in zip("ABCDEFGH", drawn.answers, strict=False):
         for one in answer:
             row = {**dict(sorted(one.labels.items())), f"Value #{letter}" if several else "Value": one.values[-1]}
-            like = [old for old in found if all(old.get(name) == row.get(name) for name in shared)] if several else []
-            if like and not any(name in like[0] and like[0][name] != row[name] for name in row):
+            like = [
+                old
+                for old in (found if several else ())
+                if all(old.get(name) == row.get(name) for name in shared)
+                and not any(name in old and old[name] != row[name] for name in row)
+            ]
+            if like:
                 like[0].update(row)
             else:
                 found.append(row)
     options = _transformations(drawn).get("organize", {})
     hidden, names = options.get("excludeByName", {}), options.get("renameByName", {})
-    return [{names.get(key, key): value for key, value in row.items() if not hidden.get(key)} for row in found]
+    places = options.get("indexByName", {})
+    rows = [sorted(row.items(), key=lambda item: places.get(item[0], len(places))) for row in found]
+    return [{names.get(key, key): value for key, value in row if not hidden.get(key)} for row in rows]
 
 
 KINDS: Mapping[str, Callable[[Drawn], str]] = {

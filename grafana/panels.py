@@ -56,8 +56,13 @@ STATES: Mapping[str, str] = {  # of a cell
 RUNBOOK, REPORT = "/d/runbook-", "/d/edgejoule-report"
 """Pages of the same Grafana (runbooks.py), so that a link is never dead: an alert's name follows the first."""
 
-LEVELS: Mapping[float | None, str] = {None: "#5A5A5A", 1: SKY, 5: BLUE, 25: ORANGE}
-"""From how many of something on which colour."""
+LEVELS: Mapping[tuple[float, float | None], str] = {
+    (0, 0): "#5A5A5A",
+    (1, 4): SKY,
+    (5, 24): BLUE,
+    (25, None): ORANGE,
+}
+"""How many of something, from and to, in which colour."""
 
 REPEATED_PER_ROW = 3
 
@@ -74,7 +79,7 @@ def named(expr: str) -> str:
 def named_also_when_away(expr: str) -> str:
     """The same of what others tell of a device, which may be away."""
     plain = f'label_replace({expr}, "shown", "$1", "device", "(.+)")'  # of one that was not there for an hour
-    there = "device:shown:last1h"
+    there = "device:shown:last1h @ end()"  # or one would change its name as soon as it is known
     return f"({expr}) * on (device) group_left (shown) {there} or {plain} unless on (device) {there}"
 
 
@@ -174,12 +179,16 @@ def states(
     return panel.legend(common.VizLegendOptions().show_legend(False).placement("bottom"))
 
 
-def levels(title: str, legend: str, expr: str, about: str = "", **look: Any) -> Any:
+def levels(title: str, *queries: Query, about: str = "", **look: Any) -> Any:
     """How many of something over time, a row with its name for each series: for what has no colour of its own."""
-    panel = _placed(statetimeline.Panel(), title, about, look, height=8)
-    panel.with_target(*_queries([(legend, expr)])).unit("none").decimals(0)
-    panel.color_scheme(dashboard.FieldColor().mode(models.FieldColorModeId.THRESHOLDS))
-    panel.thresholds(steps_of(LEVELS)).row_height(0.8).fill_opacity(90).line_width(0)
+    panel = _placed(statetimeline.Panel(), title, about, look, height=8).unit("none").decimals(0)
+    for query in _queries(queries):
+        panel.with_target(query)
+    ranges = [
+        models.RangeMap(models.DashboardRangeMapOptions(least, most, models.ValueMappingResult(color=colour, index=at)))
+        for at, ((least, most), colour) in enumerate(LEVELS.items())
+    ]
+    panel.mappings(ranges).row_height(0.8).fill_opacity(90).line_width(0)
     return panel.legend(common.VizLegendOptions().show_legend(False).placement("bottom"))
 
 
@@ -198,7 +207,8 @@ def rows(title: str, *queries: Query, about: str = "", **look: Any) -> table.Pan
     Args:
         look: ``span``, ``height``, ``names`` (column to heading), ``hidden`` (columns), ``units`` (heading to unit),
             ``matrix`` (row's label, column's label, label that fills the cells), ``texts`` (value to text and colour),
-            ``best`` (heading whose greatest stands first), ``to_runbooks`` (a column of alerts' names, each a link).
+            ``best`` (heading whose greatest stands first), ``order`` (columns),
+            ``widths`` (heading to pixels), ``to_runbooks`` (a column of alerts' names, each a link).
     """
     panel = _placed(table.Panel(), title, about, look, height=8)
     for query in _queries(queries, instant=True, as_table=True):
@@ -213,7 +223,11 @@ def rows(title: str, *queries: Query, about: str = "", **look: Any) -> table.Pan
         hidden = {"Time": True, **({"Value": True} if len(queries) == 1 and not look.get("value") else {})}
         hidden.update(dict.fromkeys(look.get("hidden", ()), True))
         options = {"excludeByName": hidden, "renameByName": dict(look.get("names", {}))}
+        if "order" in look:
+            options["indexByName"] = {name: place for place, name in enumerate(look["order"])}
         panel.with_transformation(models.DataTransformerConfig(id_val="organize", options=options))
+    for heading, width in look.get("widths", {}).items():
+        panel.override_by_name(heading, [_value("custom.width", width)])
     for heading, unit in look.get("units", {}).items():
         panel.override_by_name(heading, [_value("unit", unit)])
     if "texts" in look:

@@ -163,6 +163,41 @@ def test_count_is_0_where_there_is_none_and_unknown_where_nobody_tells(
     assert answer.returncode == 0, answer.stdout + answer.stderr
 
 
+@needs_promtool
+def test_energy_per_inference_is_right_from_the_first_minute_and_unknown_where_nothing_is_measured(
+    tmp_path: Path,
+) -> None:
+    """Two minutes at 5 W, then two at 10 W with 100 inferences a second, 0.1 J each, and two at 5 W again."""
+    figure, graph = [panel for name, panel in ALL if (name, panel["title"]) == ("device", "Energy per inference")]
+    (expr,) = {panel["targets"][0]["expr"] for panel in (figure, graph)}
+    device, cell = '{device="nano"}', '{device="nano",detector="m",precision="fp32",stage="measure"}'
+    series = {
+        f"edgejoule_board_energy_joules_total{device}": "0+25x24 650+50x23 1825+25x23",
+        f"edgejoule_board_energy_observed_seconds_total{device}": "0+5x72",
+        f"edgejoule_inferences_total{cell}": "0x24 500+500x23 12000x24",
+        f"edgejoule_cell_info{cell}": "_x24 1x24 stale",
+    }
+    expected = {"1m": None, "2m5s": None, "2m15s": None, "2m20s": 0.1, "2m45s": 0.1, "3m30s": 0.1, "4m30s": None}
+    asked = [
+        {
+            "expr": f"round({expr.replace('$device', 'nano')}, 0.001)",
+            "eval_time": moment,
+            "exp_samples": [] if value is None else [{"labels": device, "value": value}],
+        }
+        for moment, value in expected.items()
+    ]
+    inputs = [{"series": name, "values": values} for name, values in series.items()]
+    rules = [str(ROOT / "grafana/prometheus/rules/recording.yml")]
+    test = {"tests": [{"interval": "5s", "input_series": inputs, "promql_expr_test": asked}]}
+    whole = {"rule_files": rules, "evaluation_interval": "5s", **test}
+    (tmp_path / "test.yml").write_text(yaml.safe_dump(whole), encoding="utf-8")
+    assert PROMTOOL
+    answer = subprocess.run(
+        [PROMTOOL, "test", "rules", tmp_path / "test.yml"], capture_output=True, text=True, timeout=60
+    )
+    assert answer.returncode == 0, answer.stdout + answer.stderr
+
+
 def linked(panel: dict[str, Any]) -> set[str]:
     """The addresses of a panel's links and of its fields', the latter with an alert's name for the value."""
     links = [link["url"] for link in panel.get("links") or ()]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import doctest
+import html
 import re
 import sys
 import xml.etree.ElementTree
@@ -141,6 +142,35 @@ def test_merge_joins_what_is_alike_in_every_shared_column() -> None:
     ]
     named = [series([0.5], cell="b", __name__="ap")], [series([2.0], cell="b", __name__="latency")]
     assert len(drawing.rows_of(drawn(panel, *named))) == 2
+    without = [*first, series([3.0], cell="c")], [], second
+    assert [row["cell"] for row in drawing.rows_of(drawn(panel, *without))] == ["a", "b", "c"]
+
+
+def test_points_that_stand_out_are_told_apart_and_named() -> None:
+    (panel,) = [panel for panel in panels(pages()["overview"]) if panel["type"] == "xychart"]
+    latency = [series([0.02], cell="first"), series([0.03], cell="second")]
+    svg = drawing.xychart(drawn(panel, latency, [series([0.2], cell="second")], [series([0.3], cell="first")]))
+    assert {"first", "second", "beaten on its device", "on its device's Pareto front"} <= {
+        html.unescape(words) for words in re.findall(r">([^<>]+)</text>", svg)
+    }
+    assert svg.count("#E69F00") == svg.count("#0072B2") == 2  # a point, and its key in the legend
+
+
+def test_legend_names_every_line_however_many() -> None:
+    names = [f"a thermal zone, number {number}" for number in range(9)]
+    for many in (True, False):
+        title = "Temperature, and the board's own trip points" if many else "Power of parts"
+        (panel,) = [each for each in panels(pages()["device"]) if each["title"] == title]
+        svg = drawing.timeseries(drawn(panel, [series([20.0, 21.0], name=name) for name in names]))
+        assert all(f">{name}  21 {'°C' if many else 'W'}</text>" in svg for name in names)
+
+
+def test_counts_have_the_colour_of_their_range_and_are_written() -> None:
+    (panel,) = [each for each in panels(pages()["pipeline"]) if each["title"] == "Messages that wait"]
+    said = [drawn(panel).said(value) for value in (0.0, 1.0, 4.0, 5.0, 24.0, 25.0, 4000.0)]
+    assert [words for words, _ in said] == ["0", "1", "4", "5", "24", "25", "4000"]
+    colours = [colour for _, colour in said]
+    assert colours == ["#5A5A5A", "#56B4E9", "#56B4E9", "#0072B2", "#0072B2", "#E69F00", "#E69F00"]
 
 
 def test_a_gap_is_a_gap() -> None:
