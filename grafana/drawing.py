@@ -434,7 +434,8 @@ def xychart(drawn: Drawn) -> str:
         scale = {"domain": [0, most], "nice": False}
         axes[axis] = {"field": axis, "type": "quantitative", "axis": value_axis(suffix, title), "scale": scale}
     middle = max(row["x"] for row in found) / 2
-    for number, row in enumerate(sorted(found, key=lambda row: float(row["x"]))):
+    first = [row for row in found if row["series"] == up]  # the others lie on points that have a name
+    for number, row in enumerate(sorted(first, key=lambda row: float(row["x"]))):
         row["place"] = f"{'right' if row['x'] > middle else 'left'} {number % 2}"
         row["label"] = row.get("cell") or " ".join(
             str(v) for k, v in row.items() if k not in (across, up, "x", "y", "place", "series")

@@ -248,7 +248,7 @@ def scatter(
     """A point for each set of labels that both expressions have.
 
     Args:
-        marked: of the points that stand out, beside those of ``y``; larger squares in the legend's second colour.
+        marked: of those points of ``y`` that stand out: larger squares of another colour lie on them.
     """
     panel = _placed(xychart.Panel(), title, about, look, height=10)
     queries = [x, y] if marked is None else [x, y, marked]

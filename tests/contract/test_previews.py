@@ -149,11 +149,13 @@ def test_merge_joins_what_is_alike_in_every_shared_column() -> None:
 def test_points_that_stand_out_are_told_apart_and_named() -> None:
     (panel,) = [panel for panel in panels(pages()["overview"]) if panel["type"] == "xychart"]
     latency = [series([0.02], cell="first"), series([0.03], cell="second")]
-    svg = drawing.xychart(drawn(panel, latency, [series([0.2], cell="second")], [series([0.3], cell="first")]))
-    assert {"first", "second", "beaten on its device", "on its device's Pareto front"} <= {
+    ap = [series([0.3], cell="first"), series([0.2], cell="second")]
+    svg = drawing.xychart(drawn(panel, latency, ap, ap[:1]))
+    assert {"first", "second", "every cell that is done", "on its device's Pareto front"} <= {
         html.unescape(words) for words in re.findall(r">([^<>]+)</text>", svg)
     }
-    assert svg.count("#E69F00") == svg.count("#0072B2") == 2  # a point, and its key in the legend
+    assert (svg.count("#E69F00"), svg.count("#0072B2")) == (2, 3)  # the points, and their keys in the legend
+    assert svg.count(">first</text>") == 1
 
 
 def test_legend_names_every_line_however_many() -> None:

@@ -100,7 +100,7 @@ def answers(server: Prometheus, minutes: float) -> dict[str, bool]:
             for panel in panels(page):
                 for target in panel["targets"]:
                     expr = filled(target["expr"], chosen)
-                    about = f"{page['title']} / {panel['title']} ({words}): {expr}"
+                    about = f"{page['title']} / {panel['title']} ({words}), {panel['type']}: {expr}"
                     try:
                         found[about] = has_data(server, expr, instant=bool(target.get("instant")), minutes=minutes)
                     except Refused as error:
