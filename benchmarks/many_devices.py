@@ -152,6 +152,7 @@ def conductor(names: list[str], pairs: list[tuple[str, str]]) -> Iterator[str]:
                 yield f"edgejoule_cell_ap50_ratio{{{simulated}}} 0.5"
                 yield f"edgejoule_cell_latency_seconds{{{simulated}}} 0.02"
                 yield f"edgejoule_cell_energy_joules{{{simulated}}} 0.1"
+                yield f"edgejoule_cell_on_front{{{simulated}}} 1"
 
 
 def gateway(names: list[str]) -> Iterator[str]:

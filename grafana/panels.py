@@ -188,6 +188,7 @@ def levels(title: str, *queries: Query, about: str = "", **look: Any) -> Any:
         models.RangeMap(models.DashboardRangeMapOptions(least, most, models.ValueMappingResult(color=colour, index=at)))
         for at, ((least, most), colour) in enumerate(LEVELS.items())
     ]
+    panel.color_scheme(dashboard.FieldColor().mode(models.FieldColorModeId.FIXED).fixed_color(GREY))
     panel.mappings(ranges).row_height(0.8).fill_opacity(90).line_width(0)
     return panel.legend(common.VizLegendOptions().show_legend(False).placement("bottom"))
 
