@@ -517,11 +517,11 @@ def device() -> dashboard.Dashboard:
     return board
 
 
-def by_queue(metric: str) -> list[tuple[str, str]]:
-    """A metric of queues: those of workers by their names, those of devices by what is shown of these."""
+def by_queue(metric: str) -> str:
+    """A metric of queues with the label ``shown``: the name of a queue of workers, and what is shown of a device."""
     workers, devices = (f'max by (queue) ({metric}{{queue{of}"device[.].+"}})' for of in ("!~", "=~"))
     devices = f'label_replace({devices}, "device", "$1", "queue", "device[.](.+)")'
-    return [("{{queue}}", workers), ("{{shown}}", named_also_when_away(devices))]
+    return f'label_replace({workers}, "shown", "$1", "queue", "(.+)") or {named_also_when_away(devices)}'
 
 
 def pipeline() -> dashboard.Dashboard:
@@ -560,8 +560,10 @@ def pipeline() -> dashboard.Dashboard:
     )
     board.with_panel(figure("Runs", "none", "", "max(edgejoule_runs_active)", span=4))
     waits = {"runbooks": ("QueueBacklogWithIdleWorkers", "NoWorkerForQueue")}
-    board.with_panel(levels("Messages that wait", *by_queue("queue:length:max"), **waits))
-    board.with_panel(levels("Steps at work", *by_queue("edgejoule_steps_leased"), runbooks=("NoWorkerForQueue",)))
+    board.with_panel(levels("Messages that wait", "{{shown}}", by_queue("queue:length:max"), **waits))
+    board.with_panel(
+        levels("Steps at work", "{{shown}}", by_queue("edgejoule_steps_leased"), runbooks=("NoWorkerForQueue",))
+    )
     board.with_panel(
         bars(
             "Workers",

@@ -179,11 +179,10 @@ def states(
     return panel.legend(common.VizLegendOptions().show_legend(False).placement("bottom"))
 
 
-def levels(title: str, *queries: Query, about: str = "", **look: Any) -> Any:
+def levels(title: str, legend: str, expr: str, about: str = "", **look: Any) -> Any:
     """How many of something over time, a row with its name for each series: for what has no colour of its own."""
     panel = _placed(statetimeline.Panel(), title, about, look, height=8).unit("none").decimals(0)
-    for query in _queries(queries):
-        panel.with_target(query)
+    panel.with_target(*_queries([(legend, expr)]))
     ranges = [
         models.RangeMap(models.DashboardRangeMapOptions(least, most, models.ValueMappingResult(color=colour, index=at)))
         for at, ((least, most), colour) in enumerate(LEVELS.items())
