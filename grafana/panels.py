@@ -79,7 +79,8 @@ def named(expr: str) -> str:
 def named_also_when_away(expr: str) -> str:
     """The same of what others tell of a device, which may be away."""
     plain = f'label_replace({expr}, "shown", "$1", "device", "(.+)")'  # of one that was not there for an hour
-    there = "device:shown:last1h @ end()"  # or one would change its name as soon as it is known
+    # The name at the end, so that no row is renamed; of one that is away for an hour by then, the name at each moment.
+    there = "(device:shown:last1h @ end() or on (device) device:shown:last1h)"
     return f"({expr}) * on (device) group_left (shown) {there} or {plain} unless on (device) {there}"
 
 

@@ -198,6 +198,29 @@ def test_energy_per_inference_is_right_from_the_first_minute_and_unknown_where_n
     assert answer.returncode == 0, answer.stdout + answer.stderr
 
 
+@needs_promtool
+def test_simulated_device_says_so_for_an_hour_after_it_is_gone(tmp_path: Path) -> None:
+    (expr,) = [panel["targets"][0]["expr"] for name, panel in ALL if (name, panel["title"]) == ("pipeline", "Devices")]
+    series = [
+        {"series": 'edgejoule_device_connected{device="nano"}', "values": "1x72"},
+        {"series": 'edgejoule_device_info{device="nano",simulated="true"}', "values": "_x11 1x11 stale"},
+    ]
+    labels = '{device="nano",shown="nano%s"}'
+    asked = [
+        {"expr": expr, "eval_time": moment, "exp_samples": [{"labels": labels % said, "value": 1}]}
+        for moment, said in (("30s", ""), ("90s", " (simulated)"), ("5m", " (simulated)"))
+    ]
+    rules = [str(ROOT / "grafana/prometheus/rules/recording.yml")]
+    test = {"interval": "5s", "input_series": series, "promql_expr_test": asked}
+    whole = {"rule_files": rules, "evaluation_interval": "5s", "tests": [test]}
+    (tmp_path / "test.yml").write_text(yaml.safe_dump(whole), encoding="utf-8")
+    assert PROMTOOL
+    answer = subprocess.run(
+        [PROMTOOL, "test", "rules", tmp_path / "test.yml"], capture_output=True, text=True, timeout=60
+    )
+    assert answer.returncode == 0, answer.stdout + answer.stderr
+
+
 def linked(panel: dict[str, Any]) -> set[str]:
     """The addresses of a panel's links and of its fields', the latter with an alert's name for the value."""
     links = [link["url"] for link in panel.get("links") or ()]
