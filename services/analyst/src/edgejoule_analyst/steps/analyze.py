@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from edgejoule_analyst.measurements import Cell
     from edgejoule_analyst.plausibility import Images
 
-VERSION = 2
+VERSION = 3
 QUEUE = "analyze"
 EXCLUSIVE = False
 OUTPUTS = ("results", "report")
