@@ -198,6 +198,14 @@ def test_blob_that_was_damaged_here_is_fetched_again(tmp_path):
     assert hash_of(blobs.get(HASH, lambda sha256, start, take: take(DATA))) == HASH
 
 
+def test_blob_that_the_disk_gives_no_more_is_fetched_again(tmp_path):
+    blobs = Blobs(str(tmp_path), 10**9)
+    (tmp_path / HASH).symlink_to("/proc/self/mem")  # opens, and fails with EIO when it is read
+    path = blobs.get(HASH, lambda sha256, start, take: take(DATA))
+    assert not os.path.islink(path)
+    assert hash_of(path) == HASH
+
+
 def test_blobs_used_longest_ago_go_first_and_needed_ones_stay(tmp_path):
     blobs = Blobs(str(tmp_path), 250)
     for age, name in enumerate("abcd"):
@@ -462,8 +470,21 @@ def test_result_that_cannot_be_kept_gives_the_step_back(world, does, reason):
     world.wait_for(lambda: not (world.folder / "job").exists())
 
 
-@pytest.mark.parametrize("gone", ["outputs/text", "log"])
-def test_result_whose_file_is_gone_is_given_back_and_the_next_step_is_done(world, gone):
+def test_disk_that_takes_no_input_is_not_taken_for_the_network_and_gives_the_step_back(world):
+    (world.folder / "blobs").mkdir(parents=True)
+    (world.folder / "blobs" / (HASH + ".part")).symlink_to("/dev/full")
+    world.jobs.append(dict(world.job(), inputs={"data": HASH}))
+    world.start()
+    world.wait_for(lambda: world.results)
+    assert world.results[0]["outcome"] == "given_back"
+    assert world.results[0]["reason"] == "[Errno 28] No space left on device"
+
+
+@pytest.mark.parametrize(
+    ("gone", "outcome", "reason"),
+    [("outputs/text", "failed", "text of its result cannot be read on its board: .*/outputs/t"), ("log", "ok", "None")],
+)
+def test_result_whose_file_is_gone_goes_without_it_and_the_next_step_is_done(world, gone, outcome, reason):
     def answer(method, path, body, usual=world.answer):
         if path.endswith("/result") and not world.results:
             world.results.append(json.loads(body.decode()))
@@ -475,8 +496,10 @@ def test_result_whose_file_is_gone_is_given_back_and_the_next_step_is_done(world
     world.jobs += [world.job(do="crash"), world.job()]
     world.start()
     world.wait_for(lambda: len(world.results) == 3)
-    assert [result["outcome"] for result in world.results] == ["ok", "given_back", "failed"]
-    assert "a file of its result cannot be read: " in world.results[1]["reason"]
+    assert [result["outcome"] for result in world.results] == ["ok", outcome, "failed"]
+    assert re.match(reason, str(world.results[1]["reason"]))
+    assert sorted(world.results[1]["outputs"]) == (["record", "text"] if outcome == "ok" else [])
+    assert (world.results[1]["log"] is None) == (gone == "log")
 
 
 @pytest.mark.parametrize("files", [{"result.json": "{}"}, {"result.json": "{}", "job.json": ""}, {"result.json": "{"}])

@@ -4,6 +4,7 @@
 <hash>.part    as much as has arrived
 """
 
+import contextlib
 import hashlib
 import os
 from typing import Callable, Iterable, List, Tuple
@@ -33,9 +34,10 @@ class Blobs:
         """
         path = os.path.join(self._folder, sha256)
         if os.path.exists(path):
-            if hash_of(path) == sha256:
-                os.utime(path)
-                return path
+            with contextlib.suppress(OSError):  # bytes that the disk does not give any more can be had again
+                if hash_of(path) == sha256:
+                    os.utime(path)
+                    return path
             os.unlink(path)
         part = path + ".part"
         with open(part, "ab") as file:

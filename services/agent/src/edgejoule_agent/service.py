@@ -22,7 +22,7 @@ from typing import Any, Callable, Dict, Iterator, Optional
 from edgejoule_agent import host, live, power_mode
 from edgejoule_agent.blobs import Blobs, hash_of
 from edgejoule_agent.connection import POLL_TIMEOUT_S, Connection
-from edgejoule_agent.errors import AgentError, HostError, JobGoneError, OutOfReachError
+from edgejoule_agent.errors import AgentError, HostError, JobGoneError, OutOfReachError, UnreadableError
 from edgejoule_agent.host_lock import host_lock
 from edgejoule_agent.step_process import Limits, Report, Stopped, run_step
 
@@ -242,7 +242,7 @@ class Service:
                 return found
         except FileNotFoundError:
             return None
-        except ValueError as error:  # the gateway has the step done again when it is asked for the next
+        except (OSError, ValueError) as error:  # the gateway has the step done again when it is asked for the next
             _log.error("a result is lost: %s is damaged (%s)", self._path("result.json"), error)
             return None
 
@@ -265,14 +265,32 @@ class Service:
                     return
                 for name, start in sorted(answer.get("missing", {}).items()):
                     path = self._path("log") if name == "log" else self._path("outputs", name)
-                    self._connection.upload(f"{place}/files/{name}", path, start)
+                    blob = result["log"] if name == "log" else result["outputs"][name]
+                    try:
+                        self._connection.upload(f"{place}/files/{name}", path, start, blob["size_bytes"])
+                    except UnreadableError as error:
+                        result = self._without(result, name, error)
+                        _log.error("%s: %s: %s", job["step"], result["reason"] or "delivered without its log", error)
+                        _write_json(self._path("result.json"), result)
+                        break
         except JobGoneError as error:
             _log.warning("%s: its result is not wanted any more: %s", job["step"], error)
             self._drop()
         except OSError as error:  # the connection's own are OutOfReachErrors
-            reason = f"a file of its result cannot be read: {error}"
+            reason = f"what became of it cannot be kept: {error}"
             _log.error("%s: given back: %s", job["step"], reason)
             self._give_back(job, reason)
+
+    @staticmethod
+    def _without(result: Dict[str, Any], name: str, error: UnreadableError) -> Dict[str, Any]:
+        """What is left of a result when a file of it cannot be read: without a log it is one still, else it has failed.
+
+        That counts as an attempt, since a disk that goes on so would have the step done for ever.
+        """
+        if name == "log":
+            return dict(result, log=None)
+        reason = f"{name} of its result cannot be read on its board: {error}"
+        return dict(result, outcome="failed", reason=reason, transient=error.transient, outputs={})
 
     def _give_back(self, job: Dict[str, Any], reason: str) -> None:
         """Let the gateway have the step tried again, at once if it can be told."""
