@@ -174,6 +174,15 @@ def test_plan_refuses_a_name_that_another_board_bears(device: Device, heard: str
         steps(facts(), device=device)
 
 
+def test_plan_refuses_a_name_that_another_board_bears_by_a_newer_token() -> None:
+    newer = LIVE._replace(made_at="2026-02-02T00:00:00Z", used=True)
+    with pytest.raises(Refused, match=r"a device nano was last heard of at 2026-01-02T00:00:00Z by a newer token than"):
+        steps(deployed(), device=newer)
+    assert steps(deployed(), device=newer._replace(used=False)) == ["token", "container"]
+    assert steps(deployed(), device=newer._replace(valid=False)) == ["token", "container"]
+    assert steps(deployed(), device=LIVE._replace(used=True)) == []
+
+
 def test_plan_gives_a_board_its_own_name_again_and_one_that_was_revoked() -> None:
     assert steps(deployed(), device=LIVE) == []
     assert steps(deployed()._replace(volume=False), device=LIVE) == ["token", "container"]
