@@ -1,11 +1,13 @@
 """The agent against a gateway that behaves oddly: it answers by a script. The real one is in the integration tests."""
 
+import contextlib
 import hashlib
 import http.server
 import json
 import os
 import re
 import socket
+import ssl
 import subprocess
 import sys
 import threading
@@ -153,6 +155,30 @@ def test_gateway_that_is_not_there_is_out_of_reach():
         connection = Connection("http://127.0.0.1:{}".format(held.getsockname()[1]), TOKEN)
         with pytest.raises(OutOfReachError, match="is out of reach"):
             connection.ask("/v1/job", {})
+
+
+def test_certificate_for_another_name_leaves_the_gateway_out_of_reach(tmp_path):
+    files = [str(tmp_path / name) for name in ("key", "certificate")]
+    made_for = ["-subj", "/CN=gateway", "-addext", "subjectAltName=DNS:elsewhere.lan"]
+    command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
+    with open(os.devnull, "w") as quiet:
+        subprocess.check_call([*command, *made_for, "-keyout", files[0], "-out", files[1]], stderr=quiet)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(files[1], files[0])
+
+    def greet():
+        with contextlib.suppress(OSError):  # the client hangs up
+            context.wrap_socket(server.accept()[0], server_side=True).close()
+
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        server.listen(1)
+        thread = threading.Thread(target=greet, daemon=True)
+        thread.start()
+        connection = Connection("https://127.0.0.1:{}".format(server.getsockname()[1]), TOKEN, files[1])
+        with pytest.raises(OutOfReachError, match=r"is out of reach: .*127\.0\.0\.1"):
+            connection.ask("/v1/hello", {})
+        thread.join(10)
 
 
 def test_requests_share_one_connection(gateway, connection):

@@ -17,6 +17,8 @@ BLOB_TIMEOUT_S = 300.0  # it may have to fetch the blob first
 CHUNK_BYTES = 1 << 18
 MESSAGE_BYTES = 64 << 20
 GONE = (404, 410)
+# ssl's errors are OSErrors but, before Python 3.7, that of a certificate for another name
+FAULTS = (OSError, http.client.HTTPException, ssl.CertificateError)
 
 
 class Connection:
@@ -83,7 +85,9 @@ class Connection:
         headers = {"Range": f"bytes={start}-"} if start else {}
         response = self._request("GET", path, headers, None, BLOB_TIMEOUT_S)
         try:
-            expected = int(response.getheader("Content-Length", "0"))
+            expected = response.length
+            if expected is None:  # a proxy's, which took the length away: then nobody can tell what is whole
+                raise self._no_gateway()
             while expected > 0:
                 chunk = self._read(response, min(CHUNK_BYTES, expected))
                 if not chunk:
@@ -132,7 +136,7 @@ class Connection:
                         Path(self._heard).touch()
                 return response
             reason = self._reason(response)
-        except (OSError, http.client.HTTPException) as error:  # ssl's errors are OSErrors
+        except FAULTS as error:
             self.close()
             raise self._out_of_reach(error) from error
         except BaseException:
@@ -158,7 +162,7 @@ class Connection:
         try:
             data: bytes = response.read(limit_bytes)
             return data
-        except (OSError, http.client.HTTPException) as error:
+        except FAULTS as error:
             self.close()
             raise self._out_of_reach(error) from error
 
