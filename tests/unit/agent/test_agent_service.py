@@ -16,13 +16,14 @@ from pathlib import Path
 
 import pytest
 
-from edgejoule_agent import live, service
+from edgejoule_agent import host, live, service
 from edgejoule_agent.__main__ import main as agent_main
 from edgejoule_agent.blobs import Blobs, hash_of
 from edgejoule_agent.connection import Connection
 from edgejoule_agent.errors import EngineError, JobGoneError, OutOfReachError, SettingsError, TokenRefusedError
 from edgejoule_agent.exporter import cells
 from edgejoule_agent.host_lock import host_lock
+from edgejoule_agent.simulation import trees
 from edgejoule_agent.simulation.running import LoadPipe
 
 TOKEN = "nano.secret"
@@ -284,9 +285,9 @@ class World:
             "report_every_s": 0.1,
         }
 
-    def start(self):
+    def start(self, **more):
         connection = Connection(self.gateway.url, TOKEN)
-        agent = service.Service(connection, str(self.folder), 10**9, self.stopping, {"toy": "toy_steps"})
+        agent = service.Service(connection, str(self.folder), 10**9, self.stopping, {"toy": "toy_steps"}, **more)
         self.thread = threading.Thread(target=agent.serve, daemon=True)
         self.thread.start()
 
@@ -328,6 +329,37 @@ def test_service_says_hello_then_works_and_delivers(world):
     assert json.loads(world.gateway.heard[0][2].decode())["kinds"] == {"toy": 3}
     assert any(path.endswith("/progress") for _, path, _ in world.gateway.heard)
     world.wait_for(lambda: not (world.folder / "job").exists())
+
+
+def test_power_mode_put_on_by_hand_is_told_to_the_gateway_at_once(world, tmp_path):
+    root = trees.write("nano_jp4", tmp_path / "nano")
+
+    def told():
+        bodies = [json.loads(body.decode()) for _, path, body in world.gateway.heard if path == "/v1/hello"]
+        return [body["environment"]["power_mode"] for body in bodies]
+
+    world.start(probe=lambda: host.probe(root))
+    world.wait_for(lambda: len([path for _, path, _ in world.gateway.heard if path == "/v1/job"]) > 3)
+    assert told() == ["MAXN"]
+    (Path(root) / "var/lib/nvpmodel/status").write_text("pmode:0001")
+    world.wait_for(lambda: told() == ["MAXN", "5W"])
+
+
+def test_gateway_that_is_away_is_told_of_once_for_each_reason(world, caplog):
+    answers = [(503, {"error": "later"})] * 3 + [(401, {"error": "no board is let in with this token"})] * 3
+
+    def answer(method, path, body, usual=world.answer):
+        return answers.pop(0) if answers else usual(method, path, body)
+
+    world.gateway.answer = answer
+    world.jobs.append(world.job())
+    world.start()
+    world.wait_for(lambda: world.results)
+    said = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert [re.findall("answers 503|refuses this board's token", line) for line in said] == [
+        ["answers 503"],
+        ["refuses this board's token"],
+    ]
 
 
 def test_job_of_a_cell_shows_its_counters_at_0_before_anything_is_measured(world, monkeypatch):

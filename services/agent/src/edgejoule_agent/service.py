@@ -63,8 +63,9 @@ class Service:
         self._metrics_port = metrics_port
         self._blobs = Blobs(os.path.join(state, "blobs"), cache_bytes)
         self._state, self._folder = state, os.path.join(state, "job")
-        self._greeted = False
+        self._told: Optional[Dict[str, Any]] = None  # what the gateway knows of this device since it was last away
         self._failures = 0
+        self._fault = ""
 
     def serve(self) -> None:
         """Work until told to stop."""
@@ -94,10 +95,12 @@ class Service:
 
     def _turn(self) -> None:
         """One thing that is to do."""
-        if not self._greeted:
-            self._connection.ask("/v1/hello", self._hello())
-            _log.info("the gateway %s serves this board", self._connection.url)
-            self._greeted = True
+        hello = self._hello()
+        if hello != self._told:  # plans are made for what it last said, and people change power modes
+            self._connection.ask("/v1/hello", hello)
+            told = "serves this board" if self._told is None else "was told what has changed on this board"
+            _log.info("the gateway %s %s", self._connection.url, told)
+            self._told = hello
         result = self._result()
         if result is not None:
             self._deliver(result)
@@ -118,12 +121,13 @@ class Service:
         }
 
     def _wait_for_gateway(self, error: AgentError) -> None:
-        """Wait for longer and longer; say so once."""
-        if self._failures == 0:
+        """Wait for longer and longer; say so once, and again when it is for another reason."""
+        if self._failures == 0 or str(error) != self._fault:
             _log.warning("%s; trying again until it answers", error)
+        self._fault = str(error)
         pause_s = BACK_OFF_S[min(self._failures, len(BACK_OFF_S) - 1)]
         self._failures += 1
-        self._greeted = False
+        self._told = None
         self._stopping.wait(pause_s * random.uniform(0.5, 1.0))
 
     # --- a job ---
