@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from edgejoule_agent import host, live, service
+from edgejoule_agent import blobs, host, live, service
 from edgejoule_agent.__main__ import main as agent_main
 from edgejoule_agent.blobs import Blobs, hash_of
 from edgejoule_agent.connection import Connection
@@ -536,6 +536,19 @@ def test_disk_that_takes_no_input_is_not_taken_for_the_network_and_gives_the_ste
     world.wait_for(lambda: world.results)
     assert world.results[0]["outcome"] == "given_back"
     assert world.results[0]["reason"] == "[Errno 28] No space left on device"
+
+
+@pytest.mark.parametrize(("short_bytes", "left"), [(0, {HASH, "f" * 64}), (1 << 62, {HASH})])
+def test_step_that_finds_the_disk_full_has_inputs_of_others_make_room(world, monkeypatch, short_bytes, left):
+    monkeypatch.setattr(blobs, "SHORT_BYTES", short_bytes)
+    folder = world.folder / "blobs"
+    folder.mkdir(parents=True)
+    (folder / ("f" * 64)).write_bytes(b"of an earlier job")
+    world.jobs += [world.job(), dict(world.job(do="full_disk"), inputs={"data": HASH})]
+    world.start()
+    world.wait_for(lambda: len(world.results) == 2)
+    assert [result["outcome"] for result in world.results] == ["given_back", "ok"]
+    assert set(os.listdir(str(folder))) == left
 
 
 @pytest.mark.parametrize(

@@ -153,6 +153,9 @@ class Service:
             _log.error("%s: given back: %s", job["step"], reason)
             self._give_back(job, reason)
             if not isinstance(error, Stopped):
+                freed = self._blobs.give_way(job["inputs"].values())
+                if freed:
+                    _log.warning("the disk is short: %.1f MB of inputs that can be had again are removed", freed / 1e6)
                 self._stopping.wait(TROUBLE_S)
         finally:
             self._put_back()
