@@ -107,7 +107,7 @@ class Host:
         found = self.device(name, seen)
         if found is None:
             return None
-        return Device(found["token"] == "valid", found["made_at"], found["agent"], found["seen_at"])
+        return Device(found["token"] == "valid", found["made_at"], found["agent"], found["seen_at"], found["used"])
 
     def revoke(self, name: str) -> None:
         self._ask("revoke", name)

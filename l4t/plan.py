@@ -58,12 +58,14 @@ class Device(NamedTuple):
         made_at: when its token was made.
         agent: the version that has spoken to the gateway under this name, if any ever did.
         seen_at: when it last did, where that is known.
+        used: whether it has with this very token.
     """
 
     valid: bool
     made_at: str | None
     agent: str | None = None
     seen_at: str | None = None
+    used: bool = False
 
 
 class Wanted(NamedTuple):
@@ -236,6 +238,9 @@ def run_arguments(wanted: Wanted, image: Image, facts: Facts, token_made_at: str
         "512",
     ]
     words += ["--security-opt", "no-new-privileges", "--security-opt", "systempaths=unconfined"]
+    # The lowest real-time priority, for the power's sampler, which a busy engine delays otherwise. A capability
+    # (--cap-add SYS_NICE) would not reach a user that is not root, and would allow more.
+    words += ["--ulimit", "rtprio=1"]
     words += ["--log-driver", "json-file", "--log-opt", "max-size=10m", "--log-opt", "max-file=3"]
     for group in facts.groups:
         words += ["--group-add", str(group)]
@@ -283,12 +288,19 @@ def make_plan(facts: Facts, wanted: Wanted, image: Image, image_there: bool, dev
     deployed = labels.get(DEVICE)
     if deployed is not None and deployed != wanted.name:
         raise Refused(f"the board is deployed as {deployed!r} already: make jetson-remove first, or NAME={deployed}")
-    if deployed is None and not facts.volume and device is not None and device.valid and device.agent is not None:
+    if device is not None and device.valid and device.agent is not None:
         heard = f"was last heard of at {device.seen_at}" if device.seen_at else "has been heard of"
-        raise Refused(
-            f"a device {wanted.name} is registered and {heard}, and this board has nothing of ours: choose another "
-            f"NAME, or edgejoule devices revoke {wanted.name} first, if this board is to take its place"
-        )
+        or_else = f"or edgejoule devices revoke {wanted.name} first, if this board is to take its place"
+        if deployed is None and not facts.volume:
+            raise Refused(
+                f"a device {wanted.name} is registered and {heard}, and this board has nothing of ours: choose another "
+                f"NAME, {or_else}"
+            )
+        if device.used and labels.get(TOKEN) not in (None, device.made_at):
+            raise Refused(
+                f"a device {wanted.name} {heard} by a newer token than this board's: make jetson-remove here and "
+                f"choose another NAME, {or_else}"
+            )
     steps = []
     if not image_there:
         steps.append(Step("image", "there is none of this content"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -288,6 +289,51 @@ def test_board_that_dies_with_its_result_undelivered_delivers_it_when_it_is_back
     stack.network.mend()
     stack.board()
     finish(stack)
+
+
+def cannot_be_read(file: Path) -> None:
+    file.unlink()
+    file.symlink_to("/proc/self/mem")  # opens, and fails with EIO when it is read
+
+
+def is_cut_short(file: Path) -> None:
+    os.truncate(file, 1 << 20)
+
+
+def is_a_folder(file: Path) -> None:
+    file.unlink()
+    file.mkdir()
+
+
+@pytest.mark.parametrize(
+    ("hurt", "said"),
+    [
+        (cannot_be_read, "cannot be read (Input/output error)"),
+        (is_cut_short, "had 16777216 bytes and ends before byte"),
+        (is_a_folder, "cannot be read (Is a directory)"),
+    ],
+)
+def test_result_hurt_on_its_board_fails_in_the_middle_of_an_upload_and_others_are_delivered(
+    stack: BoardStack, hurt: Callable[[Path], None], said: str
+) -> None:
+    stack.conductor()
+    stack.gateway()
+    stack.network.budget = 8 << 20
+    stack.board()
+    stack.submit(by_board(stack, megabytes=16))
+    stack.wait_until(lambda: stack.network.cuts, 30)
+    noise = stack.state_of() / "job" / "outputs" / "noise-000"
+    hurt(noise)
+    stack.network.mend()
+    assert set(stack.finish(seconds=60).values()) == {"finished"}
+    assert stack.done_by_toys() == ["a", "a", "b"]
+    (attempt,) = stack.store.attempts(key_of(stack, "a"))
+    assert (attempt.outcome, attempt.transient) == ("failed", True)
+    assert f"noise-000 of its result cannot be read on its board: {noise} {said}" in attempt.reason
+    (log,) = stack.folder.glob("board*.log")
+    told = [line for line in log.read_text().splitlines() if str(noise) in line]
+    assert any(" ERROR a: " in line for line in told)
+    assert not any("out of reach" in line for line in told)
 
 
 def test_full_disk_of_a_board_is_no_fault_of_the_step(stack: BoardStack) -> None:

@@ -90,9 +90,12 @@ class Bench:
 
     def devices(self) -> dict[str, str]:
         """Name to state of its token."""
-        command = [str(Path(sys.executable).with_name("edgejoule")), "devices", "list", "--json", "--store"]
-        found = subprocess.run([*command, self.stack.where], capture_output=True, check=True).stdout
-        return {device["name"]: device["token"] for device in json.loads(found)}
+        return {device["name"]: device["token"] for device in json.loads(self.ask("list", "--json"))}
+
+    def ask(self, *words: str) -> bytes:
+        """What `edgejoule devices` says."""
+        command = [str(Path(sys.executable).with_name("edgejoule")), "devices", *words, "--store", self.stack.where]
+        return subprocess.run(command, capture_output=True, check=True).stdout
 
 
 @pytest.fixture
@@ -398,6 +401,29 @@ def test_second_board_does_not_take_a_name_in_use(bench: Bench) -> None:
     assert "nothing of ours was there" in said
     assert (Path(bench.stack.where) / "devices" / "nano.json").read_bytes() == token
     assert list(first.docker("containers")) == ["edgejoule-agent"]
+
+
+def test_board_whose_token_was_revoked_does_not_take_its_name_back_from_its_successor(bench: Bench) -> None:
+    first = bench.play("nano_jp4")
+    bench.deploy()
+    bench.ask("revoke", "nano")
+    second = bench.play("nano_jp4")  # of the same kind, so that nothing but its token tells it apart
+    bench.deploy()
+    registered = Path(bench.stack.where) / "devices" / "nano.json"
+    token = registered.read_bytes()
+    bench.board = first
+    code, said = bench.run("deploy")
+    assert code == 1
+    assert re.search(
+        r"^a device nano was last heard of at 20\S+ by a newer token than this board's: make jetson-remove here and "
+        r"choose another NAME, or edgejoule devices revoke nano first, if this board is to take its place\.$",
+        said,
+        re.MULTILINE,
+    ), said
+    assert registered.read_bytes() == token
+    assert list(first.docker("containers")) == list(second.docker("containers")) == ["edgejoule-agent"]
+    bench.ask("revoke", "nano")
+    assert "token: its last one was revoked" in bench.deploy()
 
 
 def test_image_archive_is_loaded_where_it_fits(bench: Bench, tmp_path: Path) -> None:

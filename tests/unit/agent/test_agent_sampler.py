@@ -109,7 +109,43 @@ def test_sampler_says_whether_it_runs_in_real_time(nano):
         said = running.samples().realtime
     running.close()
     assert (said == "yes") == (policy == os.SCHED_FIFO)
-    assert said == "yes" or "it takes root, CAP_SYS_NICE or an rtprio limit" in said
+    assert said == "yes" or "it takes CAP_SYS_NICE or an rtprio limit of 1," in said
+
+
+def test_watch_asks_for_real_time_and_says_what_came_of_it(nano):
+    with Watch(TOTAL, nano, period_s=PERIOD_S) as watch:
+        begin = watch.mark()
+        policy = os.sched_getscheduler(watch._sampler.pid)
+        time.sleep(1)
+        found, reason = watch.energy(begin, watch.mark(closing=True), 1)
+    assert found, reason
+    assert found["realtime"] != "not asked for"
+    assert (found["realtime"] == "yes") == (policy == os.SCHED_FIFO)
+
+
+ASKS = """
+import os, resource, sys
+from edgejoule_agent.sampler import be_realtime
+user, limit = map(int, sys.argv[1:])
+resource.setrlimit(resource.RLIMIT_RTPRIO, (limit, limit))
+os.setuid(user)
+print(be_realtime(), os.sched_getscheduler(0) == os.SCHED_FIFO)
+"""
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="root alone can have others ask")
+@pytest.mark.parametrize("limit", [0, 1])
+def test_user_without_rights_has_real_time_by_an_rtprio_limit_alone(limit):
+    command = [sys.executable, "-c", ASKS, "65534", str(limit)]
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, check=False)
+    if b"not allowed to raise" in done.stderr:
+        pytest.skip("root may not raise limits here")
+    said = done.stdout.decode().strip()
+    if limit:
+        assert said == "yes True"
+    else:
+        assert said.startswith("Operation not permitted: it takes CAP_SYS_NICE or an rtprio limit of 1,")
+        assert said.endswith(" False")
 
 
 def test_what_was_written_survives_a_kill(nano):

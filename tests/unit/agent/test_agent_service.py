@@ -1,11 +1,13 @@
 """The agent against a gateway that behaves oddly: it answers by a script. The real one is in the integration tests."""
 
+import contextlib
 import hashlib
 import http.server
 import json
 import os
 import re
 import socket
+import ssl
 import subprocess
 import sys
 import threading
@@ -14,13 +16,14 @@ from pathlib import Path
 
 import pytest
 
-from edgejoule_agent import live, service
+from edgejoule_agent import blobs, host, live, service
 from edgejoule_agent.__main__ import main as agent_main
 from edgejoule_agent.blobs import Blobs, hash_of
 from edgejoule_agent.connection import Connection
 from edgejoule_agent.errors import EngineError, JobGoneError, OutOfReachError, SettingsError, TokenRefusedError
 from edgejoule_agent.exporter import cells
 from edgejoule_agent.host_lock import host_lock
+from edgejoule_agent.simulation import trees
 from edgejoule_agent.simulation.running import LoadPipe
 
 TOKEN = "nano.secret"
@@ -155,6 +158,30 @@ def test_gateway_that_is_not_there_is_out_of_reach():
             connection.ask("/v1/job", {})
 
 
+def test_certificate_for_another_name_leaves_the_gateway_out_of_reach(tmp_path):
+    files = [str(tmp_path / name) for name in ("key", "certificate")]
+    made_for = ["-subj", "/CN=gateway", "-addext", "subjectAltName=DNS:elsewhere.lan"]
+    command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
+    with open(os.devnull, "w") as quiet:
+        subprocess.check_call([*command, *made_for, "-keyout", files[0], "-out", files[1]], stderr=quiet)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(files[1], files[0])
+
+    def greet():
+        with contextlib.suppress(OSError):  # the client hangs up
+            context.wrap_socket(server.accept()[0], server_side=True).close()
+
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        server.listen(1)
+        thread = threading.Thread(target=greet, daemon=True)
+        thread.start()
+        connection = Connection("https://127.0.0.1:{}".format(server.getsockname()[1]), TOKEN, files[1])
+        with pytest.raises(OutOfReachError, match=r"is out of reach: .*127\.0\.0\.1"):
+            connection.ask("/v1/hello", {})
+        thread.join(10)
+
+
 def test_requests_share_one_connection(gateway, connection):
     gateway.answer = lambda *_: (200, {})
     connection.ask("/a", {})
@@ -196,6 +223,14 @@ def test_blob_that_was_damaged_here_is_fetched_again(tmp_path):
     blobs = Blobs(str(tmp_path), 10**9)
     (tmp_path / HASH).write_bytes(b"damaged")
     assert hash_of(blobs.get(HASH, lambda sha256, start, take: take(DATA))) == HASH
+
+
+def test_blob_that_the_disk_gives_no_more_is_fetched_again(tmp_path):
+    blobs = Blobs(str(tmp_path), 10**9)
+    (tmp_path / HASH).symlink_to("/proc/self/mem")  # opens, and fails with EIO when it is read
+    path = blobs.get(HASH, lambda sha256, start, take: take(DATA))
+    assert not os.path.islink(path)
+    assert hash_of(path) == HASH
 
 
 def test_blobs_used_longest_ago_go_first_and_needed_ones_stay(tmp_path):
@@ -250,9 +285,9 @@ class World:
             "report_every_s": 0.1,
         }
 
-    def start(self):
+    def start(self, **more):
         connection = Connection(self.gateway.url, TOKEN)
-        agent = service.Service(connection, str(self.folder), 10**9, self.stopping, {"toy": "toy_steps"})
+        agent = service.Service(connection, str(self.folder), 10**9, self.stopping, {"toy": "toy_steps"}, **more)
         self.thread = threading.Thread(target=agent.serve, daemon=True)
         self.thread.start()
 
@@ -294,6 +329,37 @@ def test_service_says_hello_then_works_and_delivers(world):
     assert json.loads(world.gateway.heard[0][2].decode())["kinds"] == {"toy": 3}
     assert any(path.endswith("/progress") for _, path, _ in world.gateway.heard)
     world.wait_for(lambda: not (world.folder / "job").exists())
+
+
+def test_power_mode_put_on_by_hand_is_told_to_the_gateway_at_once(world, tmp_path):
+    root = trees.write("nano_jp4", tmp_path / "nano")
+
+    def told():
+        bodies = [json.loads(body.decode()) for _, path, body in world.gateway.heard if path == "/v1/hello"]
+        return [body["environment"]["power_mode"] for body in bodies]
+
+    world.start(probe=lambda: host.probe(root))
+    world.wait_for(lambda: len([path for _, path, _ in world.gateway.heard if path == "/v1/job"]) > 3)
+    assert told() == ["MAXN"]
+    (Path(root) / "var/lib/nvpmodel/status").write_text("pmode:0001")
+    world.wait_for(lambda: told() == ["MAXN", "5W"])
+
+
+def test_gateway_that_is_away_is_told_of_once_for_each_reason(world, caplog):
+    answers = [(503, {"error": "later"})] * 3 + [(401, {"error": "no board is let in with this token"})] * 3
+
+    def answer(method, path, body, usual=world.answer):
+        return answers.pop(0) if answers else usual(method, path, body)
+
+    world.gateway.answer = answer
+    world.jobs.append(world.job())
+    world.start()
+    world.wait_for(lambda: world.results)
+    said = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert [re.findall("answers 503|refuses this board's token", line) for line in said] == [
+        ["answers 503"],
+        ["refuses this board's token"],
+    ]
 
 
 def test_job_of_a_cell_shows_its_counters_at_0_before_anything_is_measured(world, monkeypatch):
@@ -462,8 +528,34 @@ def test_result_that_cannot_be_kept_gives_the_step_back(world, does, reason):
     world.wait_for(lambda: not (world.folder / "job").exists())
 
 
-@pytest.mark.parametrize("gone", ["outputs/text", "log"])
-def test_result_whose_file_is_gone_is_given_back_and_the_next_step_is_done(world, gone):
+def test_disk_that_takes_no_input_is_not_taken_for_the_network_and_gives_the_step_back(world):
+    (world.folder / "blobs").mkdir(parents=True)
+    (world.folder / "blobs" / (HASH + ".part")).symlink_to("/dev/full")
+    world.jobs.append(dict(world.job(), inputs={"data": HASH}))
+    world.start()
+    world.wait_for(lambda: world.results)
+    assert world.results[0]["outcome"] == "given_back"
+    assert world.results[0]["reason"] == "[Errno 28] No space left on device"
+
+
+@pytest.mark.parametrize(("short_bytes", "left"), [(0, {HASH, "f" * 64}), (1 << 62, {HASH})])
+def test_step_that_finds_the_disk_full_has_inputs_of_others_make_room(world, monkeypatch, short_bytes, left):
+    monkeypatch.setattr(blobs, "SHORT_BYTES", short_bytes)
+    folder = world.folder / "blobs"
+    folder.mkdir(parents=True)
+    (folder / ("f" * 64)).write_bytes(b"of an earlier job")
+    world.jobs += [world.job(), dict(world.job(do="full_disk"), inputs={"data": HASH})]
+    world.start()
+    world.wait_for(lambda: len(world.results) == 2)
+    assert [result["outcome"] for result in world.results] == ["given_back", "ok"]
+    assert set(os.listdir(str(folder))) == left
+
+
+@pytest.mark.parametrize(
+    ("gone", "outcome", "reason"),
+    [("outputs/text", "failed", "text of its result cannot be read on its board: .*/outputs/t"), ("log", "ok", "None")],
+)
+def test_result_whose_file_is_gone_goes_without_it_and_the_next_step_is_done(world, gone, outcome, reason):
     def answer(method, path, body, usual=world.answer):
         if path.endswith("/result") and not world.results:
             world.results.append(json.loads(body.decode()))
@@ -475,8 +567,10 @@ def test_result_whose_file_is_gone_is_given_back_and_the_next_step_is_done(world
     world.jobs += [world.job(do="crash"), world.job()]
     world.start()
     world.wait_for(lambda: len(world.results) == 3)
-    assert [result["outcome"] for result in world.results] == ["ok", "given_back", "failed"]
-    assert "a file of its result cannot be read: " in world.results[1]["reason"]
+    assert [result["outcome"] for result in world.results] == ["ok", outcome, "failed"]
+    assert re.match(reason, str(world.results[1]["reason"]))
+    assert sorted(world.results[1]["outputs"]) == (["record", "text"] if outcome == "ok" else [])
+    assert (world.results[1]["log"] is None) == (gone == "log")
 
 
 @pytest.mark.parametrize("files", [{"result.json": "{}"}, {"result.json": "{}", "job.json": ""}, {"result.json": "{"}])

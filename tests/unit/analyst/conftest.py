@@ -250,7 +250,7 @@ UNCERTAIN = {
     "idle_power_uncertainty_w": 0.01,
     "energy_above_idle_mj": 5.0,
     "energy_above_idle_uncertainty_mj": 0.4,
-    "sampling": {"period_s": 0.1, "max_gap_s": 0.2, "samples": 100, "realtime": "not asked for"},
+    "sampling": {"period_s": 0.1, "max_gap_s": 0.2, "samples": 100, "realtime": "yes"},
     "window_s": 10.0,
     "window_inferences": 1000,
 }

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from edgejoule_agent import jetson
+from edgejoule_agent.sampler import PRIORITY
 from edgejoule_agent.simulation import trees
 from images import image_for
 from plan import (
@@ -174,6 +175,15 @@ def test_plan_refuses_a_name_that_another_board_bears(device: Device, heard: str
         steps(facts(), device=device)
 
 
+def test_plan_refuses_a_name_that_another_board_bears_by_a_newer_token() -> None:
+    newer = LIVE._replace(made_at="2026-02-02T00:00:00Z", used=True)
+    with pytest.raises(Refused, match=r"a device nano was last heard of at 2026-01-02T00:00:00Z by a newer token than"):
+        steps(deployed(), device=newer)
+    assert steps(deployed(), device=newer._replace(used=False)) == ["token", "container"]
+    assert steps(deployed(), device=newer._replace(valid=False)) == ["token", "container"]
+    assert steps(deployed(), device=LIVE._replace(used=True)) == []
+
+
 def test_plan_gives_a_board_its_own_name_again_and_one_that_was_revoked() -> None:
     assert steps(deployed(), device=LIVE) == []
     assert steps(deployed()._replace(volume=False), device=LIVE) == ["token", "container"]
@@ -193,11 +203,12 @@ def test_container_is_hardened_and_sees_only_what_is_there() -> None:
     joined = " ".join(words)
     for part in ("--runtime nvidia", "--restart unless-stopped", "--read-only", "--cap-drop ALL", "no-new-privileges"):
         assert part in joined
+    assert f"--ulimit rtprio={PRIORITY}" in joined
     assert [words[i + 1] for i, word in enumerate(words) if word == "--group-add"] == ["44", "104"]
     volumes = [words[i + 1] for i, word in enumerate(words) if word == "--volume"]
     assert volumes[0] == f"{NAME}:/var/lib/edgejoule"
     assert volumes[1:] == [f"{path}:{path}:ro" for path in ("/etc/nv_tegra_release", "/var/lib/nvpmodel")]
-    assert "--privileged" not in words
+    assert not {"--privileged", "--cap-add"} & set(words)
     assert f"{DEVICE}=nano" in words
     assert f"{TOKEN}=then" in words
     assert any(word.startswith(f"{SETTINGS}=") for word in words)

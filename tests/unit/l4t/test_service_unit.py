@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from edgejoule_agent.sampler import PRIORITY
+
 ROOT = Path(__file__).parents[3]
 UNIT = (ROOT / "l4t" / "edgejoule-agent.service").read_text()
 
@@ -34,5 +36,6 @@ def test_unit_sets_what_the_agent_reads_and_lies_where_the_page_puts_it() -> Non
     for name, path in given.items():
         assert re.search(rf"^\| .*`{name}`.*\| `edgejoule-agent` \|", settings, re.MULTILINE)
         assert path in page
+    assert f"\nLimitRTPRIO={PRIORITY}\n" in UNIT
     for path in re.findall(r"^(?:EnvironmentFile|ExecStart)=(\S+)$", UNIT, re.MULTILINE):
         assert path in page

@@ -4,11 +4,15 @@
 <hash>.part    as much as has arrived
 """
 
+import contextlib
 import hashlib
 import os
+import shutil
 from typing import Callable, Iterable, List, Tuple
 
 from edgejoule_agent.errors import OutOfReachError
+
+SHORT_BYTES = 1 << 30  # of free disk: with less, what could be had again makes room. Chosen, not measured
 
 Fetch = Callable[[str, int, Callable[[bytes], None]], None]
 
@@ -33,9 +37,10 @@ class Blobs:
         """
         path = os.path.join(self._folder, sha256)
         if os.path.exists(path):
-            if hash_of(path) == sha256:
-                os.utime(path)
-                return path
+            with contextlib.suppress(OSError):  # bytes that the disk does not give any more can be had again
+                if hash_of(path) == sha256:
+                    os.utime(path)
+                    return path
             os.unlink(path)
         part = path + ".part"
         with open(part, "ab") as file:
@@ -55,18 +60,28 @@ class Blobs:
 
     def make_room(self, needed: Iterable[str]) -> None:
         """Remove what was used longest ago, but for what is needed, until the rest is within the limit."""
+        self._keep_within(self._limit_bytes, needed)
+
+    def give_way(self, needed: Iterable[str]) -> int:
+        """Remove all but what is needed where the disk is short; bytes that this freed."""
+        if shutil.disk_usage(self._folder).free >= SHORT_BYTES:
+            return 0
+        return self._keep_within(0, needed)
+
+    def _keep_within(self, limit_bytes: int, needed: Iterable[str]) -> int:
         keep = set(needed)
         found: List[Tuple[float, int, str]] = []
         for entry in os.scandir(self._folder):
             status = entry.stat()
             found.append((status.st_mtime, status.st_size, entry.path))
-        total = sum(size for _, size, _ in found)
+        total = before = sum(size for _, size, _ in found)
         for _, size, path in sorted(found):
-            if total <= self._limit_bytes:
-                return
+            if total <= limit_bytes:
+                break
             if os.path.basename(path).split(".")[0] not in keep:
                 os.unlink(path)
                 total -= size
+        return before - total
 
 
 def hash_of(path: str) -> str:

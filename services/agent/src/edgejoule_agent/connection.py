@@ -4,13 +4,12 @@ import contextlib
 import http.client
 import ipaddress
 import json
-import os
 import ssl
 from pathlib import Path
-from typing import Any, Callable, Dict, Mapping, Optional
+from typing import Any, Callable, Dict, Iterator, Mapping, Optional
 from urllib.parse import urlsplit
 
-from edgejoule_agent.errors import JobGoneError, OutOfReachError, SettingsError, TokenRefusedError
+from edgejoule_agent.errors import JobGoneError, OutOfReachError, SettingsError, TokenRefusedError, UnreadableError
 
 TIMEOUT_S = 30.0
 POLL_TIMEOUT_S = 90.0  # the gateway answers within a minute
@@ -18,6 +17,8 @@ BLOB_TIMEOUT_S = 300.0  # it may have to fetch the blob first
 CHUNK_BYTES = 1 << 18
 MESSAGE_BYTES = 64 << 20
 GONE = (404, 410)
+# ssl's errors are OSErrors but, before Python 3.7, that of a certificate for another name
+FAULTS = (OSError, http.client.HTTPException, ssl.CertificateError)
 
 
 class Connection:
@@ -78,41 +79,39 @@ class Connection:
         """Give the bytes at ``path`` from ``start`` on to ``take``, piece by piece.
 
         Raises:
-            OutOfReachError, JobGoneError: see the classes; what was taken until then is good.
+            OutOfReachError, JobGoneError: see the classes; what was taken until then is good. What ``take`` raises is
+                no fault of the network's and passes as it is.
         """
         headers = {"Range": f"bytes={start}-"} if start else {}
         response = self._request("GET", path, headers, None, BLOB_TIMEOUT_S)
         try:
-            expected = int(response.getheader("Content-Length", "0"))
+            expected = response.length
+            if expected is None:  # a proxy's, which took the length away: then nobody can tell what is whole
+                raise self._no_gateway()
             while expected > 0:
-                chunk = response.read(min(CHUNK_BYTES, expected))
+                chunk = self._read(response, min(CHUNK_BYTES, expected))
                 if not chunk:
                     raise OutOfReachError(f"{self.url} broke off in the middle of {path}")
                 expected -= len(chunk)
                 take(chunk)
-            response.read()
-        except (OSError, http.client.HTTPException) as error:
-            self.close()
-            raise self._out_of_reach(error) from error
+            self._read(response)
         except BaseException:
             self.close()
             raise
 
-    def upload(self, path: str, file: str, start: int) -> None:
-        """Send a file from the byte ``start`` on.
+    def upload(self, path: str, file: str, start: int, end: int) -> None:
+        """Send the bytes of a file from ``start`` until before ``end``.
 
         Raises:
             OutOfReachError, JobGoneError: see the classes; the gateway keeps what has arrived.
+            UnreadableError: the file cannot be read, or not so far.
         """
-        with open(file, "rb") as content:
-            content.seek(start)
-            length = os.fstat(content.fileno()).st_size - start
-            headers = {
-                "Upload-Offset": str(start),
-                "Content-Length": str(length),
-                "Content-Type": "application/octet-stream",
-            }
-            self._whole(self._request("PUT", path, headers, content, TIMEOUT_S))
+        headers = {
+            "Upload-Offset": str(start),
+            "Content-Length": str(end - start),
+            "Content-Type": "application/octet-stream",
+        }
+        self._whole(self._request("PUT", path, headers, _pieces(file, start, end), TIMEOUT_S))
 
     def close(self) -> None:
         """Close the connection; the next request opens another."""
@@ -137,7 +136,7 @@ class Connection:
                         Path(self._heard).touch()
                 return response
             reason = self._reason(response)
-        except (OSError, http.client.HTTPException) as error:  # ssl's errors are OSErrors
+        except FAULTS as error:
             self.close()
             raise self._out_of_reach(error) from error
         except BaseException:
@@ -154,12 +153,16 @@ class Connection:
 
     def _whole(self, response: Any) -> bytes:
         """The whole body of a response, which says how long it is."""
+        if response.length is None or response.length > MESSAGE_BYTES:
+            raise self._no_gateway()
+        return self._read(response)
+
+    def _read(self, response: Any, limit_bytes: Optional[int] = None) -> bytes:
+        """The next bytes of a body, all of them by default."""
         try:
-            if response.length is None or response.length > MESSAGE_BYTES:
-                raise self._no_gateway()
-            data: bytes = response.read()
+            data: bytes = response.read(limit_bytes)
             return data
-        except (OSError, http.client.HTTPException) as error:
+        except FAULTS as error:
             self.close()
             raise self._out_of_reach(error) from error
 
@@ -182,6 +185,21 @@ class Connection:
 
     def _out_of_reach(self, error: Exception) -> OutOfReachError:
         return OutOfReachError(f"the gateway {self.url} is out of reach: {str(error) or repr(error)}")
+
+
+def _pieces(file: str, start: int, end: int) -> Iterator[bytes]:
+    """A part of a file. A fault of the disk's must not pass for one of the network's, whose errors are OSErrors too."""
+    try:
+        with open(file, "rb") as content:
+            content.seek(start)
+            while start < end:
+                piece = content.read(min(CHUNK_BYTES, end - start))
+                if not piece:
+                    raise UnreadableError(f"{file} had {end} bytes and ends before byte {start} now: see to the disk")
+                start += len(piece)
+                yield piece
+    except OSError as error:
+        raise UnreadableError(f"{file} cannot be read ({error.strerror or error}): see to the disk") from error
 
 
 def _context(authority: Optional[str]) -> ssl.SSLContext:

@@ -14,6 +14,7 @@
       OutOfReachError           the gateway does not answer, or not now
         TokenRefusedError       it answers, and lets this board not in
       JobGoneError              the gateway wants nothing of this job any more
+      UnreadableError           a file on this host's own disk is gone, hurt or cut short
       HostError                 this host cannot carry on (a full disk): nothing is wrong with the step
 
 ``outcome`` is the status that the rows depending on a failed step get; ``transient`` says whether
@@ -86,6 +87,12 @@ class TokenRefusedError(OutOfReachError):
 
 class JobGoneError(AgentError):
     """The gateway knows nothing of a job, or wants nothing of it any more."""
+
+
+class UnreadableError(AgentError):
+    """A file on this host's own disk is gone, cannot be read, or is shorter than it was."""
+
+    transient = True
 
 
 class HostError(AgentError):

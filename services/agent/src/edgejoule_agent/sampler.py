@@ -200,7 +200,8 @@ def be_realtime() -> str:
     try:
         os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(PRIORITY))
     except OSError as error:
-        return f"{error.strerror}: it takes root, CAP_SYS_NICE or an rtprio limit"
+        needs = f"CAP_SYS_NICE or an rtprio limit of {PRIORITY}"
+        return f"{error.strerror}: it takes {needs}, and a share of cpu.rt_runtime_us where the kernel has that"
     return "yes"
 
 

@@ -22,7 +22,7 @@ from typing import Any, Callable, Dict, Iterator, Optional
 from edgejoule_agent import host, live, power_mode
 from edgejoule_agent.blobs import Blobs, hash_of
 from edgejoule_agent.connection import POLL_TIMEOUT_S, Connection
-from edgejoule_agent.errors import AgentError, HostError, JobGoneError, OutOfReachError
+from edgejoule_agent.errors import AgentError, HostError, JobGoneError, OutOfReachError, UnreadableError
 from edgejoule_agent.host_lock import host_lock
 from edgejoule_agent.step_process import Limits, Report, Stopped, run_step
 
@@ -63,8 +63,9 @@ class Service:
         self._metrics_port = metrics_port
         self._blobs = Blobs(os.path.join(state, "blobs"), cache_bytes)
         self._state, self._folder = state, os.path.join(state, "job")
-        self._greeted = False
+        self._told: Optional[Dict[str, Any]] = None  # what the gateway knows of this device since it was last away
         self._failures = 0
+        self._fault = ""
 
     def serve(self) -> None:
         """Work until told to stop."""
@@ -94,10 +95,12 @@ class Service:
 
     def _turn(self) -> None:
         """One thing that is to do."""
-        if not self._greeted:
-            self._connection.ask("/v1/hello", self._hello())
-            _log.info("the gateway %s serves this board", self._connection.url)
-            self._greeted = True
+        hello = self._hello()
+        if hello != self._told:  # plans are made for what it last said, and people change power modes
+            self._connection.ask("/v1/hello", hello)
+            told = "serves this board" if self._told is None else "was told what has changed on this board"
+            _log.info("the gateway %s %s", self._connection.url, told)
+            self._told = hello
         result = self._result()
         if result is not None:
             self._deliver(result)
@@ -118,12 +121,13 @@ class Service:
         }
 
     def _wait_for_gateway(self, error: AgentError) -> None:
-        """Wait for longer and longer; say so once."""
-        if self._failures == 0:
+        """Wait for longer and longer; say so once, and again when it is for another reason."""
+        if self._failures == 0 or str(error) != self._fault:
             _log.warning("%s; trying again until it answers", error)
+        self._fault = str(error)
         pause_s = BACK_OFF_S[min(self._failures, len(BACK_OFF_S) - 1)]
         self._failures += 1
-        self._greeted = False
+        self._told = None
         self._stopping.wait(pause_s * random.uniform(0.5, 1.0))
 
     # --- a job ---
@@ -149,6 +153,9 @@ class Service:
             _log.error("%s: given back: %s", job["step"], reason)
             self._give_back(job, reason)
             if not isinstance(error, Stopped):
+                freed = self._blobs.give_way(job["inputs"].values())
+                if freed:
+                    _log.warning("the disk is short: %.1f MB of inputs that can be had again are removed", freed / 1e6)
                 self._stopping.wait(TROUBLE_S)
         finally:
             self._put_back()
@@ -242,7 +249,7 @@ class Service:
                 return found
         except FileNotFoundError:
             return None
-        except ValueError as error:  # the gateway has the step done again when it is asked for the next
+        except (OSError, ValueError) as error:  # the gateway has the step done again when it is asked for the next
             _log.error("a result is lost: %s is damaged (%s)", self._path("result.json"), error)
             return None
 
@@ -265,14 +272,32 @@ class Service:
                     return
                 for name, start in sorted(answer.get("missing", {}).items()):
                     path = self._path("log") if name == "log" else self._path("outputs", name)
-                    self._connection.upload(f"{place}/files/{name}", path, start)
+                    blob = result["log"] if name == "log" else result["outputs"][name]
+                    try:
+                        self._connection.upload(f"{place}/files/{name}", path, start, blob["size_bytes"])
+                    except UnreadableError as error:
+                        result = self._without(result, name, error)
+                        _log.error("%s: %s: %s", job["step"], result["reason"] or "delivered without its log", error)
+                        _write_json(self._path("result.json"), result)
+                        break
         except JobGoneError as error:
             _log.warning("%s: its result is not wanted any more: %s", job["step"], error)
             self._drop()
         except OSError as error:  # the connection's own are OutOfReachErrors
-            reason = f"a file of its result cannot be read: {error}"
+            reason = f"what became of it cannot be kept: {error}"
             _log.error("%s: given back: %s", job["step"], reason)
             self._give_back(job, reason)
+
+    @staticmethod
+    def _without(result: Dict[str, Any], name: str, error: UnreadableError) -> Dict[str, Any]:
+        """What is left of a result when a file of it cannot be read: without a log it is one still, else it has failed.
+
+        That counts as an attempt, since a disk that goes on so would have the step done for ever.
+        """
+        if name == "log":
+            return dict(result, log=None)
+        reason = f"{name} of its result cannot be read on its board: {error}"
+        return dict(result, outcome="failed", reason=reason, transient=error.transient, outputs={})
 
     def _give_back(self, job: Dict[str, Any], reason: str) -> None:
         """Let the gateway have the step tried again, at once if it can be told."""

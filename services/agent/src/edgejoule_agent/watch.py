@@ -73,15 +73,16 @@ class Mark(NamedTuple):
 class Watch:
     """Sees the device's power from ``with`` to its end. Never fails for want of a sensor: ``energy`` tells the reason.
 
+    The sampler asks for real-time scheduling; where it may not have it, it samples without, and ``energy`` says why.
+
     Args:
         source: what tells the power.
-        realtime: ask for real-time scheduling of the sampler.
     """
 
-    def __init__(self, source: Supply, root: str = "/", realtime: bool = False, period_s: float = PERIOD_S) -> None:
+    def __init__(self, source: Supply, root: str = "/", period_s: float = PERIOD_S) -> None:
         self._root, self._total = root, list(source.rails)
         self._counters = source.counters
-        self._sampler = Sampler(self._total, root, period_s, realtime) if self._total else None
+        self._sampler = Sampler(self._total, root, period_s, realtime=True) if self._total else None
         self._absent = source.absent
 
     def __enter__(self) -> "Watch":

@@ -208,6 +208,11 @@ def keep_probe(device: str, hello: DeviceHello, store: Store) -> None:
     store.put_device("probes", device, record.model_dump_json().encode())
 
 
+def is_used(token: DeviceToken | None, probe: DeviceProbe | None) -> bool:
+    """Whether a board has said what it is with this very token, not with one before it."""
+    return token is not None and probe is not None and token.made_at <= probe.at
+
+
 def as_reported(name: str, store: Store) -> Device | None:
     """The device behind the gateway that is called so, as it last said of itself; None when there is none.
 

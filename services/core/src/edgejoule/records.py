@@ -189,7 +189,7 @@ class Sampling(Record):
     period_s: float = Field(description="median interval between readings")
     max_gap_s: float
     samples: int
-    realtime: str = Field(description="real-time scheduling of the sampler: yes, or why not")
+    realtime: str = Field(description="real-time scheduling of the sampler, which it asks for: yes, or why not")
 
 
 class Throughput(Record):

@@ -24,8 +24,10 @@ from edgejoule.boards import (
     DeviceProgress,
     DeviceResult,
     DeviceVerdict,
+    is_used,
     keep_probe,
     probe_of,
+    token_of,
 )
 from edgejoule.errors import CorruptBlobError, StepError
 from edgejoule.execution import DURABLE, conclude, now
@@ -110,7 +112,7 @@ class Assignments:
         """Keep what a board says of itself, and where its metrics can be scraped: at the host that it speaks from."""
         self._coordination.tell_scrape(board.device, scrape_address(host, hello.metrics_port))
         kept = probe_of(board.device, self._store)
-        if kept is None or kept.hello != hello:
+        if kept is None or kept.hello != hello or not is_used(token_of(board.device, self._store), kept):
             keep_probe(board.device, hello, self._store)
         board.kinds = hello.kinds
         _log.info("%s is here, with agent %s", board.device, hello.agent)

@@ -133,7 +133,7 @@ def create(
 @devices.command("list")
 def show(store: StorePlace = None, as_json: Json = False) -> None:
     """Show the boards, when each was last heard of, and what it is."""
-    from edgejoule.boards import probe_of, token_of
+    from edgejoule.boards import is_used, probe_of, token_of
 
     kept = existing_store(store)
     names = kept.device_names()
@@ -146,6 +146,7 @@ def show(store: StorePlace = None, as_json: Json = False) -> None:
                 "name": name,
                 "token": "revoked" if token is None or token.revoked_at else "valid",
                 "made_at": token.made_at if token else None,
+                "used": is_used(token, probe),
                 "seen_at": seen.get(name),
                 "agent": probe.hello.agent if probe else None,
                 "processor": probe.hello.hardware.get("processor") if probe else None,
