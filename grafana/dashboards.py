@@ -735,6 +735,22 @@ def compare() -> dashboard.Dashboard:
             report=True,
         )
     )
+    before = f"edgejoule_trial_mean_latency_seconds{{{cell}}} / edgejoule_trial_baseline_latency_seconds{{{cell}}}"
+    board.with_panel(
+        bars(
+            "Latency over that of the same engine before",
+            "percentunit",
+            legend,
+            f"sort_desc({named(before)})",
+            "Mean latency of a cell's trial, by the mean of earlier trials there of the very same engine. Where a cell "
+            "is missing, its engine was measured once.",
+            span=24,
+            height=6,
+            decimals=0,
+            steps={None: BLUE, 1.15: ORANGE},
+            runbooks=("LatencyRegression",),
+        )
+    )
     power = 'device:power_watts:rate1m{device=~"$device"}'
     board.with_panel(
         figure("Power", "watt", "{{shown}}", now_there(named(power), power), span=24, height=5, decimals=2)

@@ -285,6 +285,24 @@ METRICS: tuple[Metric, ...] = (
         {**_CELL, "quantile": "`0.5`, `0.9`, `0.99`"},
     ),
     Metric(
+        "edgejoule_trial_mean_latency_seconds",
+        "gauge",
+        "s",
+        _AGENT,
+        "Mean latency of the cell's trial: of one under way, so far; else of the last, from its record.",
+        _CELL,
+    ),
+    Metric(
+        "edgejoule_trial_baseline_latency_seconds",
+        "gauge",
+        "s",
+        _AGENT,
+        "What that mean is to be compared with: the mean of all earlier trials on this device of the very same engine, "
+        "by its hash, in the power mode and with the threads that were asked for, without throttled ones. Absent where "
+        "there were none, and in warm-up.",
+        _CELL,
+    ),
+    Metric(
         "edgejoule_trial_energy_joules",
         "gauge",
         "J",
