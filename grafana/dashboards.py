@@ -656,6 +656,18 @@ def pipeline() -> dashboard.Dashboard:
             runbooks=("StepFailingRepeatedly",),
         )
     )
+    board.with_panel(
+        rows(
+            "Versions",
+            ("", "count by (job, version, python) (edgejoule_build_info)"),
+            about="How many processes run which. A device's is of its agent.",
+            span=24,
+            height=6,
+            value=True,
+            names={"Value": "processes"},
+            order=("job", "version", "python", "Value"),
+        )
+    )
     return board
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import platform
 import sys
 import urllib.request
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ from servers import RedisServer, free_ports
 from toy_gateway import BoardStack, on_board, stop
 from toy_stack import plan_of, toy
 
+from edgejoule import __version__
 from edgejoule.metrics import METRICS, Exporter, of_exporter
 
 ROLES: tuple[Exporter, ...] = ("conductor", "worker", "gateway", "agent")
@@ -66,6 +68,8 @@ def test_processes_show_what_the_table_says_and_what_happened(stack: BoardStack)
     stack.finish()
     for role, port in ports.items():
         check_against_table(get(port), role)
+
+        assert scrape(port)["edgejoule_build_info", (platform.python_version(), __version__)] == 1, role
 
     conductor = scrape(ports["conductor"])
     assert conductor["edgejoule_conductor_leads", ()] == 1

@@ -64,7 +64,18 @@ _CONDUCTOR: tuple[Exporter, ...] = ("conductor",)
 _GATEWAY: tuple[Exporter, ...] = ("gateway",)
 _WORKER: tuple[Exporter, ...] = ("worker",)
 
+_ALL: tuple[Exporter, ...] = ("agent", "worker", "conductor", "gateway")
+
 METRICS: tuple[Metric, ...] = (
+    # --- every process ---
+    Metric(
+        "edgejoule_build_info",
+        "info",
+        "",
+        _ALL,
+        "What the process runs.",
+        {"version": "of edgejoule; of an agent, of edgejoule-agent", "python": "of its Python"},
+    ),
     # --- a device: what it is ---
     Metric(
         "edgejoule_device_info",
@@ -456,7 +467,7 @@ METRICS: tuple[Metric, ...] = (
         "edgejoule_disk_free_bytes",
         "gauge",
         "bytes",
-        ("agent", "worker", "conductor", "gateway"),
+        _ALL,
         "Space left where the process keeps its files.",
         {"volume": "`state` of an agent, `workspace` of the others"},
     ),
@@ -464,7 +475,7 @@ METRICS: tuple[Metric, ...] = (
         "edgejoule_disk_size_bytes",
         "gauge",
         "bytes",
-        ("agent", "worker", "conductor", "gateway"),
+        _ALL,
         "All the space there.",
         {"volume": "as above"},
     ),
