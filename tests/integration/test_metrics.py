@@ -5,20 +5,26 @@ from __future__ import annotations
 import json
 import platform
 import sys
+import time
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.error import URLError
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 sys.path.insert(0, str(Path(__file__).parent))
 from servers import RedisServer, free_ports
+from test_gateway import commit_files
+from toy_cell import cell_of
 from toy_gateway import BoardStack, on_board, stop
 from toy_stack import plan_of, toy
 
 from edgejoule import __version__
 from edgejoule.metrics import METRICS, Exporter, of_exporter
+from edgejoule.plan import Plan, Step
+from edgejoule.stack.run_files import state_of_run
 
 ROLES: tuple[Exporter, ...] = ("conductor", "worker", "gateway", "agent")
 Scrape = dict[tuple[str, tuple[str, ...]], float]
@@ -55,6 +61,49 @@ def check_against_table(text: str, exporter: Exporter) -> None:
         assert (family.type, family.documentation) == (metric.type, metric.help)
         for sample in family.samples:
             assert set(sample.labels) - {"le"} == set(metric.labels), sample.name
+
+
+QUICKLY = {"warmup_iterations": 5, "iterations": 50, "power_window_s": 3.0, "idle_s": 1.0, "cool_down_s": 0.0}
+EVERYTHING = {exporter: {metric.name for metric in of_exporter(exporter)} for exporter in ROLES}
+
+
+def test_every_metric_of_the_table_is_shown_by_a_process_that_may_show_it(stack: BoardStack) -> None:
+    """The other direction, while a simulated board measures a cell twice: nothing stands in the table alone."""
+    ports = dict(zip(ROLES, free_ports(4), strict=True))
+    shown = {role: {"EDGEJOULE_METRICS": f"127.0.0.1:{port}"} for role, port in ports.items()}
+    workspace = {"EDGEJOULE_WORKSPACE": str(stack.folder)}
+    stack.conductor(**shown["conductor"], **workspace)
+    stack.gateway(**shown["gateway"], **workspace)
+    stack.worker(**shown["worker"], **workspace)
+    stack.board(**shown["agent"], EDGEJOULE_SIMULATE="orin-nano")
+    files = Step("files", "toy", {"name": "files"})
+    commit_files(files, stack.store, stack.folder)
+    cell, own = cell_of("fp16", "nano", stack.store, {**QUICKLY, "start_wait_s": 0.0}, trials=2)
+    stranger = stack.client("stranger")
+    stranger.token += "x"
+    assert stranger.ask("/v1/job", {})[0] == 401
+    stack.submit(Plan({step.id: step for step in (files, *own, toy("a"))}, (cell,)))
+
+    missing = {role: set(names) for role, names in EVERYTHING.items()}
+
+    def all_seen() -> bool:
+        for role, port in ports.items():
+            try:
+                text = get(port)
+            except URLError:  # it begins
+                continue
+            check_against_table(text, role)
+            found = [family for family in text_string_to_metric_families(text) if family.samples]
+            missing[role] -= {name for family in found for name in (family.name, f"{family.name}_total")}
+        return not any(missing.values())
+
+    def over() -> bool:
+        return all_seen() or state_of_run("test", stack.store).end is not None
+
+    stack.wait_until(over, 100)
+    deadline = time.monotonic() + 5  # what the cell came to is shown when it has ended
+    stack.wait_until(lambda: all_seen() or time.monotonic() > deadline, 20)
+    assert missing == {role: set() for role in ROLES}, stack.logs("board")
 
 
 def test_processes_show_what_the_table_says_and_what_happened(stack: BoardStack) -> None:
