@@ -71,14 +71,24 @@ def test_promtool_finds_nothing_to_lint_in_the_golden_scrapes() -> None:
         assert (answer.returncode, answer.stderr) == (0, ""), scrape.name
 
 
+def asked_by_tests(kind: str) -> Iterator[dict[str, Any]]:
+    """What promtool's tests ask, ``alert_rule_test`` or ``promql_expr_test``."""
+    for file in TESTS:
+        for test in yaml.safe_load(file.read_text(encoding="utf-8"))["tests"]:
+            yield from test.get(kind, ())
+
+
 def test_every_alert_is_seen_to_fire_and_not_to_fire() -> None:
     fired: set[str] = set()
     quiet: set[str] = set()
-    for file in TESTS:
-        for test in yaml.safe_load(file.read_text(encoding="utf-8"))["tests"]:
-            for asked in test.get("alert_rule_test", ()):
-                (fired if asked["exp_alerts"] else quiet).add(asked["alertname"])
+    for asked in asked_by_tests("alert_rule_test"):
+        (fired if asked["exp_alerts"] else quiet).add(asked["alertname"])
     assert fired == quiet == set(ALERTS)
+
+
+def test_every_recorded_series_is_seen_with_a_value() -> None:
+    seen = {asked["expr"] for asked in asked_by_tests("promql_expr_test") if asked["exp_samples"]}
+    assert RECORDED - seen == set()
 
 
 @pytest.mark.parametrize("alert", sorted(ALERTS))
