@@ -590,13 +590,25 @@ def pipeline() -> dashboard.Dashboard:
             runbooks=("ExporterDown",),
         )
     )
+    took = "edgejoule_step_duration_seconds"
+    mean = " / ".join(f'sum by (kind) ({took}_{part}{{outcome="ok"}})' for part in ("sum", "count"))
+    tenth = f'sum by (kind, le) ({took}_bucket{{outcome="ok"}})'
+    board.with_panel(
+        bars(
+            "A step takes",
+            "s",
+            "{{kind}}",
+            f"sort_desc({mean})",
+            "In the mean, of all that these processes carried out well: exact.",
+        )
+    )
     board.with_panel(
         bars(
             "Nine of ten steps take at most",
             "s",
             "{{kind}}",
-            "histogram_quantile(0.9, sum by (kind, le) (edgejoule_step_duration_seconds_bucket))",
-            "Of all that these processes carried out, by histogram.",
+            f"sort_desc(histogram_quantile(0.9, {tenth}))",
+            "Of the same, by histogram: between two of its bounds, which are at most 1.7 times apart.",
         )
     )
     board.with_panel(
@@ -606,6 +618,17 @@ def pipeline() -> dashboard.Dashboard:
             "{{kind}} {{outcome}}",
             "sum by (kind, outcome) (edgejoule_steps_ended_total)",
             "Since the conductor started.",
+            runbooks=("StepFailingRepeatedly",),
+        )
+    )
+    board.with_panel(
+        bars(
+            "Attempts",
+            "none",
+            "{{kind}} {{outcome}}",
+            "sum by (kind, outcome) (edgejoule_step_duration_seconds_count)",
+            "Those too that were tried again; since each process started.",
+            span=12,
             runbooks=("StepFailingRepeatedly",),
         )
     )
@@ -646,23 +669,11 @@ def pipeline() -> dashboard.Dashboard:
         )
     )
     board.with_panel(
-        bars(
-            "Attempts",
-            "none",
-            "{{kind}} {{outcome}}",
-            "sum by (kind, outcome) (edgejoule_step_duration_seconds_count)",
-            "Those too that were tried again; since each process started.",
-            span=12,
-            runbooks=("StepFailingRepeatedly",),
-        )
-    )
-    board.with_panel(
         rows(
             "Versions",
             ("", "count by (job, version, python) (edgejoule_build_info)"),
             about="How many processes run which. A device's is of its agent.",
-            span=24,
-            height=6,
+            span=12,
             value=True,
             names={"Value": "processes"},
             order=("job", "version", "python", "Value"),

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import yaml
 
-from edgejoule.metrics import METRICS
+from edgejoule.metrics import DURATION_S, METRICS
 
 ROOT = Path(__file__).resolve().parents[2]
 FILES = sorted((ROOT / "grafana" / "dashboards").glob("*.json"))
@@ -191,6 +191,33 @@ def test_energy_per_inference_is_right_from_the_first_minute_and_unknown_where_n
     test = {"tests": [{"interval": "5s", "input_series": inputs, "promql_expr_test": asked}]}
     whole = {"rule_files": rules, "evaluation_interval": "5s", **test}
     (tmp_path / "test.yml").write_text(yaml.safe_dump(whole), encoding="utf-8")
+    assert PROMTOOL
+    answer = subprocess.run(
+        [PROMTOOL, "test", "rules", tmp_path / "test.yml"], capture_output=True, text=True, timeout=60
+    )
+    assert answer.returncode == 0, answer.stdout + answer.stderr
+
+
+@needs_promtool
+def test_steps_of_80_s_are_said_to_take_80_s_in_the_mean_and_at_most_their_bucket(tmp_path: Path) -> None:
+    """Ten that went well, and as many that were unsupported at once and are left out."""
+    series = []
+    for outcome, took_s in (("ok", 80.0), ("unsupported", 0.2)):
+        labels = f'kind="build",outcome="{outcome}"'
+        counts = {f"{bound:g}": 10 * (took_s <= bound) for bound in DURATION_S} | {"+Inf": 10}
+        values = {f'bucket{{{labels},le="{bound}"}}': count for bound, count in counts.items()}
+        values |= {f"sum{{{labels}}}": 10 * took_s, f"count{{{labels}}}": 10}
+        series += [
+            {"series": f"edgejoule_step_duration_seconds_{name}", "values": f"{value}x4"}
+            for name, value in values.items()
+        ]
+    asked = []
+    for title, took_s in (("A step takes", 80), ("Nine of ten steps take at most", 60 + 0.9 * 30)):
+        (expr,) = [panel["targets"][0]["expr"] for _, panel in ALL if panel["title"] == title]
+        sample = {"labels": '{kind="build"}', "value": took_s}
+        asked.append({"expr": expr, "eval_time": "10s", "exp_samples": [sample]})
+    test = {"tests": [{"interval": "5s", "input_series": series, "promql_expr_test": asked}]}
+    (tmp_path / "test.yml").write_text(yaml.safe_dump(test), encoding="utf-8")
     assert PROMTOOL
     answer = subprocess.run(
         [PROMTOOL, "test", "rules", tmp_path / "test.yml"], capture_output=True, text=True, timeout=60

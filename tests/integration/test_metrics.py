@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import platform
 import sys
@@ -22,7 +23,7 @@ from toy_gateway import BoardStack, on_board, stop
 from toy_stack import plan_of, toy
 
 from edgejoule import __version__
-from edgejoule.metrics import METRICS, Exporter, of_exporter
+from edgejoule.metrics import DURATION_S, LATENCY_S, METRICS, Exporter, of_exporter
 from edgejoule.plan import Plan, Step
 from edgejoule.stack.run_files import state_of_run
 
@@ -175,3 +176,10 @@ def test_names_follow_the_conventions_and_no_label_tells_of_a_run() -> None:
         assert metric.exporters
         assert (metric.kind == "histogram") == bool(metric.buckets)
     assert len({metric.name for metric in METRICS}) == len(METRICS)
+
+
+def test_bounds_of_histograms_are_close_enough_for_what_is_said_of_them_and_few() -> None:
+    for bounds, apart, least, most in ((LATENCY_S, 2, 1e-3, 0.5), (DURATION_S, 1.7, 0.1, 86_400)):
+        assert (bounds[0], bounds[-1]) == (least, most)
+        assert all(low < high <= apart * low for low, high in itertools.pairwise(bounds))
+        assert len(bounds) <= 32

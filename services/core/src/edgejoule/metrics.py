@@ -17,8 +17,14 @@ Exporter = Literal["agent", "conductor", "worker", "gateway"]
 LATENCY_S = (0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.015, 0.02, 0.03, 0.045, 0.065, 0.1, 0.15, 0.25, 0.5)
 """Bounds of the latency histogram: 1 to 500 ms, each at most twice the one before."""
 
-DURATION_S = (0.5, 2.0, 5.0, 15.0, 60.0, 300.0, 900.0, 3600.0, 14400.0)
-"""Bounds of how long a step takes: from a look at the store to hours of training."""
+_MINUTE_S, _HOUR_S = 60.0, 3600.0
+DURATION_S = (
+    *(0.1, 0.15, 0.25, 0.4, 0.6, 1.0, 1.5, 2.5, 4.0, 6.0, 10.0, 15.0, 25.0, 40.0),
+    *(minutes * _MINUTE_S for minutes in (1.0, 1.5, 2.5, 4.0, 6.0, 10.0, 15.0, 25.0, 40.0)),
+    *(hours * _HOUR_S for hours in (1.0, 1.5, 2.5, 4.0, 6.0, 10.0, 16.0, 24.0)),
+)
+"""Bounds of how long a step takes, from a score of few images to a day of training: each at most 1.7 times the one
+before, so that a quantile is known as closely."""
 
 # labels, with the values that they can have
 _CELL: Mapping[str, str] = {
