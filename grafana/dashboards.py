@@ -540,6 +540,7 @@ def pipeline() -> dashboard.Dashboard:
             "none",
             "",
             none_as_0("sum(increase(edgejoule_step_failures_total[1h]))", ACTS),
+            "Unsupported is a result and not counted.",
             span=4,
             runbooks=("StepFailingRepeatedly",),
             decimals=0,

@@ -114,7 +114,7 @@ def test_processes_show_what_the_table_says_and_what_happened(stack: BoardStack)
     gateway = stack.gateway(**shown["gateway"])
     stack.worker(**shown["worker"])
     board = stack.board(**shown["agent"])
-    stack.submit(plan_of(toy("a"), toy("b", "a", fail="always"), on_board("c")))
+    stack.submit(plan_of(toy("a"), toy("b", "a", do="crash"), toy("d", do="unsupported"), on_board("c")))
     stack.finish()
     for role, port in ports.items():
         check_against_table(get(port), role)
@@ -127,8 +127,8 @@ def test_processes_show_what_the_table_says_and_what_happened(stack: BoardStack)
     assert conductor["edgejoule_redis_memory_used_bytes", ()] > 1e5
     assert conductor["edgejoule_steps_ended_total", ("on-board", "ok")] == 1
     ended = {labels: value for (name, labels), value in conductor.items() if name == "edgejoule_steps_ended_total"}
-    assert sum(ended.values()) == 3
-    assert ended["toy", "ok"] >= 1
+    assert ended == {("toy", outcome): 1 for outcome in ("ok", "failed", "unsupported")} | {("on-board", "ok"): 1}
+    assert conductor["edgejoule_step_failures_total", ("toy",)] == 1  # unsupported is a result
     stack.wait_until(lambda: scrape(ports["conductor"]).get(("edgejoule_runs_active", ())) == 0)
     waiting = scrape(ports["conductor"])
     assert waiting["edgejoule_queue_length", ("evaluate",)] == waiting["edgejoule_steps_leased", ("evaluate",)] == 0

@@ -364,7 +364,8 @@ METRICS: tuple[Metric, ...] = (
         "counter",
         "",
         _CONDUCTOR,
-        "Attempts that failed, those too after which a step is tried again.",
+        "Attempts that failed, those too after which a step is tried again. That a device does not support a step is a "
+        "result and no failure.",
         _KIND,
     ),
     Metric("edgejoule_workers_lost_total", "counter", "", _CONDUCTOR, "Workers that vanished with a step.", _QUEUE),
