@@ -1,6 +1,6 @@
 """Two hundred devices in one Prometheus: do scrapes, rules and the dashboards' queries stay within their intervals?
 
-    python benchmarks/many_devices.py [--devices 200] [--cells 4] [--minutes 5]
+    make bench-devices [ARGS="[--devices 200] [--cells 4] [--minutes 5]"]
 
 One process answers for all devices, with the exporter's golden scrapes under other names: counters grow and gauges move
 as on a board that measures one cell and has measured ``--cells`` before. A conductor, a gateway and a worker that know

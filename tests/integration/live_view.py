@@ -1,6 +1,6 @@
 """The live view on one machine, without containers: a small matrix, simulated boards, a real Prometheus, every panel.
 
-    python tests/integration/live_view.py [--previews FOLDER] [--keep SECONDS]
+    make live-view [ARGS="[--previews FOLDER] [--keep SECONDS]"]
 
 Needs ``prometheus`` (PROMETHEUS may name it), and about nine minutes. Conductor, workers, gateway and agents are
 processes of their own; a model of seven convolutions is built and measured on this host, a simulated Nano and a
