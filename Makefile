@@ -79,6 +79,18 @@ $(INSTALLED36): requirements-py36.txt
 faithfulness: setup ## Our detectors beside their authors' code, same random weights (fetches that code into .references)
 	@$(BIN)/python tests/faithfulness/run.py $(ARGS)
 
+.PHONY: live-view
+live-view: setup ## Every query of the dashboards during a run, and what Prometheus saw beside the records (nine minutes)
+	@$(BIN)/python tests/integration/live_view.py $(ARGS)
+
+.PHONY: live-alerts
+live-alerts: setup ## A simulated board gets hot, loses a rail and is killed: a real Prometheus must say so (eight minutes)
+	@$(BIN)/python tests/integration/live_alerts.py
+
+.PHONY: bench-devices
+bench-devices: setup ## Two hundred devices in one Prometheus: scrapes, rules and queries within their intervals (six minutes)
+	@$(BIN)/python benchmarks/many_devices.py $(ARGS)
+
 .PHONY: up
 up: ## Start the whole stack in containers; writes .env with random secrets when there is none
 	@$(PYTHON) docker/environment.py

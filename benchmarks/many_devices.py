@@ -1,6 +1,6 @@
 """Two hundred devices in one Prometheus: do scrapes, rules and the dashboards' queries stay within their intervals?
 
-    python benchmarks/many_devices.py [--devices 200] [--cells 4] [--minutes 5]
+    make bench-devices [ARGS="[--devices 200] [--cells 4] [--minutes 5]"]
 
 One process answers for all devices, with the exporter's golden scrapes under other names: counters grow and gauges move
 as on a board that measures one cell and has measured ``--cells`` before. A conductor, a gateway and a worker that know
@@ -87,10 +87,13 @@ def cells_text(folder: Path, number: int) -> str:
     (folder / "job").mkdir(parents=True)
     for each in range(number):
         job = {"step": f"benchmark/model-{each // len(PRECISIONS)}/{PRECISIONS[each % len(PRECISIONS)]}/toy/0"}
-        (folder / "job" / "job.json").write_text(json.dumps({**job, "kind": "benchmark"}))
-        live.begin("measure")(np.random.default_rng(each).normal(20, 4, 1000))
-        spread = {"p50": 20.0, "p90": 25.0, "p99": 29.0}
-        live.keep({"latency_ms": spread, "energy_mj": 100.0 + each, "idle_power_w": 4.0})
+        job |= {"kind": "benchmark", "inputs": {"engine": str(each)}, "parameters": {"threads": 1}}
+        (folder / "job" / "job.json").write_text(json.dumps(job))
+        spread = {"mean": 20.0, "p50": 20.0, "p90": 25.0, "p99": 29.0}
+        record = {"latency_ms": spread, "energy_mj": 100.0 + each, "idle_power_w": 4.0, "throttled": "no"}
+        for _ in range(2):  # the second has a baseline
+            live.begin("measure")(np.random.default_rng(each).normal(20, 4, 1000))
+            live.keep(record)
     del os.environ[live.VARIABLE]
     return exposition.render(metrics.load(), cells.readings(str(folder)))
 

@@ -540,6 +540,7 @@ def pipeline() -> dashboard.Dashboard:
             "none",
             "",
             none_as_0("sum(increase(edgejoule_step_failures_total[1h]))", ACTS),
+            "Unsupported is a result and not counted.",
             span=4,
             runbooks=("StepFailingRepeatedly",),
             decimals=0,
@@ -590,13 +591,25 @@ def pipeline() -> dashboard.Dashboard:
             runbooks=("ExporterDown",),
         )
     )
+    took = "edgejoule_step_duration_seconds"
+    mean = " / ".join(f'sum by (kind) ({took}_{part}{{outcome="ok"}})' for part in ("sum", "count"))
+    tenth = f'sum by (kind, le) ({took}_bucket{{outcome="ok"}})'
+    board.with_panel(
+        bars(
+            "A step takes",
+            "s",
+            "{{kind}}",
+            f"sort_desc({mean})",
+            "In the mean, of all that these processes carried out well: exact.",
+        )
+    )
     board.with_panel(
         bars(
             "Nine of ten steps take at most",
             "s",
             "{{kind}}",
-            "histogram_quantile(0.9, sum by (kind, le) (edgejoule_step_duration_seconds_bucket))",
-            "Of all that these processes carried out, by histogram.",
+            f"sort_desc(histogram_quantile(0.9, {tenth}))",
+            "Of the same, by histogram: between two of its bounds, which are at most 1.7 times apart.",
         )
     )
     board.with_panel(
@@ -606,6 +619,17 @@ def pipeline() -> dashboard.Dashboard:
             "{{kind}} {{outcome}}",
             "sum by (kind, outcome) (edgejoule_steps_ended_total)",
             "Since the conductor started.",
+            runbooks=("StepFailingRepeatedly",),
+        )
+    )
+    board.with_panel(
+        bars(
+            "Attempts",
+            "none",
+            "{{kind}} {{outcome}}",
+            "sum by (kind, outcome) (edgejoule_step_duration_seconds_count)",
+            "Those too that were tried again; since each process started.",
+            span=12,
             runbooks=("StepFailingRepeatedly",),
         )
     )
@@ -646,14 +670,14 @@ def pipeline() -> dashboard.Dashboard:
         )
     )
     board.with_panel(
-        bars(
-            "Attempts",
-            "none",
-            "{{kind}} {{outcome}}",
-            "sum by (kind, outcome) (edgejoule_step_duration_seconds_count)",
-            "Those too that were tried again; since each process started.",
+        rows(
+            "Versions",
+            ("", "count by (job, version, python) (edgejoule_build_info)"),
+            about="How many processes run which. A device's is of its agent.",
             span=12,
-            runbooks=("StepFailingRepeatedly",),
+            value=True,
+            names={"Value": "processes"},
+            order=("job", "version", "python", "Value"),
         )
     )
     return board
@@ -733,6 +757,22 @@ def compare() -> dashboard.Dashboard:
             ("joule", "percentunit"),
             "Up and to the left is better.",
             report=True,
+        )
+    )
+    before = f"edgejoule_trial_mean_latency_seconds{{{cell}}} / edgejoule_trial_baseline_latency_seconds{{{cell}}}"
+    board.with_panel(
+        bars(
+            "Latency over that of the same engine before",
+            "percentunit",
+            legend,
+            f"sort_desc({named(before)})",
+            "Mean latency of a cell's trial, by the mean of earlier trials there of the very same engine. Where a cell "
+            "is missing, its engine was measured once.",
+            span=24,
+            height=6,
+            decimals=0,
+            steps={None: BLUE, 1.15: ORANGE},
+            runbooks=("LatencyRegression",),
         )
     )
     power = 'device:power_watts:rate1m{device=~"$device"}'

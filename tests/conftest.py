@@ -1,8 +1,14 @@
-"""What tests of all folders share: real servers, started when first asked for, once per process of the test run."""
+"""What tests of all folders share: real servers, started when first asked for, once per process of the test run; and
+Prometheus' own tool.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 from servers import BUCKET, RedisServer, S3Server
@@ -25,3 +31,20 @@ def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServ
     server.start()
     yield server
     server.kill()
+
+
+@pytest.fixture(scope="session")
+def promtool() -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Runs promtool with some words and, if given, an ``input``. Without one a test is skipped, and in CI it fails."""
+    program = shutil.which(os.environ.get("PROMTOOL") or "promtool")
+    if program is None:
+        lack = "there is no promtool: install Prometheus, or say where the tool is, PROMTOOL=/path/promtool"
+        if os.environ.get("CI", "false") != "false":
+            pytest.fail(f"CI must test Prometheus' rules, and {lack}", pytrace=False)
+        pytest.skip(lack)
+
+    def run(*words: str | Path, input: str | None = None) -> subprocess.CompletedProcess[str]:
+        command = [program, *map(str, words)]
+        return subprocess.run(command, input=input, capture_output=True, text=True, timeout=100)
+
+    return run

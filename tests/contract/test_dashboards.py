@@ -3,26 +3,23 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-from edgejoule.metrics import METRICS
+from edgejoule.metrics import DURATION_S, METRICS
 
 ROOT = Path(__file__).resolve().parents[2]
 FILES = sorted((ROOT / "grafana" / "dashboards").glob("*.json"))
 TEXTS = sorted((ROOT / "grafana" / "runbooks").glob("*.json"))
 PAGES: dict[str, dict[str, Any]] = {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in FILES}
-PROMTOOL = shutil.which(os.environ.get("PROMTOOL") or "promtool")
-needs_promtool = pytest.mark.skipif(PROMTOOL is None, reason="promtool is not here; PROMTOOL may name it")
+Promtool = Callable[..., subprocess.CompletedProcess[str]]
 RULES = yaml.safe_load((ROOT / "grafana" / "prometheus" / "rules" / "alerts.yml").read_text(encoding="utf-8"))
 ALERTS = [rule["alert"] for group in RULES["groups"] for rule in group["rules"]]
 NAME = re.compile(r"\b(?:edgejoule_\w+|[a-z_]+:[a-z_]+:\w+)\b")
@@ -131,7 +128,16 @@ def test_only_alerts_are_0_where_nobody_tells() -> None:
     assert with_zero == ["Alerts"]
 
 
-@needs_promtool
+def check(promtool: Promtool, folder: Path, series: list[dict[str, Any]], asked: list[dict[str, Any]]) -> None:
+    """Have promtool ask this of series of a sample each 5 s, and of what is recorded of them."""
+    rules = [str(ROOT / "grafana/prometheus/rules/recording.yml")]
+    test = {"interval": "5s", "input_series": series, "promql_expr_test": asked}
+    whole = {"rule_files": rules, "evaluation_interval": "5s", "tests": [test]}
+    (folder / "test.yml").write_text(yaml.safe_dump(whole), encoding="utf-8")
+    answer = promtool("test", "rules", folder / "test.yml")
+    assert answer.returncode == 0, answer.stdout + answer.stderr
+
+
 @pytest.mark.parametrize(
     ("title", "teller", "told"),
     [
@@ -144,7 +150,7 @@ def test_only_alerts_are_0_where_nobody_tells() -> None:
     ],
 )
 def test_count_is_0_where_there_is_none_and_unknown_where_nobody_tells(
-    tmp_path: Path, title: str, teller: str, told: str
+    promtool: Promtool, tmp_path: Path, title: str, teller: str, told: str
 ) -> None:
     (expr,) = [panel["targets"][0]["expr"] for _, panel in ALL if panel["title"] == title]
     counted = "0x24 1x96" if "_total" in told else "_x24 1x96"
@@ -154,17 +160,11 @@ def test_count_is_0_where_there_is_none_and_unknown_where_nobody_tells(
         {"expr": expr, "eval_time": "8m", "exp_samples": []},
     ]
     series = [{"series": teller, "values": "1x72 0x48"}, {"series": told, "values": counted}]
-    test = {"tests": [{"interval": "5s", "input_series": series, "promql_expr_test": asked}]}
-    (tmp_path / "test.yml").write_text(yaml.safe_dump(test), encoding="utf-8")
-    assert PROMTOOL
-    answer = subprocess.run(
-        [PROMTOOL, "test", "rules", tmp_path / "test.yml"], capture_output=True, text=True, timeout=60
-    )
-    assert answer.returncode == 0, answer.stdout + answer.stderr
+    check(promtool, tmp_path, series, asked)
 
 
-@needs_promtool
 def test_energy_per_inference_is_right_from_the_first_minute_and_unknown_where_nothing_is_measured(
+    promtool: Promtool,
     tmp_path: Path,
 ) -> None:
     """Two minutes at 5 W, then two at 10 W with 100 inferences a second, 0.1 J each, and two at 5 W again."""
@@ -187,19 +187,32 @@ def test_energy_per_inference_is_right_from_the_first_minute_and_unknown_where_n
         for moment, value in expected.items()
     ]
     inputs = [{"series": name, "values": values} for name, values in series.items()]
-    rules = [str(ROOT / "grafana/prometheus/rules/recording.yml")]
-    test = {"tests": [{"interval": "5s", "input_series": inputs, "promql_expr_test": asked}]}
-    whole = {"rule_files": rules, "evaluation_interval": "5s", **test}
-    (tmp_path / "test.yml").write_text(yaml.safe_dump(whole), encoding="utf-8")
-    assert PROMTOOL
-    answer = subprocess.run(
-        [PROMTOOL, "test", "rules", tmp_path / "test.yml"], capture_output=True, text=True, timeout=60
-    )
-    assert answer.returncode == 0, answer.stdout + answer.stderr
+    check(promtool, tmp_path, inputs, asked)
 
 
-@needs_promtool
-def test_simulated_device_says_so_for_an_hour_after_it_is_gone(tmp_path: Path) -> None:
+def test_steps_of_80_s_are_said_to_take_80_s_in_the_mean_and_at_most_their_bucket(
+    promtool: Promtool, tmp_path: Path
+) -> None:
+    """Ten that went well, and as many that were unsupported at once and are left out."""
+    series = []
+    for outcome, took_s in (("ok", 80.0), ("unsupported", 0.2)):
+        labels = f'kind="build",outcome="{outcome}"'
+        counts = {f"{bound:g}": 10 * (took_s <= bound) for bound in DURATION_S} | {"+Inf": 10}
+        values = {f'bucket{{{labels},le="{bound}"}}': count for bound, count in counts.items()}
+        values |= {f"sum{{{labels}}}": 10 * took_s, f"count{{{labels}}}": 10}
+        series += [
+            {"series": f"edgejoule_step_duration_seconds_{name}", "values": f"{value}x4"}
+            for name, value in values.items()
+        ]
+    asked = []
+    for title, took_s in (("A step takes", 80), ("Nine of ten steps take at most", 60 + 0.9 * 30)):
+        (expr,) = [panel["targets"][0]["expr"] for _, panel in ALL if panel["title"] == title]
+        sample = {"labels": '{kind="build"}', "value": took_s}
+        asked.append({"expr": expr, "eval_time": "10s", "exp_samples": [sample]})
+    check(promtool, tmp_path, series, asked)
+
+
+def test_simulated_device_says_so_for_an_hour_after_it_is_gone(promtool: Promtool, tmp_path: Path) -> None:
     (expr,) = [panel["targets"][0]["expr"] for name, panel in ALL if (name, panel["title"]) == ("pipeline", "Devices")]
     series = [
         {"series": 'edgejoule_device_connected{device="nano"}', "values": "1x72"},
@@ -210,15 +223,7 @@ def test_simulated_device_says_so_for_an_hour_after_it_is_gone(tmp_path: Path) -
         {"expr": expr, "eval_time": moment, "exp_samples": [{"labels": labels % said, "value": 1}]}
         for moment, said in (("30s", ""), ("90s", " (simulated)"), ("5m", " (simulated)"))
     ]
-    rules = [str(ROOT / "grafana/prometheus/rules/recording.yml")]
-    test = {"interval": "5s", "input_series": series, "promql_expr_test": asked}
-    whole = {"rule_files": rules, "evaluation_interval": "5s", "tests": [test]}
-    (tmp_path / "test.yml").write_text(yaml.safe_dump(whole), encoding="utf-8")
-    assert PROMTOOL
-    answer = subprocess.run(
-        [PROMTOOL, "test", "rules", tmp_path / "test.yml"], capture_output=True, text=True, timeout=60
-    )
-    assert answer.returncode == 0, answer.stdout + answer.stderr
+    check(promtool, tmp_path, series, asked)
 
 
 def linked(panel: dict[str, Any]) -> set[str]:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import subprocess
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +19,7 @@ ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / "grafana" / "prometheus"
 RULES = sorted(FOLDER.glob("rules/*.yml"))
 TESTS = sorted(FOLDER.glob("tests/*.yml"))
-PROMTOOL = shutil.which(os.environ.get("PROMTOOL") or "promtool")
-needs_promtool = pytest.mark.skipif(PROMTOOL is None, reason="promtool is not here; PROMTOOL may name it")
+Promtool = Callable[..., subprocess.CompletedProcess[str]]
 
 NAME = re.compile(r"\b(?:edgejoule_\w+|[a-z_]+:[a-z_]+:\w+)\b")
 SUFFIXES = re.compile(r"_(?:bucket|sum|count)$")
@@ -43,42 +42,55 @@ def known(name: str) -> bool:
     return name in others | RECORDED or (bool(SUFFIXES.search(name)) and SUFFIXES.sub("", name) in histograms)
 
 
-def promtool(*words: str | Path) -> subprocess.CompletedProcess[str]:
-    assert PROMTOOL
-    return subprocess.run([PROMTOOL, *map(str, words)], capture_output=True, text=True, timeout=100)
-
-
-@needs_promtool
 @pytest.mark.parametrize(
     "words",
     [("check", "config", FOLDER / "prometheus.yml"), ("check", "rules", *RULES), ("test", "rules", *TESTS)],
     ids=["config", "rules", "tests"],
 )
-def test_promtool_takes(words: tuple[str | Path, ...]) -> None:
+def test_promtool_takes(promtool: Promtool, words: tuple[str | Path, ...]) -> None:
     answer = promtool(*words)
     assert answer.returncode == 0, answer.stdout + answer.stderr
 
 
-@needs_promtool
-def test_promtool_finds_nothing_to_lint_in_the_golden_scrapes() -> None:
+def test_promtool_finds_nothing_to_lint_in_the_golden_scrapes(promtool: Promtool) -> None:
     scrapes = sorted((ROOT / "tests" / "unit" / "agent" / "scrapes").glob("*.txt"))
     assert scrapes
     for scrape in scrapes:
-        assert PROMTOOL
-        answer = subprocess.run(
-            [PROMTOOL, "check", "metrics"], input=scrape.read_text(encoding="utf-8"), capture_output=True, text=True
-        )
+        answer = promtool("check", "metrics", input=scrape.read_text(encoding="utf-8"))
         assert (answer.returncode, answer.stderr) == (0, ""), scrape.name
+
+
+@pytest.mark.parametrize(("ci", "how"), [("true", "1 error"), ("false", "1 skipped"), ("", "1 skipped")])
+def test_tests_of_rules_are_skipped_without_promtool_and_fail_in_ci(ci: str, how: str) -> None:
+    environment = {**os.environ, "PROMTOOL": "/nowhere/promtool", "CI": ci or "false"}
+    if not ci:
+        del environment["CI"]
+    test = "tests/contract/test_prometheus.py::test_promtool_finds_nothing_to_lint_in_the_golden_scrapes"
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", test]
+    answer = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=100)
+    assert how in answer.stdout
+    assert "there is no promtool: install Prometheus, or say where the tool is" in answer.stdout
+    assert (answer.returncode == 0) == (ci != "true")
+
+
+def asked_by_tests(kind: str) -> Iterator[dict[str, Any]]:
+    """What promtool's tests ask, ``alert_rule_test`` or ``promql_expr_test``."""
+    for file in TESTS:
+        for test in yaml.safe_load(file.read_text(encoding="utf-8"))["tests"]:
+            yield from test.get(kind, ())
 
 
 def test_every_alert_is_seen_to_fire_and_not_to_fire() -> None:
     fired: set[str] = set()
     quiet: set[str] = set()
-    for file in TESTS:
-        for test in yaml.safe_load(file.read_text(encoding="utf-8"))["tests"]:
-            for asked in test.get("alert_rule_test", ()):
-                (fired if asked["exp_alerts"] else quiet).add(asked["alertname"])
+    for asked in asked_by_tests("alert_rule_test"):
+        (fired if asked["exp_alerts"] else quiet).add(asked["alertname"])
     assert fired == quiet == set(ALERTS)
+
+
+def test_every_recorded_series_is_seen_with_a_value() -> None:
+    seen = {asked["expr"] for asked in asked_by_tests("promql_expr_test") if asked["exp_samples"]}
+    assert RECORDED - seen == set()
 
 
 @pytest.mark.parametrize("alert", sorted(ALERTS))

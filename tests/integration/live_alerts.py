@@ -1,6 +1,6 @@
 """Alerts from end to end: a simulated board gets hot, loses a rail and is killed, and a real Prometheus must say so.
 
-    python tests/integration/live_alerts.py
+    make live-alerts
 
 Needs ``prometheus`` (PROMETHEUS may name it), and about six minutes. Rules, scrape interval and durations are those of
 ``grafana/prometheus``, unchanged. Each alert must fire within its ``for`` and the time that reading, scraping and two

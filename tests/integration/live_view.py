@@ -1,6 +1,6 @@
 """The live view on one machine, without containers: a small matrix, simulated boards, a real Prometheus, every panel.
 
-    python tests/integration/live_view.py [--previews FOLDER] [--keep SECONDS]
+    make live-view [ARGS="[--previews FOLDER] [--keep SECONDS]"]
 
 Needs ``prometheus`` (PROMETHEUS may name it), and about nine minutes. Conductor, workers, gateway and agents are
 processes of their own; a model of seven convolutions is built and measured on this host, a simulated Nano and a
@@ -29,14 +29,13 @@ from prometheus_server import prometheus
 from queries import Prometheus
 from servers import RedisServer, free_ports
 from test_gateway import commit_files
+from toy_cell import cell_of
 from toy_gateway import BoardStack
 from toy_stack import toy
 
-from edgejoule.execution import now
 from edgejoule.metrics import LATENCY_S
-from edgejoule.plan import Cell, Plan, Ref, Step, step_key
-from edgejoule.protocols import PRESETS
-from edgejoule.store import Made, Manifest, Store
+from edgejoule.plan import Plan, Step
+from edgejoule.store import Store
 
 SIMULATED = {"nano": "nano", "orin": "orin-nano"}
 DEVICES: dict[str, dict[str, str]] = {
@@ -51,58 +50,16 @@ LEAST_S = 60.0  # over which energy is compared
 WALK_EVERY_S = 15.0
 
 
-def cell_steps(precision: str, device: str) -> list[Step]:
-    """A cell's own steps: built and measured by the device; its score lies in the store."""
-    name = f"toy/{precision}/{device}"
-    build = Step(
-        f"build/{name}",
-        "build",
-        {"precision": precision, "threads": 1, "device": device},
-        {"onnx": Ref("files", "onnx"), "images-000": Ref("files", "images-000")},
-    )
-    protocol = {**PRESETS["quick"].measuring(), "iterations": ITERATIONS[device], "power_window_s": WINDOW_S}
-    benchmark = Step(
-        f"benchmark/{name}/0",
-        "benchmark",
-        {"device": device, "trial": 0, "threads": 1, "seed": 0, "session": "s", "protocol": protocol},
-        {
-            "engine": Ref(build.id, "engine"),
-            "engine_record": Ref(build.id, "record"),
-            "images-000": Ref("files", "images-000"),
-        },
-    )
-    return [build, benchmark, Step(f"score/{name}", "toy", {"name": f"score-{name}"})]
-
-
-def commit_score(step: Step, store: Store) -> None:
-    """Have a score done: no evaluator is needed to see how it is shown."""
-    record = {"accuracy": {"ap": 0.2, "ap50": 0.4}}
-    store.commit(
-        Manifest(
-            key=step_key(step.kind, 1, step.parameters, {}),
-            kind=step.kind,
-            version=1,
-            step=step.id,
-            parameters=dict(step.parameters),
-            inputs={},
-            outputs={"text": store.put(b""), "record": store.put(json.dumps(record).encode())},
-            outcome="ok",
-            reason=None,
-            made=Made(at=now(), host="test", duration_s=0.0, edgejoule="0"),
-        )
-    )
-
-
 def plan_with_cells(store: Store, folder: Path) -> Plan:
     files = Step("files", "toy", {"name": "files"})
     commit_files(files, store, folder, DEPTH)
     steps, cells = [files, toy("more", ticks=50), toy("again", "more")], []
     for device in DEVICES:
         for precision in PRECISIONS:
-            own = cell_steps(precision, device)
-            commit_score(own[-1], store)
+            protocol = {"iterations": ITERATIONS[device], "power_window_s": WINDOW_S}
+            cell, own = cell_of(precision, device, store, protocol)
             steps += own
-            cells.append(Cell("toy", "toy", "base", precision, device, tuple(step.id for step in own)))
+            cells.append(cell)
     return Plan({step.id: step for step in steps}, tuple(cells))
 
 

@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import platform
 import sys
+import time
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.error import URLError
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 sys.path.insert(0, str(Path(__file__).parent))
 from servers import RedisServer, free_ports
+from test_gateway import commit_files
+from toy_cell import cell_of
 from toy_gateway import BoardStack, on_board, stop
 from toy_stack import plan_of, toy
 
-from edgejoule.metrics import METRICS, Exporter, of_exporter
+from edgejoule import __version__
+from edgejoule.metrics import DURATION_S, LATENCY_S, METRICS, Exporter, of_exporter
+from edgejoule.plan import Plan, Step
+from edgejoule.stack.run_files import state_of_run
 
 ROLES: tuple[Exporter, ...] = ("conductor", "worker", "gateway", "agent")
 Scrape = dict[tuple[str, tuple[str, ...]], float]
@@ -55,6 +64,49 @@ def check_against_table(text: str, exporter: Exporter) -> None:
             assert set(sample.labels) - {"le"} == set(metric.labels), sample.name
 
 
+QUICKLY = {"warmup_iterations": 5, "iterations": 50, "power_window_s": 3.0, "idle_s": 1.0, "cool_down_s": 0.0}
+EVERYTHING = {exporter: {metric.name for metric in of_exporter(exporter)} for exporter in ROLES}
+
+
+def test_every_metric_of_the_table_is_shown_by_a_process_that_may_show_it(stack: BoardStack) -> None:
+    """The other direction, while a simulated board measures a cell twice: nothing stands in the table alone."""
+    ports = dict(zip(ROLES, free_ports(4), strict=True))
+    shown = {role: {"EDGEJOULE_METRICS": f"127.0.0.1:{port}"} for role, port in ports.items()}
+    workspace = {"EDGEJOULE_WORKSPACE": str(stack.folder)}
+    stack.conductor(**shown["conductor"], **workspace)
+    stack.gateway(**shown["gateway"], **workspace)
+    stack.worker(**shown["worker"], **workspace)
+    stack.board(**shown["agent"], EDGEJOULE_SIMULATE="orin-nano")
+    files = Step("files", "toy", {"name": "files"})
+    commit_files(files, stack.store, stack.folder)
+    cell, own = cell_of("fp16", "nano", stack.store, {**QUICKLY, "start_wait_s": 0.0}, trials=2)
+    stranger = stack.client("stranger")
+    stranger.token += "x"
+    assert stranger.ask("/v1/job", {})[0] == 401
+    stack.submit(Plan({step.id: step for step in (files, *own, toy("a"))}, (cell,)))
+
+    missing = {role: set(names) for role, names in EVERYTHING.items()}
+
+    def all_seen() -> bool:
+        for role, port in ports.items():
+            try:
+                text = get(port)
+            except URLError:  # it begins
+                continue
+            check_against_table(text, role)
+            found = [family for family in text_string_to_metric_families(text) if family.samples]
+            missing[role] -= {name for family in found for name in (family.name, f"{family.name}_total")}
+        return not any(missing.values())
+
+    def over() -> bool:
+        return all_seen() or state_of_run("test", stack.store).end is not None
+
+    stack.wait_until(over, 100)
+    deadline = time.monotonic() + 5  # what the cell came to is shown when it has ended
+    stack.wait_until(lambda: all_seen() or time.monotonic() > deadline, 20)
+    assert missing == {role: set() for role in ROLES}, stack.logs("board")
+
+
 def test_processes_show_what_the_table_says_and_what_happened(stack: BoardStack) -> None:
     ports = dict(zip(ROLES, free_ports(4), strict=True))
     shown = {role: {"EDGEJOULE_METRICS": f"127.0.0.1:{port}"} for role, port in ports.items()}
@@ -62,10 +114,12 @@ def test_processes_show_what_the_table_says_and_what_happened(stack: BoardStack)
     gateway = stack.gateway(**shown["gateway"])
     stack.worker(**shown["worker"])
     board = stack.board(**shown["agent"])
-    stack.submit(plan_of(toy("a"), toy("b", "a", fail="always"), on_board("c")))
+    stack.submit(plan_of(toy("a"), toy("b", "a", do="crash"), toy("d", do="unsupported"), on_board("c")))
     stack.finish()
     for role, port in ports.items():
         check_against_table(get(port), role)
+
+        assert scrape(port)["edgejoule_build_info", (platform.python_version(), __version__)] == 1, role
 
     conductor = scrape(ports["conductor"])
     assert conductor["edgejoule_conductor_leads", ()] == 1
@@ -73,8 +127,8 @@ def test_processes_show_what_the_table_says_and_what_happened(stack: BoardStack)
     assert conductor["edgejoule_redis_memory_used_bytes", ()] > 1e5
     assert conductor["edgejoule_steps_ended_total", ("on-board", "ok")] == 1
     ended = {labels: value for (name, labels), value in conductor.items() if name == "edgejoule_steps_ended_total"}
-    assert sum(ended.values()) == 3
-    assert ended["toy", "ok"] >= 1
+    assert ended == {("toy", outcome): 1 for outcome in ("ok", "failed", "unsupported")} | {("on-board", "ok"): 1}
+    assert conductor["edgejoule_step_failures_total", ("toy",)] == 1  # unsupported is a result
     stack.wait_until(lambda: scrape(ports["conductor"]).get(("edgejoule_runs_active", ())) == 0)
     waiting = scrape(ports["conductor"])
     assert waiting["edgejoule_queue_length", ("evaluate",)] == waiting["edgejoule_steps_leased", ("evaluate",)] == 0
@@ -122,3 +176,10 @@ def test_names_follow_the_conventions_and_no_label_tells_of_a_run() -> None:
         assert metric.exporters
         assert (metric.kind == "histogram") == bool(metric.buckets)
     assert len({metric.name for metric in METRICS}) == len(METRICS)
+
+
+def test_bounds_of_histograms_are_close_enough_for_what_is_said_of_them_and_few() -> None:
+    for bounds, apart, least, most in ((LATENCY_S, 2, 1e-3, 0.5), (DURATION_S, 1.7, 0.1, 86_400)):
+        assert (bounds[0], bounds[-1]) == (least, most)
+        assert all(low < high <= apart * low for low, high in itertools.pairwise(bounds))
+        assert len(bounds) <= 32

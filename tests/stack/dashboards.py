@@ -25,6 +25,7 @@ MAY_BE_EMPTY = {
     "Alerts that fire": "nothing may be wrong",
     "Sensors without a value": "every sensor may have one",
     "Fan": "a host and a Nano without a fan show none",
+    "Latency over that of the same engine before": "no engine may have been measured twice",
 }
 """Panel, with its page where others are called so too, to why it may never have data in a stack that is well."""
 

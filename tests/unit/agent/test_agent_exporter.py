@@ -441,8 +441,14 @@ def test_cell_at_work_is_told_while_its_process_lives_and_its_job_runs(state):
     assert samples_of(found, "edgejoule_job_running") == {(("kind", kind),): 0 for kind in kinds}
 
 
+def recorded(mean_ms, throttled="no"):
+    """What a BenchmarkRecord says, as far as it is shown."""
+    latency_ms = {"mean": mean_ms, "p50": 20.0, "p90": 25.0, "p99": 40.0}
+    return {"latency_ms": latency_ms, "energy_mj": None, "idle_power_w": None, "throttled": throttled}
+
+
 def test_what_a_trial_came_to_is_shown_but_no_null(state):
-    record = {"latency_ms": {"p50": 20.0, "p90": 25.0, "p99": 40.0}, "energy_mj": None, "idle_power_w": 1.7}
+    record = dict(recorded(21.0), idle_power_w=1.7)
     live.begin("measure")([20.0])
     live.keep(record)
     found = cells.readings(str(state))
@@ -454,6 +460,88 @@ def test_what_a_trial_came_to_is_shown_but_no_null(state):
     assert found["edgejoule_trial_energy_joules"] == [(CELL, 0.13)]
     assert found["edgejoule_trial_idle_power_watts"] == [({}, 1.7)]
     render(TABLE, found)
+
+
+def takes(state, engine, **asked):
+    """Have the job at hand measure an engine, by its hash."""
+    job = {"step": "benchmark/nanodet_m/int8-ptq/nano/0", "kind": "benchmark", "inputs": {"engine": engine}}
+    (state / "job" / "job.json").write_text(json.dumps(dict(job, parameters=dict({"threads": 1}, **asked))))
+
+
+def means(state):
+    """The mean latency of the cell's trial and its baseline, in ms; None of what is absent."""
+    found = cells.readings(str(state))
+    render(TABLE, found)
+    return tuple(
+        1e3 * found[name][0][1] if name in found else None
+        for name in ("edgejoule_trial_mean_latency_seconds", "edgejoule_trial_baseline_latency_seconds")
+    )
+
+
+def tried(state, engine, mean_ms, throttled="no", **asked):
+    """A whole trial; the mean and the baseline that are shown after it."""
+    takes(state, engine, **asked)
+    live.begin("measure")([mean_ms])
+    live.keep(recorded(mean_ms, throttled=throttled))
+    return means(state)
+
+
+def test_baseline_of_a_trial_is_the_mean_of_those_before_it_of_the_same_engine(state):
+    assert tried(state, "a", 20.0) == (pytest.approx(20.0), None)
+    assert tried(state, "a", 22.0) == (pytest.approx(22.0), pytest.approx(20.0))
+    assert tried(state, "a", 30.0) == (pytest.approx(30.0), pytest.approx(21.0))
+    assert tried(state, "b", 40.0) == (pytest.approx(40.0), None)  # built anew: nothing to compare with
+    assert tried(state, "a", 24.0) == (pytest.approx(24.0), pytest.approx(24.0))
+
+
+@pytest.mark.parametrize("asked", [{"power_mode": "5W"}, {"threads": 2}])
+def test_baseline_is_of_the_conditions_that_were_asked_for(state, asked):
+    tried(state, "a", 20.0)
+    assert tried(state, "a", 40.0, **asked) == (pytest.approx(40.0), None)
+    assert tried(state, "a", 41.0, **asked) == (pytest.approx(41.0), pytest.approx(40.0))
+    assert tried(state, "a", 21.0) == (pytest.approx(21.0), pytest.approx(20.0))
+
+
+def test_throttled_trial_is_no_part_of_a_baseline_but_is_compared(state):
+    tried(state, "a", 20.0)
+    assert tried(state, "a", 60.0, throttled="yes") == (pytest.approx(60.0), pytest.approx(20.0))
+    assert tried(state, "a", 20.0) == (pytest.approx(20.0), pytest.approx(20.0))
+
+
+def test_mean_of_a_trial_under_way_is_of_what_it_has_measured_and_warm_up_has_none(state):
+    tried(state, "a", 20.0)
+    live.begin("warm-up")([90.0])
+    assert means(state) == (None, None)
+    show = live.begin("measure")
+    assert means(state) == (None, pytest.approx(20.0))
+    show([21.0, 23.0])
+    show([25.0])
+    assert means(state) == (pytest.approx(23.0), pytest.approx(20.0))
+    live.begin_untimed("power")(5)
+    assert means(state) == (pytest.approx(23.0), pytest.approx(20.0))
+    (path,) = (state / "live").iterdir()
+    kept = json.loads(path.read_text())
+    path.write_text(json.dumps(dict(kept, now={"stage": "measure", "pid": 2**22 + 1})))
+    assert means(state) == (None, None)  # it broke off
+
+
+def test_baselines_are_kept_of_the_engines_that_were_measured_last(state):
+    for number in range(live.ENGINES + 1):
+        tried(state, str(number), 20.0)
+    assert tried(state, "1", 30.0)[1] == pytest.approx(20.0)
+    assert tried(state, "0", 30.0)[1] is None
+    (path,) = (state / "live").iterdir()
+    assert len(json.loads(path.read_text())["engines"]) == live.ENGINES
+
+
+def test_cell_of_an_older_release_is_shown_and_gets_a_baseline(state):
+    takes(state, "a")
+    (state / "live").mkdir()
+    old = {"stages": {}, "now": None, "trial": None}
+    (state / "live" / "nanodet_m@int8-ptq.json").write_text(json.dumps(dict(CELL, **old)))
+    assert means(state) == (None, None)
+    tried(state, "a", 20.0)
+    assert tried(state, "a", 20.0)[1] == pytest.approx(20.0)
 
 
 @pytest.mark.parametrize("harm", ["no job", "another step", "damaged file", "no room"])
@@ -468,7 +556,7 @@ def test_trial_is_not_harmed_by_what_it_cannot_show(state, harm):
     else:
         (state / "live").write_text("no folder")
     live.begin("measure")([1.0])
-    live.keep({"latency_ms": {"p50": 1.0, "p90": 1.0, "p99": 1.0}, "energy_mj": None, "idle_power_w": None})
+    live.keep(recorded(1.0))
     (state / "job" / "result.json").write_text("{}")
     if harm != "no room":
         cells.readings(str(state))

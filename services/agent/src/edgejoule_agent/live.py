@@ -5,7 +5,12 @@ its cell in there, which the exporter reads. Between two inferences and at most 
 of it; where nobody looks, nothing happens. A file that cannot be written harms no trial.
 
     STATE/live/CELL.json   detector, precision; now: {stage, pid}; trial: see ``keep``;
-                           stages: {stage: {inferences, counts, sum_s}}, counts empty of a stage that times none
+                           stages: {stage: {inferences, counts, sum_s}}, counts empty of a stage that times none;
+                           means: {trial_s, baseline_s} of the trial under way, or last, from its measuring on;
+                           engines: [{engine, power_mode, threads, trials, mean_s}], the latest last
+
+The baseline of a trial is what earlier ones of the very same engine came to here, by the engine's hash, in the power
+mode and with the threads that were asked for. A throttled trial is no part of it.
 """
 
 import contextlib
@@ -22,6 +27,7 @@ VARIABLE = "EDGEJOULE_LIVE"  # in the environment of steps: the state folder of 
 TIMED = ("warm-up", "measure")
 STAGES = (*TIMED, "power")  # the last is the window of the power alone, where no inference is timed
 HISTOGRAM = "edgejoule_inference_latency_seconds"
+ENGINES = 16  # of a cell, that a baseline is kept of
 
 Show = Callable[[Any], None]
 Count = Callable[[int], None]
@@ -43,7 +49,8 @@ def begin(stage: str) -> Show:
     if place is None:
         return lambda latencies_ms: None
     bounds_s, kept = _bounds_s(), _begun(place, stage)
-    told = kept["stages"][stage]
+    told, means = kept["stages"][stage], kept["means"]
+    had, had_s = told["inferences"], told["sum_s"]
 
     def show(latencies_ms: Any) -> None:
         """Add latencies; each falls under the first bound that it does not exceed."""
@@ -53,6 +60,8 @@ def begin(stage: str) -> Show:
         told["counts"] = [int(count) + more for count, more in zip(told["counts"], counts.tolist())]
         told["sum_s"] += float(latencies_s.sum())
         told["inferences"] += len(latencies_s)
+        if stage == "measure" and told["inferences"] > had:
+            means["trial_s"] = (told["sum_s"] - had_s) / (told["inferences"] - had)
         _write(place, kept)
 
     show([])
@@ -82,6 +91,9 @@ def _begun(place: str, stage: str) -> Dict[str, Any]:
     """What the file of a cell holds when a stage begins."""
     kept = _counting(_read(place))
     kept["now"] = {"stage": stage, "pid": os.getpid()}
+    if stage in TIMED:
+        known = _known(kept, _engine()) if stage == "measure" else None
+        kept["means"] = {"trial_s": None, "baseline_s": known["mean_s"] if known else None}
     return kept
 
 
@@ -101,8 +113,14 @@ def keep(record: Mapping[str, Any]) -> None:
     place = _place()
     if place is None:
         return
-    kept, latency_ms = _read(place), record["latency_ms"]
-    kept["now"] = None
+    kept, latency_ms, engine = _read(place), record["latency_ms"], _engine()
+    known, mean_s = _known(kept, engine), latency_ms["mean"] / 1e3
+    kept["now"], kept["means"] = None, {"trial_s": mean_s, "baseline_s": known["mean_s"] if known else None}
+    if engine is not None and record["throttled"] != "yes":
+        before = known or dict(engine, trials=0, mean_s=0.0)
+        trials = before["trials"] + 1
+        before = dict(before, trials=trials, mean_s=before["mean_s"] + (mean_s - before["mean_s"]) / trials)
+        kept["engines"] = [*(each for each in kept["engines"] if each is not known), before][-ENGINES:]
     kept["trial"] = {
         "latency_s": {"0.5": latency_ms["p50"] / 1e3, "0.9": latency_ms["p90"] / 1e3, "0.99": latency_ms["p99"] / 1e3},
         "energy_j": None if record["energy_mj"] is None else record["energy_mj"] / 1e3,
@@ -122,14 +140,46 @@ def cell_of(step: str) -> Optional[Dict[str, str]]:
     return {"detector": parts[1], "precision": parts[2]} if len(parts) > 3 else None
 
 
+def _job() -> Dict[str, Any]:
+    """The job at hand, as the agent was given it.
+
+    Raises:
+        OSError, ValueError: there is none that can be read.
+    """
+    with open(os.path.join(os.environ[VARIABLE], "job", "job.json"), encoding="utf-8") as file:
+        found: Dict[str, Any] = json.load(file)
+        return found
+
+
+def _engine() -> Optional[Dict[str, Any]]:
+    """The engine that the job at hand measures, and what it was asked to be measured with; None of another job."""
+    with contextlib.suppress(OSError, ValueError, KeyError):
+        job = _job()
+        asked = job["parameters"]
+        return {
+            "engine": job["inputs"]["engine"],
+            "power_mode": asked.get("power_mode"),
+            "threads": asked.get("threads"),
+        }
+    return None
+
+
+def _known(kept: Mapping[str, Any], engine: Optional[Mapping[str, Any]]) -> Optional[Dict[str, Any]]:
+    """What earlier trials of this engine came to, or None where there were none."""
+    for each in kept["engines"]:
+        if engine is not None and all(each[name] == value for name, value in engine.items()):
+            found: Dict[str, Any] = each
+            return found
+    return None
+
+
 def _place() -> Optional[str]:
     """The file of the cell that is measured, or None where nobody looks."""
     state = os.environ.get(VARIABLE)
     if not state:
         return None
     try:
-        with open(os.path.join(state, "job", "job.json"), encoding="utf-8") as file:
-            cell = cell_of(json.load(file)["step"])
+        cell = cell_of(_job()["step"])
         if cell is None:
             return None
         folder = os.path.join(state, "live")
@@ -141,10 +191,11 @@ def _place() -> Optional[str]:
 
 
 def _read(place: str) -> Dict[str, Any]:
+    kept: Dict[str, Any] = {"detector": None, "precision": None, "stages": {}, "now": None, "trial": None}
+    kept.update(means={"trial_s": None, "baseline_s": None}, engines=[])
     with contextlib.suppress(OSError, ValueError), open(place, encoding="utf-8") as file:
-        kept: Dict[str, Any] = json.load(file)
-        return kept
-    return {"detector": None, "precision": None, "stages": {}, "now": None, "trial": None}
+        kept.update(json.load(file))  # one of another release may lack some
+    return kept
 
 
 def _write(place: str, kept: Dict[str, Any]) -> None:

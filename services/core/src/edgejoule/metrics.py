@@ -17,8 +17,14 @@ Exporter = Literal["agent", "conductor", "worker", "gateway"]
 LATENCY_S = (0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.015, 0.02, 0.03, 0.045, 0.065, 0.1, 0.15, 0.25, 0.5)
 """Bounds of the latency histogram: 1 to 500 ms, each at most twice the one before."""
 
-DURATION_S = (0.5, 2.0, 5.0, 15.0, 60.0, 300.0, 900.0, 3600.0, 14400.0)
-"""Bounds of how long a step takes: from a look at the store to hours of training."""
+_MINUTE_S, _HOUR_S = 60.0, 3600.0
+DURATION_S = (
+    *(0.1, 0.15, 0.25, 0.4, 0.6, 1.0, 1.5, 2.5, 4.0, 6.0, 10.0, 15.0, 25.0, 40.0),
+    *(minutes * _MINUTE_S for minutes in (1.0, 1.5, 2.5, 4.0, 6.0, 10.0, 15.0, 25.0, 40.0)),
+    *(hours * _HOUR_S for hours in (1.0, 1.5, 2.5, 4.0, 6.0, 10.0, 16.0, 24.0)),
+)
+"""Bounds of how long a step takes, from a score of few images to a day of training: each at most 1.7 times the one
+before, so that a quantile is known as closely."""
 
 # labels, with the values that they can have
 _CELL: Mapping[str, str] = {
@@ -64,7 +70,18 @@ _CONDUCTOR: tuple[Exporter, ...] = ("conductor",)
 _GATEWAY: tuple[Exporter, ...] = ("gateway",)
 _WORKER: tuple[Exporter, ...] = ("worker",)
 
+_ALL: tuple[Exporter, ...] = ("agent", "worker", "conductor", "gateway")
+
 METRICS: tuple[Metric, ...] = (
+    # --- every process ---
+    Metric(
+        "edgejoule_build_info",
+        "info",
+        "",
+        _ALL,
+        "What the process runs.",
+        {"version": "of edgejoule; of an agent, of edgejoule-agent", "python": "of its Python"},
+    ),
     # --- a device: what it is ---
     Metric(
         "edgejoule_device_info",
@@ -285,6 +302,24 @@ METRICS: tuple[Metric, ...] = (
         {**_CELL, "quantile": "`0.5`, `0.9`, `0.99`"},
     ),
     Metric(
+        "edgejoule_trial_mean_latency_seconds",
+        "gauge",
+        "s",
+        _AGENT,
+        "Mean latency of the cell's trial: of one under way, so far; else of the last, from its record.",
+        _CELL,
+    ),
+    Metric(
+        "edgejoule_trial_baseline_latency_seconds",
+        "gauge",
+        "s",
+        _AGENT,
+        "What that mean is to be compared with: the mean of all earlier trials on this device of the very same engine, "
+        "by its hash, in the power mode and with the threads that were asked for, without throttled ones. Absent where "
+        "there were none, and in warm-up.",
+        _CELL,
+    ),
+    Metric(
         "edgejoule_trial_energy_joules",
         "gauge",
         "J",
@@ -329,7 +364,8 @@ METRICS: tuple[Metric, ...] = (
         "counter",
         "",
         _CONDUCTOR,
-        "Attempts that failed, those too after which a step is tried again.",
+        "Attempts that failed, those too after which a step is tried again. That a device does not support a step is a "
+        "result and no failure.",
         _KIND,
     ),
     Metric("edgejoule_workers_lost_total", "counter", "", _CONDUCTOR, "Workers that vanished with a step.", _QUEUE),
@@ -438,7 +474,7 @@ METRICS: tuple[Metric, ...] = (
         "edgejoule_disk_free_bytes",
         "gauge",
         "bytes",
-        ("agent", "worker", "conductor", "gateway"),
+        _ALL,
         "Space left where the process keeps its files.",
         {"volume": "`state` of an agent, `workspace` of the others"},
     ),
@@ -446,7 +482,7 @@ METRICS: tuple[Metric, ...] = (
         "edgejoule_disk_size_bytes",
         "gauge",
         "bytes",
-        ("agent", "worker", "conductor", "gateway"),
+        _ALL,
         "All the space there.",
         {"volume": "as above"},
     ),

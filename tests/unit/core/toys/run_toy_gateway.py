@@ -15,7 +15,7 @@ from run_toy_stack import MODULES
 
 from edgejoule.kinds import Kinds
 from edgejoule.stack.coordination import Coordination, Timing
-from edgejoule.stack.metrics import Metrics, showing
+from edgejoule.stack.metrics import Metrics, showing, workspace_of
 from edgejoule.store import open_store
 from edgejoule_gateway.app import Gateway
 from edgejoule_gateway.assignments import Assignments
@@ -30,7 +30,7 @@ def main() -> None:
     limits = Limits(**json.loads(os.environ.get("TOY_LIMITS", "{}")))
     store = open_store(where, os.environ)
     coordination = Coordination(broker, Timing(**json.loads(os.environ.get("TOY_TIMING", "{}"))))
-    metrics = Metrics("gateway")
+    metrics = Metrics("gateway", workspace_of())
     assignments = Assignments(store, coordination, Kinds(MODULES), limits, metrics)
     gateway = Gateway(assignments, Registry(store, limits.registry_s), coordination, limits, metrics=metrics)
     with showing(metrics, pages={"/metrics": gateway.metrics_page, "/devices": gateway.targets}):

@@ -18,7 +18,7 @@ from edgejoule.stack.app import Sender
 from edgejoule.stack.conductor import Conductor
 from edgejoule.stack.coordination import Coordination, Timing
 from edgejoule.stack.health import watched
-from edgejoule.stack.metrics import Metrics, showing
+from edgejoule.stack.metrics import Metrics, showing, workspace_of
 from edgejoule.stack.worker import serve
 from edgejoule.store import open_store
 
@@ -49,7 +49,7 @@ def main() -> int:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     stopping = threading.Event()
     signal.signal(signal.SIGTERM, lambda number, frame: stopping.set())
-    metrics = Metrics("conductor")
+    metrics = Metrics("conductor", workspace_of())
     with showing(metrics), watched(metrics, store, coordination):
         told = annotations_of(os.environ)
         Conductor(store, coordination, Sender(broker), kinds, stopping, metrics, told).serve()

@@ -44,8 +44,14 @@ def _add_cells(folder: str, found: Readings, measuring: bool) -> None:
                 _add(found, HISTOGRAM, dict(cell, stage=stage), Distribution(told["counts"], told["sum_s"]))
             _add(found, "edgejoule_inferences_total", dict(cell, stage=stage), told["inferences"])
         now = kept["now"]
-        if measuring and now is not None and _lives(now["pid"]):
+        under_way = measuring and now is not None and _lives(now["pid"])
+        if under_way:
             _add(found, "edgejoule_cell_info", dict(cell, stage=now["stage"]), 1)
+        if under_way or now is None:  # of a trial that broke off, nothing is told
+            means = kept.get("means", {})  # a file of another release may have none
+            for metric, mean in (("mean", "trial_s"), ("baseline", "baseline_s")):
+                if means.get(mean) is not None:
+                    _add(found, f"edgejoule_trial_{metric}_latency_seconds", cell, means[mean])
         trial = kept["trial"]
         if trial is not None:
             for quantile, latency_s in sorted(trial["latency_s"].items()):

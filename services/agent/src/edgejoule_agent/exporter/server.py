@@ -3,6 +3,7 @@
 import contextlib
 import http.server
 import logging
+import platform
 import random
 import socket
 import socketserver
@@ -10,7 +11,7 @@ import threading
 import time
 from typing import Any, Callable, Iterator, Tuple
 
-from edgejoule_agent import metrics
+from edgejoule_agent import host, metrics
 from edgejoule_agent.errors import SettingsError
 from edgejoule_agent.exporter import cells, exposition
 from edgejoule_agent.exporter.board import POWER_S, STATES_S, Board
@@ -46,9 +47,14 @@ def serving(address: str, state: str, board: Board) -> Iterator[int]:
         SettingsError: nobody may listen there.
     """
     table = metrics.load()
+    version = host.installed_version("edgejoule-agent") or "unknown"
+    build = {"version": version, "python": platform.python_version()}
 
     def scrape() -> str:
-        return exposition.render(table, dict(board.readings(), **cells.readings(state)))
+        found: exposition.Readings = {"edgejoule_build_info": [(build, 1)]}
+        found.update(board.readings())
+        found.update(cells.readings(state))
+        return exposition.render(table, found)
 
     try:
         server = _Server(address_of(address), scrape)

@@ -1,9 +1,8 @@
 """Where runs and cells begin and end, told to a Grafana as annotations, where one is named.
 
 A view of a view: nothing waits for it, and a Grafana that is away or refuses costs a line in the log. One request of
-the documented HTTP API ("Annotations API", create annotation) is all that is needed, by the standard library: the
-client that is kept well, grafana-client, stands on urllib3-future, whose wheel puts itself in the place of the urllib3
-by which boto3 reaches the store.
+the documented HTTP API ("Annotations API", create annotation) is all that is needed, by the standard library; why by no
+client of Grafana's, ADR 16 says.
 """
 
 from __future__ import annotations

@@ -348,7 +348,7 @@ class Conductor:
         """Nobody seems to be at a step any more: it has ended, or is tried again."""
         key = flight.ready.key
         if outcome := self._found(flight.step, flight.ready):
-            if not outcome.ok:
+            if not outcome.ok and outcome.outcome != "unsupported":  # which is a result
                 self._metrics.add("edgejoule_step_failures_total", kind=flight.step.kind)
             return self._finish(flight, outcome)
         if not flight.sent or self._coordination.standings([key])[key].known:

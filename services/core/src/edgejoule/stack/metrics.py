@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import platform
 import shutil
 import socket
 import threading
@@ -20,6 +21,7 @@ from typing import Any
 import prometheus_client as prometheus
 from prometheus_client import exposition
 
+from edgejoule import __version__
 from edgejoule.errors import EdgejouleError
 from edgejoule.metrics import Exporter, Metric, of_exporter
 
@@ -43,6 +45,7 @@ class Metrics:
         self._workspace = workspace
         self._replaced: dict[str, set[tuple[str, ...]]] = {}
         self._metrics: dict[str, Any] = {metric.name: self._make(metric) for metric in of_exporter(exporter)}
+        self.set("edgejoule_build_info", 1, version=__version__, python=platform.python_version())
 
     def _make(self, metric: Metric) -> Any:
         labels, registry = tuple(metric.labels), self._registry

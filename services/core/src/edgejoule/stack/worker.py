@@ -301,6 +301,8 @@ def serve(
     for queue in queues:
         metrics.set("edgejoule_worker_info", 1, queue=queue)
         metrics.set("edgejoule_worker_busy", 0, queue=queue)
+    for reason in ("refused", "taken"):
+        metrics.begin("edgejoule_messages_dropped_total", reason=reason)
     steps = StepWorker(store, coordination, kinds, name, stopping, metrics)
     app = make_app(broker, queues)
 
