@@ -384,13 +384,36 @@ def test_claimed_figure_under_the_pointer_tells_where_it_is_printed_and_what_is_
     row.locator("td[data-figure=latency_ms]").hover()
     page.wait_for_selector("#card:not([hidden])")
     told = page.locator("#card").inner_text()
-    assert "claimed" in told
+    assert told.startswith("YOLOv5s/int8-ptq claimed")
     assert "Table 7" in told
     assert "cannot be: YOLOv5s int8-ptq: 16.5 GFLOP / 45 ms = 366.7 GFLOPS" in told
     row.locator("td[data-figure=latency_ms] a").first.click()
     target = page.url.partition("#")[2]
     expect(page.locator(f"#{target}")).to_be_in_viewport()
     assert "YOLOv5s" in page.locator(f"#{target}").inner_text()
+
+
+def test_phone_tells_whose_claimed_figures_these_are_however_far_they_are_scrolled(visit) -> None:
+    page = visit("claims", viewport={"width": 390, "height": 500}, has_touch=True)
+    page.get_by_label("What is printed of YOLOv5s/int8-qat").first.tap()
+    shown = page.locator("[popover]:popover-open")
+    for scrolled in (0, 9999):
+        shown.evaluate("(it, to) => it.scrollTo(0, to)", scrolled)
+        assert (shown.evaluate("it => it.scrollTop") > 0) == (scrolled > 0)
+        expect(shown.locator("h3")).to_be_in_viewport(ratio=1)
+        expect(shown.locator("h3")).to_have_text("YOLOv5s/int8-qat claimed")
+
+
+def test_claims_table_keeps_its_rows_names_when_moved_on_a_phone(visit) -> None:
+    page = visit("claims", viewport={"width": 390, "height": 844}, has_touch=True)
+    scroll = page.locator(".scroll").filter(has=page.locator("#matrix"))
+    scroll.evaluate("it => it.scrollTo(9999, 0)")
+    name, last = (scroll.locator("tbody tr").first.locator(cell) for cell in ("th", "td >> nth=-1"))
+    name.scroll_into_view_if_needed()
+    assert scroll.evaluate("it => it.scrollLeft") > 0
+    expect(last).to_be_in_viewport(ratio=1)
+    expect(name).to_be_in_viewport(ratio=1)
+    assert name.bounding_box()["x"] + name.bounding_box()["width"] <= last.bounding_box()["x"]
 
 
 def test_claims_are_told_without_scripts_too(visit) -> None:

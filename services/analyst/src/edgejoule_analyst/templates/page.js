@@ -121,7 +121,7 @@ function tell(cell) {
   const parts = about ? [...about.querySelectorAll("[data-for]")] : [];
   const wanted = parts.filter((part) => part.dataset.for.split(" ").includes(cell.dataset.figure));
   if (!wanted.length) return;
-  card.replaceChildren(...wanted.map((part) => part.cloneNode(true)));
+  card.replaceChildren(about.querySelector("h3").cloneNode(true), ...wanted.map((part) => part.cloneNode(true)));
   card.hidden = false;
   const [at, size] = [cell.getBoundingClientRect(), card.getBoundingClientRect()];
   const left = Math.max(8, Math.min(at.left, window.innerWidth - size.width - 8));
