@@ -72,8 +72,45 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Results:
     return made.multiplied(made.analyzed(few, tmp_path_factory.mktemp("few"))[0], 200)
 
 
+DETECTORS = (
+    ("ssd_mobilenet_v2", 2.1, 0.8),
+    ("ssdlite_mobilenet_v3", 1.7, 0.6),
+    ("yolov5s", 4.2, 8.2),
+    ("efficientdet_d0", 5.5, 2.5),
+    ("nanodet_m-320", 1.0, 0.36),
+    ("nanodet_m-416", 1.6, 0.61),
+)
+"""What a spec of all five makes, one of them at two input sizes: name, times as slow as NanoDet-m, GMACs."""
+NO_INT8 = ("unsupported", "this GPU (compute capability 5.3) does not multiply 8 bits")
+
+
 @pytest.fixture(scope="module")
-def pages(results: Results, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+def detectors(tmp_path_factory: pytest.TempPathFactory) -> Results:
+    """Five detectors in four precisions on this host, and on a simulated board that has no INT8."""
+    made = _synthetic()
+    fp16 = replace(made.FP32, variant="fp16", precision="fp16", latency_ms=7.6, size_mb=2.0)
+    cells = [
+        replace(
+            cell,
+            model=model,
+            device=device,
+            latency_ms=cell.latency_ms * slower,
+            size_mb=cell.size_mb * slower,
+            gmacs=gmacs,
+            skill=cell.skill - 0.04 * number,
+            simulated=device != "host",
+            power_w=None if device == "host" else 4.0 + 0.2 * number,
+            ended={"build": NO_INT8} if device != "host" and cell.precision == "int8" else cell.ended,
+        )
+        for device in ("host", "sim-jetson-nano")
+        for number, (model, slower, gmacs) in enumerate(DETECTORS)
+        for cell in (made.FP32, made.FP16 if device == "host" else fp16, made.INT8, made.QAT)
+    ]
+    return made.analyzed(cells, tmp_path_factory.mktemp("detectors"))[0]
+
+
+@pytest.fixture(scope="module")
+def pages(results: Results, detectors: Results, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Each of our pages, by what it is of."""
     few = results.model_copy(update={"rows": results.rows[:8]})
     slower = {
@@ -84,6 +121,7 @@ def pages(results: Results, tmp_path_factory: pytest.TempPathFactory) -> dict[st
     answer = compare(few, later, [Gate.parse("latency:5%")], 0.95, lambda cell, metric: "no store was asked")
     texts = {
         "report": render_report(results),
+        "detectors": render_report(detectors),
         "claims": render_claims(load_paper(), load_known()),
         "comparison": render_comparison(few, later, answer),
     }
@@ -240,6 +278,73 @@ def test_phone_needs_no_scrolling_sideways(visit, of) -> None:
     assert page.evaluate("document.documentElement.scrollWidth") <= 360
 
 
+def all_alive(page: Any) -> Any:
+    """Every chart of a page, when each is live."""
+    figures = page.locator("figure[data-chart]")
+    for number in range(figures.count()):
+        figures.nth(number).scroll_into_view_if_needed()
+    expect(page.locator("figure.is-live")).to_have_count(figures.count())
+    return figures
+
+
+def test_charts_name_every_detector_in_full_in_legend_axis_and_tooltip(visit, detectors) -> None:
+    page = visit("detectors")
+    all_alive(page)
+    assert page.locator(".live svg text").filter(has_text="…").count() == 0
+    for chart in all_charts(detectors):
+        models = {value["model"] for value in chart.spec["data"]["values"] if "model" in value}
+        told = page.locator(f"#figure-{chart.name} .live .role-legend-label text").all_text_contents()
+        encodings = [
+            layer["encoding"].get(name, {}) for layer in chart.spec["layer"] for name in ("shape", "strokeDash")
+        ]
+        if any(encoding.get("field") == "model" for encoding in encodings):
+            assert [told.count(model) for model in models] == [1] * len(models), chart.name
+    names = page.locator("#figure-real-time-host .live .role-axis-label text").all_text_contents()
+    bars = page.locator("#figure-real-time-host .live path[aria-roledescription=bar]")
+    rows = [name for name in names if " " in name]
+    assert len(rows) == bars.count() == 3 * len(DETECTORS)
+    for number, row in enumerate(rows):
+        bars.nth(number).hover()
+        expect(page.locator("#vg-tooltip-element")).to_contain_text(row)
+
+
+def test_a_model_at_two_input_sizes_is_two_models_on_the_chart_of_models(visit) -> None:
+    page = visit("detectors")
+    all_alive(page)
+    figure = page.locator("#figure-characteristics")
+    names = figure.locator(".live .role-legend-label text").all_text_contents()
+    assert [name for name in names if name[0].isalpha()] == [name for name, *_ in DETECTORS]
+    marks = figure.locator(".live path[aria-roledescription=point]")
+    told = marks.evaluate_all("all => all.map(one => one.getAttribute('aria-label'))")
+    assert sorted(label.partition("model: ")[2].partition(";")[0] for label in told) == sorted(names[-len(DETECTORS) :])
+
+
+def test_board_without_int8_says_so_and_its_charts_say_simulated(visit, detectors) -> None:
+    page = visit("detectors")
+    all_alive(page)
+    said = page.locator(".banner.unsupported, .banner").filter(has_text=NO_INT8[1]).inner_text()
+    assert "int8-ptq of every model on sim-jetson-nano" in said
+    for chart in all_charts(detectors):
+        if chart.name.endswith("sim-jetson-nano"):
+            assert page.locator(f"#figure-{chart.name} .live svg text").filter(has_text="SIMULATED").count() == 1
+
+
+@pytest.mark.parametrize("of", ["detectors", "claims"])
+def test_phone_cuts_no_word_of_a_chart_off(visit, of) -> None:
+    page = visit(of, viewport={"width": 390, "height": 844}, has_touch=True)
+    all_alive(page)
+    cut = page.evaluate(
+        "[...document.querySelectorAll('figure.is-live')].flatMap(figure => {"
+        "  const edge = figure.getBoundingClientRect();"
+        "  return [...figure.querySelectorAll('.live svg text')].filter(text => {"
+        "    const at = text.getBoundingClientRect();"
+        "    return at.width && (at.left < edge.left || at.right > edge.right);"
+        "  }).map(text => `${figure.dataset.chart}: ${text.textContent}`);"
+        "})"
+    )
+    assert cut == []
+
+
 def test_page_without_scripts_still_shows_everything(visit, results) -> None:
     page = visit(java_script_enabled=False)
     assert page.locator("#matrix tbody tr").count() == len(results.rows)
@@ -279,13 +384,36 @@ def test_claimed_figure_under_the_pointer_tells_where_it_is_printed_and_what_is_
     row.locator("td[data-figure=latency_ms]").hover()
     page.wait_for_selector("#card:not([hidden])")
     told = page.locator("#card").inner_text()
-    assert "claimed" in told
+    assert told.startswith("YOLOv5s/int8-ptq claimed")
     assert "Table 7" in told
     assert "cannot be: YOLOv5s int8-ptq: 16.5 GFLOP / 45 ms = 366.7 GFLOPS" in told
     row.locator("td[data-figure=latency_ms] a").first.click()
     target = page.url.partition("#")[2]
     expect(page.locator(f"#{target}")).to_be_in_viewport()
     assert "YOLOv5s" in page.locator(f"#{target}").inner_text()
+
+
+def test_phone_tells_whose_claimed_figures_these_are_however_far_they_are_scrolled(visit) -> None:
+    page = visit("claims", viewport={"width": 390, "height": 500}, has_touch=True)
+    page.get_by_label("What is printed of YOLOv5s/int8-qat").first.tap()
+    shown = page.locator("[popover]:popover-open")
+    for scrolled in (0, 9999):
+        shown.evaluate("(it, to) => it.scrollTo(0, to)", scrolled)
+        assert (shown.evaluate("it => it.scrollTop") > 0) == (scrolled > 0)
+        expect(shown.locator("h3")).to_be_in_viewport(ratio=1)
+        expect(shown.locator("h3")).to_have_text("YOLOv5s/int8-qat claimed")
+
+
+def test_claims_table_keeps_its_rows_names_when_moved_on_a_phone(visit) -> None:
+    page = visit("claims", viewport={"width": 390, "height": 844}, has_touch=True)
+    scroll = page.locator(".scroll").filter(has=page.locator("#matrix"))
+    scroll.evaluate("it => it.scrollTo(9999, 0)")
+    name, last = (scroll.locator("tbody tr").first.locator(cell) for cell in ("th", "td >> nth=-1"))
+    name.scroll_into_view_if_needed()
+    assert scroll.evaluate("it => it.scrollLeft") > 0
+    expect(last).to_be_in_viewport(ratio=1)
+    expect(name).to_be_in_viewport(ratio=1)
+    assert name.bounding_box()["x"] + name.bounding_box()["width"] <= last.bounding_box()["x"]
 
 
 def test_claims_are_told_without_scripts_too(visit) -> None:

@@ -6,6 +6,7 @@ import pytest
 import vl_convert
 
 from edgejoule.records import Results
+from edgejoule_analyst.chart_parts import SHAPES
 from edgejoule_analyst.charts import FEW, all_charts
 from edgejoule_analyst.drawing import draw, svg
 from edgejoule_analyst.pareto import front
@@ -108,6 +109,42 @@ def test_radar_is_each_figure_as_a_share_of_the_best(matrix) -> None:
         assert value["share"] == pytest.approx(best / row.latency_ms.mean, rel=1e-5)
         assert value["x"] ** 2 + value["y"] ** 2 == pytest.approx(value["share"] ** 2, rel=1e-4)
     assert len({value["row"] for value in values}) <= FEW
+
+
+def test_radar_names_its_rings_above_the_polygons(matrix) -> None:
+    spec = charts_of(matrix)["radar-nano"]
+    drawn = vl_convert.vegalite_to_svg(spec)
+    assert all(f">{share} %<" in drawn for share in (25, 50, 75, 100))
+    assert spec["layer"][-1]["encoding"]["text"]["field"] == "share"
+
+
+def test_a_model_has_one_shape_and_one_dash_in_all_charts_of_a_run(matrix) -> None:
+    found: dict[str, set[tuple]] = {"shape": set(), "strokeDash": set()}
+    for spec in charts_of(matrix).values():
+        for layer in spec["layer"]:
+            for channel, marks in found.items():
+                of = layer["encoding"].get(channel, {})
+                if of.get("field") == "model":
+                    marks.add((tuple(of["scale"]["domain"]), str(of["scale"]["range"])))
+                    there = {value["model"] for value in spec["data"]["values"]}
+                    assert set(of["legend"]["values"]) == there
+    assert all(len(marks) == 1 for marks in found.values())
+    assert len(set(SHAPES)) == len(SHAPES)
+
+
+def test_curves_of_equal_energy_are_round_and_each_is_named_once(matrix) -> None:
+    curves, names, _ = charts_of(matrix)["power-nano"]["layer"]
+    told = {value["mj"]: value["energy"] for value in names["data"]["values"]}
+    assert len(told) == len(names["data"]["values"]) == len(set(told.values())) > 1
+    assert {value["mj"] for value in curves["data"]["values"]} == set(told)
+    for value in [*curves["data"]["values"], *names["data"]["values"]]:
+        assert value["ms"] * value["watts"] == pytest.approx(value["mj"], rel=1e-4)
+    assert all(f"{mj:g} mJ" == name and f"{mj:.0e}"[0] in "125" for mj, name in told.items())
+
+
+def test_power_of_one_row_has_a_chart_too(make_results) -> None:
+    spec = charts_of(make_results([replace(make_results.fp32, power_w=4.0)]))["power-host"]
+    assert "4" in vl_convert.vegalite_to_svg(spec)
 
 
 def test_ranking_shares_of_a_device_are_the_whole_simplex(matrix) -> None:

@@ -15,11 +15,12 @@ from edgejoule_analyst.charts import all_charts
 from edgejoule_analyst.commands import app, read_results
 from edgejoule_analyst.headline import Ratio, comparisons, size_in_words, speed_in_words
 from edgejoule_analyst.measurements import Cell, Ended, read_cell, read_ending
-from edgejoule_analyst.report import render_report
+from edgejoule_analyst.report import in_short, render_report
 from edgejoule_analyst.sensitivity import sensitivity_class
 from edgejoule_analyst.table import render_table
+from edgejoule_analyst.words import row_name
 
-VOID = {"meta", "br", "img", "link", "hr", "input"}
+VOID = {"meta", "br", "img", "link", "hr", "input", "wbr"}
 
 
 class Page(HTMLParser):
@@ -105,6 +106,21 @@ def test_report_tells_the_facts_of_a_probe_one_by_one(usual) -> None:
     text = (usual[1] / "report").read_text(encoding="utf-8")
     assert "<dt>governor</dt><dd>not told</dd>" in text
     assert "<dt>processor</dt><dd>Example CPU (6/143/8)</dd>" in text
+
+
+def test_rows_of_one_reason_are_told_as_the_group_that_they_are(usual) -> None:
+    first = usual[0].rows[0]
+    rows = [
+        first.model_copy(update={"model": model, "variant": variant, "device": device})
+        for device in ("host", "nano")
+        for model in ("a", "b", "c")
+        for variant in ("fp32", "int8-ptq")
+    ]
+    names = {device: [row_name(row) for row in rows if row.device == device] for device in ("host", "nano")}
+    int8 = [name for name in names["nano"] if "int8" in name]
+    assert in_short(names["host"], rows) == "every row with figures on host"
+    assert in_short([*names["host"], *int8], rows) == "every row with figures on host, int8-ptq of every model on nano"
+    assert in_short(int8[:2], rows) == "a/int8-ptq/nano, b/int8-ptq/nano"
 
 
 def test_report_of_a_quick_simulated_run_carries_both_banners(cells, analyze_cells) -> None:
@@ -302,10 +318,10 @@ def test_many_comparisons_become_a_table_with_ptq_as_a_reference_of_qat(cells, a
     assert len(pairs) == 6
     report = (folder / "report").read_text(encoding="utf-8")
     Page(report)
-    assert report.count('<td class="text">int8-ptq</td>') == 2
+    assert report.count('<td class="text short">int8-ptq</td>') == 2
     lost_pp = [100 * (c.against.ap50 - c.row.ap50) for c in comparisons(results) if c.row.variant == "int8-ptq"]
     assert [c.sensitivity for c in comparisons(results) if c.sensitivity] == [sensitivity_class(pp) for pp in lost_pp]
-    assert report.count(f'<td class="text">{sensitivity_class(lost_pp[0])}</td>') == 2
+    assert report.count(f'<td class="text short">{sensitivity_class(lost_pp[0])}</td>') == 2
     assert 'class="tiles' not in report
     assert "ΔAP" in shown(results)
 

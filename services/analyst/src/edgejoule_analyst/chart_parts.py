@@ -16,9 +16,20 @@ HEIGHT = 210
 STEP = 19
 """Height of one row of a chart of bars."""
 
-MANY_MODELS = 12
+SHAPES = (
+    *("circle", "square", "triangle-up", "cross", "diamond", "triangle-down", "triangle-right", "triangle-left"),
+    "M0,-1L0.24,-0.32L0.95,-0.31L0.38,0.12L0.59,0.81L0,0.4L-0.59,0.81L-0.38,0.12L-0.95,-0.31L-0.24,-0.32Z",  # a star
+    "M-0.9,-0.9L0.9,-0.9L-0.9,0.9L0.9,0.9Z",  # an hourglass
+    "M-0.9,-0.9L-0.9,0.9L0.9,-0.9L0.9,0.9Z",  # the same, lying
+    "M-0.5,-0.87L0.5,-0.87L1,0L0.5,0.87L-0.5,0.87L-1,0Z",  # a hexagon
+)
+MANY_MODELS = len(SHAPES)
+DASHES = ([1, 0], [9, 4], [2, 3], [9, 3, 2, 3], [4, 2], [9, 3, 2, 3, 2, 3])
 
 Spec = dict[str, Any]
+
+ROUND: Spec = {"height": WIDTH * 3 // 4, "usermeta": {"keepsAspect": True}}
+"""Of a chart whose rings are to stay round where a page has less room."""
 
 
 def marks_of(rows: Iterable[Row]) -> list[str]:
@@ -120,8 +131,33 @@ def colour(values: Sequence[dict[str, Any]], symbol: str = "square") -> Spec:
 
 def model_legend(values: Sequence[dict[str, Any]]) -> Spec | None:
     """None where one model needs no telling, and where so many would fill the chart; the pointer tells those."""
-    models = len({value["model"] for value in values})
-    return {"title": None} if 1 < models <= MANY_MODELS else None
+    models = {value["model"] for value in values}
+    return {"title": None} if 1 < len(models) <= MANY_MODELS else None
+
+
+def dash_legend(values: Sequence[dict[str, Any]]) -> Spec | None:
+    """The same where lines tell the models; wide enough to show a whole dash."""
+    models = {value["model"] for value in values}
+    return {"title": None, "symbolSize": 900} if 1 < len(models) <= len(DASHES) else None
+
+
+def of_models(spec: Spec, models: Sequence[str]) -> Spec:
+    """A specification in which each of ``models`` has its own shape and dash, the same in every chart of them."""
+    there = [model for model in models if any(value.get("model") == model for value in spec["data"]["values"])]
+    layers = []
+    for one in spec["layer"]:
+        encoding = dict(one["encoding"])
+        for channel, marks in (("shape", SHAPES), ("strokeDash", DASHES)):
+            domain = list(models) if len(models) <= len(marks) else there
+            if encoding.get(channel, {}).get("field") == "model" and len(domain) <= len(marks):
+                legend = encoding[channel]["legend"]
+                encoding[channel] = {
+                    **encoding[channel],
+                    "scale": {"domain": domain, "range": list(marks[: len(domain)])},
+                    "legend": legend and {**legend, "values": there},
+                }
+        layers.append({**one, "encoding": encoding})
+    return {**spec, "layer": layers}
 
 
 def legend() -> Spec:

@@ -8,12 +8,12 @@ page or a file show them is ``drawing``.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from edgejoule.records import Results, Row
 from edgejoule_analyst import chart_parts as parts
 from edgejoule_analyst import paper_tables, pictures, ranking
-from edgejoule_analyst.chart_parts import WIDTH, Spec
+from edgejoule_analyst.chart_parts import Spec
 from edgejoule_analyst.figures import METRICS, Known, Metric, interval_of
 from edgejoule_analyst.pictures import FEW, REAL_TIME_FPS
 from edgejoule_analyst.words import level, p_value, row_name, signed_points
@@ -48,7 +48,9 @@ def all_charts(results: Results) -> list[Chart]:
     for device in devices:
         here = [row for row in rows if row.device == device]
         found += [chart(results, device, here) for chart in OF_A_DEVICE]
-    return [chart for chart in [*found, _characteristics(results), _seeds(results)] if chart is not None]
+    found += [_characteristics(results), _seeds(results)]
+    models = list(dict.fromkeys(name for row in rows for name in (_without_batch(row), row.model)))
+    return [replace(chart, spec=parts.of_models(chart.spec, models)) for chart in found if chart is not None]
 
 
 # --- one device ------------------------------------------------------------------------------------
@@ -71,8 +73,9 @@ def _pareto(results: Results, device: str, rows: Sequence[Row]) -> Chart | None:
         return None
     best = ", ".join(value["row"] for value in values if value["front"]) or "none"
     area = "".join(
-        f" Its hypervolume is {found.hypervolume_ap_ms:.3g} AP·ms, up to AP {found.reference_ap:g} and"
-        f" {found.reference_latency_ms:.3g} ms."
+        f" Its hypervolume, the area that it covers down to AP {found.reference_ap:g} and out to"
+        f" {found.reference_latency_ms:.3g} ms, is {found.hypervolume_ap_ms:.3g} AP·ms (AP from 0 to 1; more is"
+        " better)."
         for found in results.fronts
         if found.device == device
     )
@@ -200,7 +203,7 @@ def _distribution(results: Results, device: str, rows: Sequence[Row]) -> Chart |
         "x": x,
         "y": y,
         "color": parts.colour(values, "stroke"),
-        "strokeDash": parts.nominal("model", legend=parts.model_legend(values)),
+        "strokeDash": parts.nominal("model", legend=parts.dash_legend(values)),
         "opacity": parts.picked(),
         "detail": {"field": "row"},
         "order": {"field": "share"},
@@ -327,7 +330,7 @@ def _radar(results: Results, device: str, rows: Sequence[Row]) -> Chart | None:
         + (" Only rows on the Pareto front." if len(shown) < len(candidates) else "")
         + _of_batches(shown),
         "; ".join(said) + ".",
-        parts.spec(parts.marks_of(rows), values, layers) | {"height": WIDTH * 3 // 4},
+        parts.spec(parts.marks_of(rows), values, layers) | parts.ROUND,
         paper=11,
     )
 
@@ -433,7 +436,7 @@ def _characteristics(results: Results) -> Chart | None:
     if len(floats) < 2:
         return None
     values = [
-        {"row": row.model, "model": row.model, "variant": row.variant, "ap": _points(row.ap or 0)}
+        {"row": (name := _without_batch(row)), "model": name, "variant": row.variant, "ap": _points(row.ap or 0)}
         | {"params": row.params_m, "cost": row.gmacs}
         for row in floats
     ]
@@ -448,16 +451,24 @@ def _characteristics(results: Results) -> Chart | None:
     )
 
 
+def _without_batch(row: Row) -> str:
+    """What a row's model is called at batch 1: with its input size, where the spec gives it several."""
+    return row.model.removesuffix(f"-b{row.batch}")
+
+
 def _seeds(results: Results) -> Chart | None:
     fp32 = {(row.model, row.device): row.ap50 for row in results.rows if row.variant == "fp32"}
     rows = [row for row in results.rows if row.repeats]
+    several = len({row.device for row in rows}) > 1
     values = []
     for row in rows:
+        named = parts.named(row)
+        named["row"] += f", {row.device}" if several else ""
         scores = [again.ap50 for again in row.repeats or ()]
         base = fp32.get((row.model, row.device))
         common = {"mean": _points(sum(scores) / len(scores)), "fp32": None if base is None else _points(base)}
         for again in row.repeats or ():
-            values.append(parts.named(row) | common | {"seed": str(again.seed), "ap50": _points(again.ap50)})
+            values.append(named | common | {"seed": str(again.seed), "ap50": _points(again.ap50)})
     if not values:
         return None
     of_rows = (

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from edgejoule_analyst import chart_parts as parts
 from edgejoule_analyst import pictures, ranking
-from edgejoule_analyst.chart_parts import WIDTH, Spec
+from edgejoule_analyst.chart_parts import Spec
 from edgejoule_analyst.charts import Chart, share_of_best
 from edgejoule_analyst.claims import ClaimedEfficiency, Claims
 from edgejoule_analyst.figures import METRICS
@@ -22,7 +23,8 @@ WEIGHED = ("ap50", "latency", "power", "energy")
 
 def all_charts(claims: Claims) -> list[Chart]:
     """Every figure, in the order of reading."""
-    return [chart(claims) for chart in CHARTS]
+    models = [model.model for model in claims.models.rows]
+    return [replace(made, spec=parts.of_models(made.spec, models)) for made in (chart(claims) for chart in CHARTS)]
 
 
 def _pareto(claims: Claims) -> Chart:
@@ -157,7 +159,7 @@ def _radar(claims: Claims) -> Chart:
         "Each figure as a share of the best that is printed: further out is better. Areas mean nothing, since they hang"
         " on the order of the axes. Size is not among them: it is not printed of these rows.",
         "; ".join(said) + ".",
-        _spec(drawn, layers) | {"height": WIDTH * 3 // 4},
+        _spec(drawn, layers) | parts.ROUND,
         paper=11,
     )
 

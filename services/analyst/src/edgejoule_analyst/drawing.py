@@ -31,8 +31,12 @@ def theme(dark: bool, font: str = FONT) -> dict[str, Any]:
         "background": None,
         "font": font,
         "view": {"stroke": None},
+        "padding": {"left": 5, "top": 5, "right": 18, "bottom": 5},
+        "style": {"halo": {"stroke": "#171c23" if dark else "#ffffff", "strokeWidth": 3}},
         "axis": {"labelColor": soft, "titleColor": ink, "gridColor": grid, "domainColor": soft, "tickColor": soft}
-        | {"titleFontWeight": "normal", "labelFontSize": 11, "titleFontSize": 12},
+        | {"titleFontWeight": "normal", "labelFontSize": 11, "titleFontSize": 12}
+        # else the first and the last label move inwards, beside where they belong and into their neighbours
+        | {"labelFlush": False, "labelSeparation": 6},
         "legend": {"labelColor": ink, "titleColor": soft, "titleFontWeight": "normal", "labelFontSize": 12}
         | {"orient": "top", "columns": 3, "labelLimit": 220}
         | {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -36,7 +37,7 @@ def render(
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"in_script": _in_script, **(filters or {})}
+    environment.filters |= {"in_script": _in_script, "breakable": _breakable, **(filters or {})}
     return environment.get_template(template).render(
         name=name,
         figures=figures,
@@ -47,6 +48,12 @@ def render(
         csv_table=csv_table,
         **values,
     )
+
+
+def _breakable(name: str) -> Markup:
+    """A name that breaks where its parts end, if it must."""
+    parts = re.split(r"(?<=[_/-])", name)
+    return Markup("<wbr>").join(parts)
 
 
 def _in_script(value: Any) -> Markup:

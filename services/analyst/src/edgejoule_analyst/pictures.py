@@ -6,6 +6,8 @@ and what is said of them, is of ``charts`` and ``claims_charts``.
 
 from __future__ import annotations
 
+import math
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -15,6 +17,9 @@ from edgejoule_analyst.chart_parts import Spec, on_circle
 REAL_TIME_FPS = 30.0
 FEW = 8
 """More curves of equal energy than these fill the chart; more polygons than these hide each other on a radar."""
+LABEL_WIDTH = 12
+"""Of a line of what an axis of the radar is called, in characters: a phone has room for no more."""
+RINGS = (0.25, 0.5, 0.75, 1.0)
 
 Values = list[dict[str, Any]]
 
@@ -76,22 +81,52 @@ def improvements(values: Values) -> list[Spec]:
 def power(values: Values) -> list[Spec]:
     """``watts`` against ``ms``, their product ``mj``, and curves along which that is equal."""
     reach_ms, reach_w = (1.12 * max(value[name] for value in values) for name in ("ms", "watts"))
-    energies = sorted({round(value["mj"], 3) for value in values})
+    most_mj = reach_ms * reach_w
+    places: dict[float, float] = {}  # energy to where its name is, from 0 to 1 along the latency: low on its curve
+    for mj in reversed(round_energies([value["mj"] for value in values])):
+        place = min(1.0, math.sqrt(mj / (0.35 * most_mj)))
+        apart = [max(abs(place - p) / 0.12, abs(mj / place - e / p) / (0.08 * most_mj)) for e, p in places.items()]
+        if mj < 0.9 * most_mj and place > 0.15 and min(apart, default=1.0) >= 1:
+            places[mj] = place
     equal = [
         {"ms": ms, "watts": mj / ms, "mj": mj}
-        for mj in energies[:FEW]
-        for ms in (reach_ms * step / 60 for step in range(1, 61))
-        if mj / ms <= reach_w
+        for mj in places
+        for ms in (reach_ms * (mj / most_mj) ** (1 - step / 60) for step in range(61))
+    ]
+    names = [
+        {"ms": reach_ms * place, "watts": mj / (reach_ms * place), "mj": mj, "energy": f"{mj:g} mJ"}
+        for mj, place in places.items()
     ]
     x = parts.quantitative("ms", "mean latency, ms (less is better)")
     y = parts.quantitative("watts", "power, W (less is better)")
     told = [("watts", "W", ".2f"), ("ms", "mean, ms", ".2f"), ("mj", "power × latency, mJ", ".1f")]
-    energy = {"field": "mj", "title": "mJ", "format": ".1f", "type": "quantitative"}
+    energy = {"field": "mj", "title": "mJ", "type": "quantitative"}
     curve = {"x": x, "y": y, "detail": {"field": "mj"}, "tooltip": energy}
+    name = {"x": x, "y": y, "text": {"field": "energy"}}
     return [
         parts.layer("line", curve, values=equal, strokeDash=[5, 4], color="gray", opacity=0.6),
+        parts.layer("text", name, values=names, align="right", baseline="top", dx=-3, dy=1, opacity=0.75),
         parts.dots(x, y, values, told),
     ]
+
+
+def round_energies(values_mj: Sequence[float]) -> list[float]:
+    """Round energies from below the least of some to above the greatest, few enough to be told apart. mJ.
+
+    >>> round_energies([93.0, 689.0]), round_energies([0.4, 689.0])
+    ([50.0, 100.0, 200.0, 500.0, 1000.0], [0.1, 1.0, 10.0, 100.0, 1000.0])
+    """
+    least, greatest = min(values_mj), max(values_mj)
+    if least <= 0:
+        return []
+    decades = range(math.floor(math.log10(least)), math.ceil(math.log10(greatest)) + 1)
+    for steps in ((1, 2, 5), (1,)):
+        every = [float(f"{step}e{decade}") for decade in decades for step in steps]
+        first = max(mj for mj in every if mj <= least)
+        found = [mj for mj in every if first <= mj <= next((end for end in every if end >= greatest), every[-1])]
+        if len(found) <= FEW:
+            break
+    return found
 
 
 def energy(values: Values, of: str) -> list[Spec]:
@@ -138,7 +173,7 @@ def radar(
         {
             "x": round(x, 4),
             "y": round(y, 4),
-            "axis": title,
+            "axis": "\n".join(textwrap.wrap(title, LABEL_WIDTH)),
             "side": "left" if x > 0.2 else "right" if x < -0.2 else "center",
         }
         for number, title in enumerate(titles)
@@ -146,7 +181,7 @@ def radar(
     ]
     rings = [
         {"x": x, "y": y, "ring": radius, "order": number}
-        for radius in (0.25, 0.5, 0.75, 1.0)
+        for radius in RINGS
         for number in range(len(titles) + 1)
         for x, y in [on_circle(number, len(titles), radius)]
     ]
@@ -154,9 +189,19 @@ def radar(
         {"field": name, "type": "quantitative", "axis": None, "scale": {"domain": [-end, end], "nice": False}}
         for name, end in (("x", 1.9), ("y", 1.27))  # beside it is room for names, and a ring is round
     )
+    # between the last axis and the first, where no mark is
+    half = math.pi / len(titles)
+    shares = [
+        {
+            "x": -radius * math.cos(half) * math.sin(half),
+            "y": radius * math.cos(half) ** 2,
+            "share": f"{100 * radius:g} %",
+        }
+        for radius in RINGS
+    ]
     place: Spec = {"x": x, "y": y, "order": {"field": "order"}}
     of_row = {**place, "color": parts.colour(values), "opacity": parts.picked()}
-    dash = parts.nominal("model", legend=parts.model_legend(values))
+    dash = parts.nominal("model", legend=parts.dash_legend(values))
     told = parts.tooltip([("axis", "figure", None), ("value", "value", None), ("share", "of the best", ".0%")])
     round_it = {**place, "detail": {"field": "ring"}}
     polygon = {**of_row, "detail": {"field": "row"}, "strokeDash": dash}
@@ -168,12 +213,25 @@ def radar(
                 {"x": x, "y": y, "text": {"field": "axis"}},
                 values=[spoke for spoke in spokes if spoke["side"] == side],
                 align=side,
+                baseline="middle",
+                lineBreak="\n",
                 fontSize=11,
             )
             for side in ("left", "center", "right")
         ),
         parts.layer("line", polygon, params=[parts.legend()], strokeWidth=2),
         parts.layer("point", {**of_row, "tooltip": told}, filled=True, size=45, opacity=1),
+        *(
+            parts.layer(
+                "text",
+                {"x": x, "y": y, "text": {"field": "share"}},
+                values=shares,
+                baseline="middle",
+                fontSize=10,
+                style=style,
+            )
+            for style in (["halo"], [])  # above the polygons, which would cross them out
+        ),
     ]
     return values, layers
 

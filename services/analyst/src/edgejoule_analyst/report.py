@@ -6,8 +6,9 @@ to load anything from anywhere.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from markupsafe import Markup
@@ -18,6 +19,8 @@ from edgejoule_analyst.exports import rows_table
 from edgejoule_analyst.figures import interval_in_words
 
 HASH_DIGITS = 12
+MANY_NAMES = 3
+"""So many names of rows are told as one group, where they are one."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +41,7 @@ def render_report(results: Results) -> str:
         name=results.run,
         figures=charts.all_charts(results),
         csv_table=rows_table(results),
-        filters=FILTERS,
+        filters={**FILTERS, "in_short": partial(in_short, of=results.rows)},
         results=results,
         comparisons=headline.comparisons(results),
         as_cards=headline.AS_CARDS,
@@ -85,6 +88,23 @@ def _absences(rows: list[Row]) -> Iterator[tuple[Row, str, str]]:
         if row.ap is not None or row.latency_ms is not None:
             fields = [field for field in Row.model_fields if field in row.absent and field not in words.NO_GAPS]
             yield from ((row, field, row.absent[field]) for field in fields)
+
+
+def in_short(names: Iterable[str], of: Sequence[Row]) -> str:
+    """Names of rows; where they are all that have figures on a device, or one variant of all its models, that."""
+    left, said = list(dict.fromkeys(names)), []
+    for device in dict.fromkeys(row.device for row in of):
+        here = [row for row in of if row.device == device]
+        measured = [row for row in here if row.ap is not None or row.latency_ms is not None]
+        groups = [(f"every row with figures on {device}", measured)]
+        for variant in dict.fromkeys(row.variant for row in here):
+            groups.append((f"{variant} of every model on {device}", [row for row in here if row.variant == variant]))
+        for group, rows in groups:
+            names_of_group = [words.row_name(row) for row in rows]
+            if len(rows) >= MANY_NAMES and set(names_of_group) <= set(left):
+                left = [name for name in left if name not in names_of_group]
+                said.append(group)
+    return ", ".join([*said, *left])
 
 
 def class_of(row: Row) -> str:

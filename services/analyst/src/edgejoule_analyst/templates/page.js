@@ -12,16 +12,23 @@ document.body.classList.add("scripted");
 const specs = read("charts");
 const themes = read("themes");
 const live = new Map();
+const NARROW = 420; // CSS pixels; below, legends and titles made for a desk are cut off
 
 async function show(figure) {
   const name = figure.dataset.chart;
   const spec = structuredClone(specs[name]);
   const place = figure.querySelector(".live");
   spec.width = "container";
+  const config = structuredClone(themes[isDark() ? "dark" : "light"]);
+  if (spec.usermeta?.keepsAspect) spec.height = Math.min(spec.height, Math.round((spec.height / specs[name].width) * (figure.clientWidth - 36)));
+  if (figure.clientWidth < NARROW) {
+    config.legend.columns = 1;
+    config.axisX = { titleAnchor: "end" }; // a title reaches under the names of rows, not over the edge
+  }
   const embedded = await window.vegaEmbed(place, spec, {
     ast: true, // so that the page can forbid itself to make code from text
     renderer: "svg",
-    config: themes[isDark() ? "dark" : "light"],
+    config,
     tooltip: { theme: isDark() ? "dark" : "light" },
     actions: { export: { svg: true, png: true }, source: false, compiled: false, editor: false },
     downloadFileName: `${document.body.dataset.run}-${name}`,
@@ -114,7 +121,7 @@ function tell(cell) {
   const parts = about ? [...about.querySelectorAll("[data-for]")] : [];
   const wanted = parts.filter((part) => part.dataset.for.split(" ").includes(cell.dataset.figure));
   if (!wanted.length) return;
-  card.replaceChildren(...wanted.map((part) => part.cloneNode(true)));
+  card.replaceChildren(about.querySelector("h3").cloneNode(true), ...wanted.map((part) => part.cloneNode(true)));
   card.hidden = false;
   const [at, size] = [cell.getBoundingClientRect(), card.getBoundingClientRect()];
   const left = Math.max(8, Math.min(at.left, window.innerWidth - size.width - 8));
