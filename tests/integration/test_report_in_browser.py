@@ -78,7 +78,7 @@ DETECTORS = (
     ("yolov5s", 4.2, 8.2),
     ("efficientdet_d0", 5.5, 2.5),
     ("nanodet_m-320", 1.0, 0.36),
-    ("nanodet_m-416", 1.6, 0.61),
+    ("nanodet_m-416", 1.7, 0.61),
 )
 """What a spec of all five makes, one of them at two input sizes: name, times as slow as NanoDet-m, GMACs."""
 NO_INT8 = ("unsupported", "this GPU (compute capability 5.3) does not multiply 8 bits")
@@ -97,6 +97,7 @@ def detectors(tmp_path_factory: pytest.TempPathFactory) -> Results:
             latency_ms=cell.latency_ms * slower,
             size_mb=cell.size_mb * slower,
             gmacs=gmacs,
+            side=416 if model.endswith("-416") else 320,
             skill=cell.skill - 0.04 * number,
             simulated=device != "host",
             power_w=None if device == "host" else 4.0 + 0.2 * number,
@@ -171,6 +172,17 @@ def column(page: Any, number: int) -> list[str]:
     )
 
 
+def all_alive(page: Any) -> Any:
+    """Every chart of a page, when each is live; on the page that lets choose, all are."""
+    if page.locator("#choose").count():
+        page.locator("#choose select").select_option("")
+    figures = page.locator("figure[data-chart]")
+    for number in range(figures.count()):
+        figures.nth(number).scroll_into_view_if_needed()
+    expect(page.locator("figure.is-live")).to_have_count(figures.count())
+    return figures
+
+
 def test_matrix_sorts_both_ways_and_leaves_what_nobody_measured_last(visit, results) -> None:
     page = visit()
     heading = page.locator("#matrix thead th").nth(4)
@@ -233,12 +245,9 @@ def test_every_chart_comes_alive_and_nothing_serious_hinders_anyone(visit, resul
     from axe_playwright_python.sync_playwright import Axe
 
     page = visit(of, color_scheme=scheme)
-    figures = page.locator("figure[data-chart]")
+    figures = all_alive(page)
     if of != "comparison":
         assert figures.count() == len(all_charts(results) if of == "report" else claims_charts.CHARTS)
-    for number in range(figures.count()):
-        figures.nth(number).scroll_into_view_if_needed()
-    expect(page.locator("figure.is-live")).to_have_count(figures.count())
     found = Axe().run(page).response["violations"]
     assert [broken["id"] for broken in found if broken["impact"] in ("serious", "critical")] == []
     page.get_by_role("button", name="Light / dark").click()
@@ -272,19 +281,8 @@ def test_paper_shows_the_drawn_charts_by_day(visit, of) -> None:
 @pytest.mark.parametrize("of", ["report", "claims", "comparison"])
 def test_phone_needs_no_scrolling_sideways(visit, of) -> None:
     page = visit(of, viewport={"width": 360, "height": 740}, has_touch=True)
-    figures = page.locator("figure[data-chart]")
-    for number in range(figures.count()):
-        figures.nth(number).scroll_into_view_if_needed()
+    all_alive(page)
     assert page.evaluate("document.documentElement.scrollWidth") <= 360
-
-
-def all_alive(page: Any) -> Any:
-    """Every chart of a page, when each is live."""
-    figures = page.locator("figure[data-chart]")
-    for number in range(figures.count()):
-        figures.nth(number).scroll_into_view_if_needed()
-    expect(page.locator("figure.is-live")).to_have_count(figures.count())
-    return figures
 
 
 def test_charts_name_every_detector_in_full_in_legend_axis_and_tooltip(visit, detectors) -> None:
@@ -317,6 +315,8 @@ def test_a_model_at_two_input_sizes_is_two_models_on_the_chart_of_models(visit) 
     marks = figure.locator(".live path[aria-roledescription=point]")
     told = marks.evaluate_all("all => all.map(one => one.getAttribute('aria-label'))")
     assert sorted(label.partition("model: ")[2].partition(";")[0] for label in told) == sorted(names[-len(DETECTORS) :])
+    line = page.get_by_role("region", name="What the models are").get_by_role("row").filter(has_text="nanodet_m-416")
+    assert line.get_by_role("cell").all_inner_texts() == ["0.95", "416 × 416", "0.61", f"{0.61e6 / 416**2:.2f}"]
 
 
 def test_board_without_int8_says_so_and_its_charts_say_simulated(visit, detectors) -> None:
@@ -329,7 +329,7 @@ def test_board_without_int8_says_so_and_its_charts_say_simulated(visit, detector
             assert page.locator(f"#figure-{chart.name} .live svg text").filter(has_text="SIMULATED").count() == 1
 
 
-@pytest.mark.parametrize("of", ["detectors", "claims"])
+@pytest.mark.parametrize("of", ["detectors", "claims", "comparison"])
 def test_phone_cuts_no_word_of_a_chart_off(visit, of) -> None:
     page = visit(of, viewport={"width": 390, "height": 844}, has_touch=True)
     all_alive(page)
@@ -421,3 +421,35 @@ def test_claims_are_told_without_scripts_too(visit) -> None:
     assert page.locator("#matrix tbody tr").count() == 15
     assert page.locator(".finding").first.is_visible()
     assert not page.locator("#controls").is_visible()
+
+
+# --- two runs side by side ---
+
+
+def test_metric_of_the_changes_drawn_is_chosen_with_the_keyboard_alone(visit) -> None:
+    page = visit("comparison")
+    charts = page.locator("figure[data-metric]")
+    metrics = [chart.get_attribute("data-metric") for chart in charts.all()]
+    assert metrics[:2] == ["latency", "latency-p50"]
+    assert [chart.is_visible() for chart in charts.all()] == [True] + [False] * (len(metrics) - 1)
+    select = page.locator("#choose").get_by_label("Figure")
+    select.focus()
+    page.keyboard.press("ArrowDown")
+    chosen = page.locator("figure[data-metric=latency-p50]")
+    expect(chosen).to_have_class("is-live")
+    assert [chart.get_attribute("data-metric") for chart in charts.all() if chart.is_visible()] == ["latency-p50"]
+    expect(chosen.locator(".live")).to_be_visible()
+    assert page.locator("figure[data-chart^=moves]").first.is_visible()
+    page.keyboard.press("End")
+    assert all(chart.is_visible() for chart in charts.all())
+
+
+def test_all_changes_are_there_on_paper_and_without_scripts_whatever_was_chosen(visit) -> None:
+    page = visit("comparison")
+    page.locator("#choose select").select_option("size")
+    page.emulate_media(media="print")
+    assert all(chart.is_visible() for chart in page.locator("figure[data-metric]").all())
+    assert not page.locator("#choose").is_visible()
+    plain = visit("comparison", java_script_enabled=False)
+    assert all(chart.is_visible() for chart in plain.locator("figure[data-metric] .drawn").all())
+    assert not plain.locator("#choose").is_visible()

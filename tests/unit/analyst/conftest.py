@@ -78,6 +78,8 @@ class Synthetic:
     int8_share: float = 0.97
     score_floor: float = 0.001
     gmacs: float = 0.36
+    side: int = 320
+    """Of its square input."""
     shared_images: int = 0
     """How many calibration images are evaluated on too."""
     runtime: str = "openvino"
@@ -137,12 +139,12 @@ def synthetic_matches(skill: float) -> Matches:
     )
 
 
-def manifest(detector: str) -> ModelManifest:
+def manifest(detector: str, side: int) -> ModelManifest:
     nms = Nms(score_floor=0.001, top_k=1000, iou=0.6, class_wise=True, limit=100)
     return ModelManifest(
         detector=detector,
         labels=[Label(id=1, name="circle")],
-        input=InputSize(height=320, width=320),
+        input=InputSize(height=side, width=side),
         resize=Resize(policy="stretch", interpolation="bilinear", alignment="half_pixel", fill_rgb=(0, 0, 0)),
         clip="after_nms",
         nms={"origin": nms, "common": nms},
@@ -175,7 +177,7 @@ def engine_record(cell: Synthetic) -> EngineRecord:
             Candidate(runtime="onnxruntime", correct=True, reason="", latency_ms=cell.latency_ms * 1.2),
         ],
         chosen_because="openvino is correct and 1.20 times as fast as onnxruntime",
-        model=manifest(cell.model).model_copy(update={"gmacs": cell.gmacs}),
+        model=manifest(cell.model, cell.side).model_copy(update={"gmacs": cell.gmacs}),
         simulated=cell.simulated,
         absent=absent,
     )

@@ -9,6 +9,7 @@ import pytest
 
 from edgejoule_analyst import charts, paper_tables
 from edgejoule_analyst.claims import load_paper
+from edgejoule_analyst.exports import models_latex, models_table
 from edgejoule_analyst.paper_tables import Loss
 
 PAPER = load_paper()
@@ -96,3 +97,24 @@ def test_power_against_latency_draws_rows_with_power_only(cells, check_cells) ->
     assert [value["variant"] for value in chart.spec["data"]["values"]] == ["fp32"]
     without = charts.all_charts(results_of(check_cells, cells.int8))
     assert not [chart for chart in without if chart.paper == 8]
+
+
+def test_models_are_told_once_for_all_devices_variants_and_batches_at_each_input(make_results) -> None:
+    fp32, int8 = make_results.fp32, make_results.int8
+    larger = replace(fp32, model="nanodet_m-416", side=416, gmacs=0.61)
+    results = make_results(
+        [fp32, int8, replace(fp32, device="nano"), replace(fp32, model="nanodet_m-b4", batch=4), larger]
+    )
+    found = paper_tables.models(results)
+    assert [facts.model for facts in found] == ["nanodet_m", "nanodet_m-416"]
+    assert [facts.kmacs_per_pixel for facts in found] == pytest.approx([0.36e6 / 320**2, 0.61e6 / 416**2])
+    head, *lines = models_table(results)
+    assert [dict(zip(head, line, strict=True))["input_width"] for line in lines] == ["320", "416"]
+    assert "320 $\\times$ 320" in models_latex(results)
+
+
+def test_models_of_results_without_inputs_have_no_kmacs_per_pixel(make_results) -> None:
+    results = make_results([make_results.fp32])
+    old = {name: found.model_copy(update={"input": None}) for name, found in results.evidence.items()}
+    (facts,) = paper_tables.models(results.model_copy(update={"evidence": old}))
+    assert (facts.gmacs, facts.kmacs_per_pixel) == (0.36, None)

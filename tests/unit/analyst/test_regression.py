@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 
 from edgejoule.errors import EdgejouleError
 from edgejoule_analyst.decision_commands import compare_app, recommend_app
+from edgejoule_analyst.figures import METRICS
 from edgejoule_analyst.methods import methods
 from edgejoule_analyst.regression import GATES, Gate, unlike
 from edgejoule_analyst.words import row_name
@@ -175,6 +176,7 @@ def test_comparison_is_written_as_a_page_with_every_change(runs, tmp_path) -> No
     (lost,) = [one for one in answer["changes"] if "/int8-ptq/" in one["cell"] and one["metric"] == "ap50"]
     assert f"{100 * lost['change']:+.2f}".replace("-", "−") in text
     figures = re.findall(r'<figure data-chart="([\w-]+)"', text)
-    assert figures == ["moves-host", "accuracy-changes", "other-changes"]
+    drawn = dict.fromkeys(one["metric"] for one in answer["changes"] if one["low"] is not None)
+    assert figures == ["moves-host", *(f"changes-{metric}" for metric in METRICS if metric in drawn)]
     with pytest.raises(EdgejouleError, match=r"cannot be written .*: name another place"):
         call(compare_app, runs["was"], runs["worse"], "--html", tmp_path / "nowhere" / "change.html")

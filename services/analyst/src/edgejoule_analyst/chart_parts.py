@@ -135,6 +135,10 @@ def model_legend(values: Sequence[dict[str, Any]]) -> Spec | None:
     return {"title": None} if 1 < len(models) <= MANY_MODELS else None
 
 
+def model_shape(values: Sequence[dict[str, Any]]) -> Spec:
+    return {"field": "model", "type": "nominal", "sort": None, "legend": model_legend(values)}
+
+
 def dash_legend(values: Sequence[dict[str, Any]]) -> Spec | None:
     """The same where lines tell the models; wide enough to show a whole dash."""
     models = {value["model"] for value in values}
@@ -175,8 +179,14 @@ def zoomable() -> Spec:
 
 def dots(x: Spec, y: Spec, values: list[dict[str, Any]], told: Sequence[tuple[str, str, str | None]]) -> Spec:
     """A mark for each row, which can be zoomed into."""
-    shape = {"field": "model", "type": "nominal", "sort": None, "legend": model_legend(values)}
-    encoding = {"x": x, "y": y, "color": colour(values), "shape": shape, "opacity": picked(), "tooltip": tooltip(told)}
+    encoding = {
+        "x": x,
+        "y": y,
+        "color": colour(values),
+        "shape": model_shape(values),
+        "opacity": picked(),
+        "tooltip": tooltip(told),
+    }
     return layer("point", encoding, params=[legend(), zoomable()], filled=True, size=95)
 
 

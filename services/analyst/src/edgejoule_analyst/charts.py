@@ -16,7 +16,7 @@ from edgejoule_analyst import paper_tables, pictures, ranking
 from edgejoule_analyst.chart_parts import Spec
 from edgejoule_analyst.figures import METRICS, Known, Metric, interval_of
 from edgejoule_analyst.pictures import FEW, REAL_TIME_FPS
-from edgejoule_analyst.words import level, p_value, row_name, signed_points
+from edgejoule_analyst.words import level, model_name, p_value, row_name, signed_points
 
 SIZES = (("ap_small", "small"), ("ap_medium", "medium"), ("ap_large", "large"))
 CONFIDENCE = 0.975
@@ -38,6 +38,8 @@ class Chart:
     spec: Spec
     paper: int | None = None
     """The paper's figure that it is the counterpart of."""
+    metric: str | None = None
+    """The one of ``figures.METRICS`` that it is of, where a page lets one choose between such charts."""
 
 
 def all_charts(results: Results) -> list[Chart]:
@@ -49,7 +51,7 @@ def all_charts(results: Results) -> list[Chart]:
         here = [row for row in rows if row.device == device]
         found += [chart(results, device, here) for chart in OF_A_DEVICE]
     found += [_characteristics(results), _seeds(results)]
-    models = list(dict.fromkeys(name for row in rows for name in (_without_batch(row), row.model)))
+    models = list(dict.fromkeys(name for row in rows for name in (model_name(row), row.model)))
     return [replace(chart, spec=parts.of_models(chart.spec, models)) for chart in found if chart is not None]
 
 
@@ -436,8 +438,9 @@ def _characteristics(results: Results) -> Chart | None:
     if len(floats) < 2:
         return None
     values = [
-        {"row": (name := _without_batch(row)), "model": name, "variant": row.variant, "ap": _points(row.ap or 0)}
+        {"row": (name := model_name(row)), "model": name, "variant": row.variant, "ap": _points(row.ap or 0)}
         | {"params": row.params_m, "cost": row.gmacs}
+        | ({"input": f"{size.width} × {size.height}"} if (size := results.evidence[row_name(row)].input) else {})
         for row in floats
     ]
     said = (f"{v['model']}: {v['params']:.2f} M parameters, {v['cost']:.2f} GMACs, AP {v['ap']:.1f}" for v in values)
@@ -449,11 +452,6 @@ def _characteristics(results: Results) -> Chart | None:
         parts.spec(parts.marks_of(floats), values, pictures.characteristics(values, "GMACs", "image", "AP")),
         paper=3,
     )
-
-
-def _without_batch(row: Row) -> str:
-    """What a row's model is called at batch 1: with its input size, where the spec gives it several."""
-    return row.model.removesuffix(f"-b{row.batch}")
 
 
 def _seeds(results: Results) -> Chart | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import groupby
 from typing import Any
 
@@ -10,13 +11,23 @@ from edgejoule.decisions import Change, RunComparison
 from edgejoule.records import Results, Row
 from edgejoule_analyst import chart_parts as parts
 from edgejoule_analyst import page
+from edgejoule_analyst.chart_parts import Spec
 from edgejoule_analyst.charts import Chart, of_device, slug
 from edgejoule_analyst.decision_tables import change_in_words
 from edgejoule_analyst.figures import METRICS
 from edgejoule_analyst.regression import PAIRED
-from edgejoule_analyst.words import level
+from edgejoule_analyst.words import level, row_name
 
-COLOURS = {"better": "#007a5a", "worse": "#c44e00", "same": "#66707c", "no evidence of a difference": "#66707c"}
+VERDICTS = {
+    "better": ("#007a5a", "triangle-up"),
+    "worse": ("#c44e00", "triangle-down"),
+    "same": ("#66707c", "square"),
+    "no evidence of a difference": ("#66707c", "circle"),
+}
+"""What each looks like, so that it need not be told from colour alone."""
+ON = " on "
+LINES_HIGH = 30
+"""Height of a row whose name takes two lines."""
 HEAD = ["row", "metric", "a", "b", "change", "low", "high", "p", "p_holm", "verdict", "fails", "reason"]
 
 
@@ -41,24 +52,23 @@ def render_comparison(a: Results, b: Results, answer: RunComparison) -> str:
         show=_show,
         level=level(answer.confidence),
         titles={name: metric.title for name, metric in METRICS.items()},
+        chosen_between={chart.metric: METRICS[chart.metric].title for chart in charts if chart.metric},
         choices={"verdict": list(dict.fromkeys(change.verdict for change in answer.changes))},
         simulated=any(row.simulated for results in (a, b) for row in results.rows),
     )
 
 
 def all_charts(a: Results, b: Results, answer: RunComparison) -> list[Chart]:
-    """Where each row was and is in the plane of latency and AP, and every change with its interval."""
+    """Where each row was and is in the plane of latency and AP, and the changes of each metric with their intervals."""
     devices = dict.fromkeys(row.device for row in b.rows)
-    found = [_moves(a, b, device) for device in devices]
-    for paired, name, title, axis in (
-        (True, "accuracy-changes", "Changes of accuracy", "points less  |  points more"),
-        (False, "other-changes", "Changes of everything else", "per cent less  |  per cent more"),
-    ):
-        changes = [
-            change for change in answer.changes if (change.metric in PAIRED) == paired and change.low is not None
-        ]
-        found.append(_changes(changes, name, title, axis, answer, parts.marks_of([*a.rows, *b.rows])))
-    return [chart for chart in found if chart is not None]
+    models = list(dict.fromkeys(row.model for row in b.rows))
+    found = [chart for device in devices if (chart := _moves(a, b, device))]
+    found = [replace(chart, spec=parts.of_models(chart.spec, models)) for chart in found]
+    for metric in METRICS:
+        changes = [change for change in answer.changes if change.metric == metric and change.low is not None]
+        if changes:
+            found.append(_changes(changes, metric, answer, [*a.rows, *b.rows]))
+    return found
 
 
 def _moves(a: Results, b: Results, device: str) -> Chart | None:
@@ -81,11 +91,12 @@ def _moves(a: Results, b: Results, device: str) -> Chart | None:
         *(("a_ms", "ms before", ".2f"), ("b_ms", "ms now", ".2f")),
     ]
     colour = {"color": parts.colour(values)}
-    start = {"x": {"field": "a_ms", "type": "quantitative"}, "y": {"field": "a_ap", "type": "quantitative"}, **colour}
+    before_it = {"x": {"field": "a_ms", "type": "quantitative"}, "y": {"field": "a_ap", "type": "quantitative"}}
+    start = {**before_it, **colour, "shape": parts.model_shape(values)}
     line = {**parts.between("x", "a_ms", "b_ms"), **parts.between("y", "a_ap", "b_ap"), **colour}
     layers = [
         parts.layer("rule", line, strokeWidth=1.5, opacity=0.7),
-        parts.layer("point", start, filled=False, size=50, opacity=1),
+        parts.layer("point", start, filled=False, size=95, opacity=1),
         parts.dots(x, y, values, told),
     ]
     said = (f"{v['row']} AP {v['a_ap']:.1f} to {v['b_ap']:.1f}, {v['a_ms']:.2f} to {v['b_ms']:.2f} ms" for v in values)
@@ -98,42 +109,47 @@ def _moves(a: Results, b: Results, device: str) -> Chart | None:
     )
 
 
-def _changes(
-    changes: Sequence[Change], name: str, title: str, axis: str, answer: RunComparison, marks: Sequence[str]
-) -> Chart | None:
-    if not changes:
-        return None
+def _changes(changes: Sequence[Change], metric: str, answer: RunComparison, rows: Sequence[Row]) -> Chart:
+    """The change of one metric in each row, a line of the picture for each."""
+    told_of = {row_name(row): row for row in rows}
+    shown = [told_of[change.cell] for change in changes]
+    cells = {change.cell for change in changes}
+    marks = parts.marks_of(row for row in rows if row_name(row) in cells)
+    several = len({row.device for row in shown}) > 1
     values = []
-    for change in changes:
+    for change, row in zip(changes, shown, strict=True):
         ends = {
-            name: 100 * (value if change.metric in PAIRED else value - 1)
+            name: 100 * (value if metric in PAIRED else value - 1)
             for name in ("change", "low", "high")
             if (value := getattr(change, name)) is not None
         }
-        named = {"row": f"{change.cell}, {METRICS[change.metric].title}", "verdict": change.verdict}
-        values.append({**named, **ends})
-    y = parts.nominal("row", axis={"labelLimit": 300})
-    x = parts.quantitative("change", axis)
-    colour = {
-        "field": "verdict",
-        "type": "nominal",
-        "scale": {"domain": list(COLOURS), "range": list(COLOURS.values())},
-        "legend": {"title": None, "symbolType": "square"},
-    }
+        name = f"{row.model} {row.variant}" + (f"{ON}{row.device}" if several else "")
+        values.append({"row": name, "verdict": change.verdict, **ends})
+    y = parts.nominal("row", axis={"labelLimit": 200, "labelExpr": f"split(datum.label, '{ON}')"})
+    x = parts.quantitative(
+        "change", "points less  |  points more" if metric in PAIRED else "per cent less  |  per cent more"
+    )
+    there = [verdict for verdict in VERDICTS if any(change.verdict == verdict for change in changes)]
+    look: Spec = {"field": "verdict", "type": "nominal", "legend": {"title": None, "columns": 2}}
+    colours, shapes = ([VERDICTS[verdict][which] for verdict in there] for which in (0, 1))
+    colour = {**look, "scale": {"domain": there, "range": colours}}
+    shape = {**look, "scale": {"domain": there, "range": shapes}}
     told = [("change", "change", "+.2f"), ("low", "from", "+.2f"), ("high", "to", "+.2f"), ("verdict", "verdict", None)]
-    place = {"y": y, "color": colour}
+    point = {"x": x, "y": y, "color": colour, "shape": shape, "tooltip": parts.tooltip(told)}
     layers = [
         parts.rule_at(0.0),
-        parts.layer("rule", {**place, **parts.between("x", "low", "high")}, strokeWidth=2),
-        parts.layer("point", {**place, "x": x, "tooltip": parts.tooltip(told)}, filled=True, size=60, opacity=1),
+        parts.layer("rule", {"y": y, "color": colour, **parts.between("x", "low", "high")}, strokeWidth=2),
+        parts.layer("point", point, filled=True, size=70, opacity=1),
     ]
+    height = {"height": (LINES_HIGH if several else parts.STEP) * len(values)}
     return Chart(
-        name,
-        title,
+        f"changes-{metric}",
+        f"Change of {METRICS[metric].title}",
         f"The second run against the first; {level(answer.confidence)} intervals, each on its own. Verdicts are"
         " corrected for the number of tests (Holm).",
         "; ".join(f"{value['row']} {value['change']:+.2f}, {value['verdict']}" for value in values) + ".",
-        parts.spec(marks, values, layers, rows_high=True),
+        parts.spec(marks, values, layers) | height,
+        metric=metric,
     )
 
 

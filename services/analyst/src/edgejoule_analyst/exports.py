@@ -14,7 +14,7 @@ from edgejoule_analyst import drawing
 from edgejoule_analyst.charts import all_charts
 from edgejoule_analyst.figures import METRICS, Known, Unknown, interval_of
 from edgejoule_analyst.methods import bibtex, methods
-from edgejoule_analyst.paper_tables import efficiencies, losses, ratios
+from edgejoule_analyst.paper_tables import efficiencies, losses, models, ratios
 from edgejoule_analyst.words import NO_GAPS, p_value, points, row_name, signed_points
 
 T = TypeVar("T")
@@ -100,6 +100,15 @@ def fronts_table(results: Results) -> Table:
     head = ["device", "hypervolume_ap_ms", "reference_ap", "reference_latency_ms"]
     lines = ([*(_plain(getattr(found, name)) for name in head), "; ".join(found.rows)] for found in results.fronts)
     return [[*head, "rows"], *lines]
+
+
+def models_table(results: Results) -> Table:
+    """Each model's parameters, input and cost, whole and by the pixel of the input: the paper's Table 4."""
+    table = [["model", "params_m", "input_width", "input_height", "gmacs", "kmacs_per_pixel"]]
+    for found in models(results):
+        size = (found.input.width, found.input.height) if found.input else (None, None)
+        table.append([found.model, *map(_plain, (found.params_m, *size, found.gmacs, found.kmacs_per_pixel))])
+    return table
 
 
 def losses_table(results: Results) -> Table:
@@ -213,6 +222,19 @@ def fronts_latex(results: Results) -> str:
         for found in results.fronts
     ]  # fmt: skip
     return _latex(head, lines, "llrrr", [])
+
+
+def models_latex(results: Results) -> str:
+    """What the models are, for a paper."""
+    lines = [
+        [
+            *(found.model, f"{found.params_m:.2f}"),
+            f"{found.input.width} × {found.input.height}" if found.input else "–",
+            *(_number(found.gmacs, 2), _number(found.kmacs_per_pixel, 2)),
+        ]
+        for found in models(results)
+    ]
+    return _latex(["Model", "Parameters, M", "Input, pixels", "GMACs", "kMACs/pixel"], lines, "lrrrr", [])
 
 
 def losses_latex(results: Results) -> str:
@@ -329,6 +351,7 @@ TABLES: dict[str, tuple[Callable[[Results], Table], Callable[[Results], str]]] =
     "rows": (rows_table, rows_latex),
     "differences": (differences_table, differences_latex),
     "fronts": (fronts_table, fronts_latex),
+    "models": (models_table, models_latex),
     "losses": (losses_table, losses_latex),
     "ratios": (ratios_table, ratios_latex),
     "efficiency": (efficiency_table, efficiency_latex),

@@ -9,9 +9,32 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from edgejoule.records import Results, Row
+from edgejoule.records import InputSize, Results, Row
 from edgejoule_analyst import efficiency
-from edgejoule_analyst.words import row_name
+from edgejoule_analyst.words import model_name, row_name
+
+
+@dataclass(frozen=True)
+class ModelFacts:
+    """What a model is, whatever it runs on: the paper's Table 4."""
+
+    model: str
+    params_m: float
+    gmacs: float | None
+    """Of one image."""
+    input: InputSize | None
+    """None in results of before it was written down."""
+
+    @property
+    def kmacs_per_pixel(self) -> float | None:
+        """Multiply-accumulates for each pixel of the input, the paper's normalized FLOPs (two of which are one MAC).
+
+        >>> round(ModelFacts("nanodet_m", 0.95, 0.36, InputSize(height=320, width=320)).kmacs_per_pixel, 2)
+        3.52
+        """
+        if self.gmacs is None or self.input is None:
+            return None
+        return 1e6 * self.gmacs / (self.input.height * self.input.width)
 
 
 @dataclass(frozen=True)
@@ -80,6 +103,17 @@ class Efficiency:
         """1 / energy per image; at batch 1 the paper's inferences per joule."""
         energy_mj = self.row.per_image(self.row.energy_mj)
         return None if not energy_mj else 1000 / energy_mj
+
+
+def models(results: Results) -> list[ModelFacts]:
+    """One for each model at each of its input sizes, of its FP32 row where it has one."""
+    found: dict[str, ModelFacts] = {}
+    for row in sorted(results.rows, key=lambda row: row.variant != "fp32"):
+        if row.params_m is not None:
+            facts = ModelFacts(model_name(row), row.params_m, row.gmacs, results.evidence[row_name(row)].input)
+            found.setdefault(facts.model, facts)
+    order = dict.fromkeys(map(model_name, results.rows))
+    return [found[name] for name in order if name in found]
 
 
 def losses(results: Results) -> list[Loss]:

@@ -257,7 +257,7 @@ def seeds(values: Values) -> list[Spec]:
 
 
 def characteristics(values: Values, cost: str, of: str, accuracy: str) -> list[Spec]:
-    """``params``, ``cost`` and ``ap`` of each model.
+    """``params``, ``cost`` and ``ap`` of each model, and where it is told its ``input``.
 
     Args:
         cost: what ``cost`` is called.
@@ -275,14 +275,16 @@ def characteristics(values: Values, cost: str, of: str, accuracy: str) -> list[S
         "scale": {"range": [0, 700], "zero": True, "domain": [0, most]},
         "legend": {"values": sizes, "symbolType": "circle", "symbolFillColor": "gray", "symbolStrokeColor": "gray"},
     }
-    # not by names in the picture: lightweight detectors are so alike that these print over each other
-    shape = {"field": "model", "type": "nominal", "sort": None, "legend": parts.model_legend(values)}
-    told = [("params", "parameters, M", ".2f"), ("cost", cost, ".2f"), ("ap", f"{accuracy} of FP32", ".1f")]
+    told: list[tuple[str, str, str | None]] = [("params", "parameters, M", ".2f"), ("cost", cost, ".2f")]
+    told.append(("ap", f"{accuracy} of FP32", ".1f"))
+    if any("input" in value for value in values):
+        told.insert(0, ("input", "input, pixels", None))
     place: Spec = {"x": x, "y": y}
     bubble: Spec = {
         **place,
         "size": size,
-        "shape": shape,
+        # not by names in the picture: lightweight detectors are so alike that these print over each other
+        "shape": parts.model_shape(values),
         "color": {**parts.colour(values), "legend": None},
         "tooltip": parts.tooltip(told),
     }

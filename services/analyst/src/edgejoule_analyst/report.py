@@ -63,6 +63,7 @@ def render_report(results: Results) -> str:
         protocol=results.spec.get("protocol", {}),
         flags=headline.shared_flags(results.rows),
         checks=_checks(results),
+        models=paper_tables.models(results),
         losses=paper_tables.losses(results),
         ratios=(ratios := paper_tables.ratios(results)),
         mean_ratios=list(paper_tables.mean_ratios(ratios)),

@@ -204,6 +204,7 @@ def make_evidence(measured: Measurements, accuracy: Accuracy | None) -> Evidence
     if isinstance(measured.build, EngineRecord):
         build = measured.build
         values |= {
+            "input": build.model.input,
             "hardware": build.hardware,
             "options": build.options,
             "candidates": build.candidates,

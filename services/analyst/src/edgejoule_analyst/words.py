@@ -59,6 +59,11 @@ def row_name(row: Row) -> str:
     return f"{row.model}/{row.variant}/{row.device}"
 
 
+def model_name(row: Row) -> str:
+    """What a row's model is called at batch 1: with its input size, where the spec gives it several."""
+    return row.model.removesuffix(f"-b{row.batch}")
+
+
 def points(fraction: float) -> str:
     """An accuracy in points of a hundred.
 

@@ -543,6 +543,7 @@ class Evidence(Record):
     iterations: int | None = Field(None, description="timed inferences per trial")
     threads: int | None = None
     other_cpu_share: float | None = Field(None, description="greatest of the trials: CPU time of other processes, 0-1")
+    input: InputSize | None = Field(None, description="of the network, pixels")
     hardware: HardwareClass | None = None
     environment: dict[str, Any] = Field(default_factory=dict, description="probe of the device at the first trial")
     options: dict[str, str] = Field(default_factory=dict, description="runtime options that were set")

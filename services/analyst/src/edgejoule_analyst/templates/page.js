@@ -53,6 +53,20 @@ const seen = new IntersectionObserver(
 );
 document.querySelectorAll("figure[data-chart]").forEach((figure) => seen.observe(figure));
 
+const choose = document.getElementById("choose");
+if (choose) {
+  const pick = () => {
+    const metric = choose.elements.metric.value;
+    document.querySelectorAll("figure[data-metric]").forEach((figure) => {
+      figure.classList.toggle("unchosen", metric !== "" && figure.dataset.metric !== metric);
+    });
+  };
+  choose.hidden = false;
+  choose.addEventListener("input", pick);
+  choose.addEventListener("submit", (event) => event.preventDefault());
+  pick();
+}
+
 function recolour() {
   document.querySelectorAll("figure.is-live").forEach(show);
 }
