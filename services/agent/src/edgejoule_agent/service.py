@@ -105,7 +105,7 @@ class Service:
         if result is not None:
             self._deliver(result)
             return
-        job = self._connection.ask("/v1/job", {}, POLL_TIMEOUT_S)
+        job = self._connection.ask("/v1/job", {}, POLL_TIMEOUT_S, self._stopping)
         if job is not None and not self._stopping.is_set():
             self._carry_out(job)
 
