@@ -135,13 +135,13 @@ class Service:
     def _carry_out(self, job: Dict[str, Any]) -> None:
         _log.info("%s: begins", job["step"])
         began = time.monotonic()
-        with contextlib.suppress(FileNotFoundError):
-            shutil.rmtree(self._folder)
-        for name in ("outputs", "scratch"):
-            os.makedirs(self._path(name))
-        _write_json(self._path("job.json"), job)
-        live.expect()
         try:
+            with contextlib.suppress(FileNotFoundError):
+                shutil.rmtree(self._folder)
+            for name in ("outputs", "scratch"):
+                os.makedirs(self._path(name))
+            _write_json(self._path("job.json"), job)
+            live.expect()
             with _Reports(self._connection, job) as reports:
                 report = self._attempt(job, reports)
             self._keep(job, report, time.monotonic() - began)
