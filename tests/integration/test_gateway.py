@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -275,6 +276,28 @@ def test_board_that_is_told_to_end_gives_its_step_back(stack: BoardStack) -> Non
     stack.board()
     finish(stack)
     assert stack.store.attempts(key_of(stack, "a")) == []
+
+
+def test_board_that_waits_for_a_job_ends_at_once_and_loses_none(redis_server: RedisServer, tmp_path: Path) -> None:
+    redis_server.client().flushall()
+    stack = BoardStack(tmp_path, redis_server, limits={"poll_s": 60.0})
+    try:
+        stack.conductor()
+        stack.gateway()
+        board = stack.board()
+        (log,) = tmp_path.glob("board*.log")
+        stack.wait_until(lambda: "serves this board" in log.read_text(), 20)
+        time.sleep(1)  # it asks for a job now
+        board.send_signal(signal.SIGTERM)
+        began = time.monotonic()
+        assert board.wait(20) == 0
+        assert time.monotonic() - began < 5
+        stack.submit(by_board(stack))
+        stack.board()
+        finish(stack)
+        assert stack.store.attempts(key_of(stack, "a")) == []
+    finally:
+        stack.close()
 
 
 def test_board_that_dies_with_its_result_undelivered_delivers_it_when_it_is_back(stack: BoardStack) -> None:

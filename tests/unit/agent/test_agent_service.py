@@ -1,11 +1,13 @@
 """The agent against a gateway that behaves oddly: it answers by a script. The real one is in the integration tests."""
 
 import contextlib
+import functools
 import hashlib
 import http.server
 import json
 import os
 import re
+import resource
 import socket
 import ssl
 import subprocess
@@ -536,6 +538,20 @@ def test_disk_that_takes_no_input_is_not_taken_for_the_network_and_gives_the_ste
     world.wait_for(lambda: world.results)
     assert world.results[0]["outcome"] == "given_back"
     assert world.results[0]["reason"] == "[Errno 28] No space left on device"
+
+
+def test_disk_that_does_not_even_take_the_job_gives_the_step_back(gateway, tmp_path):
+    world = World(gateway, tmp_path)
+    world.jobs.append(world.job())
+    command = [sys.executable, "-m", "edgejoule_agent", "--gateway", gateway.url, "--state", str(tmp_path)]
+    nothing = functools.partial(resource.setrlimit, resource.RLIMIT_FSIZE, (0, 0))
+    agent = subprocess.Popen(command, env=dict(os.environ, EDGEJOULE_TOKEN=TOKEN), preexec_fn=nothing)
+    try:
+        world.wait_for(lambda: world.results, 60)
+    finally:
+        agent.terminate()
+        agent.wait(30)
+    assert (world.results[0]["outcome"], world.results[0]["reason"]) == ("given_back", "[Errno 27] File too large")
 
 
 @pytest.mark.parametrize(("short_bytes", "left"), [(0, {HASH, "f" * 64}), (1 << 62, {HASH})])

@@ -4,7 +4,11 @@ import contextlib
 import http.client
 import ipaddress
 import json
+import select
+import socket
 import ssl
+import threading
+import time
 from pathlib import Path
 from typing import Any, Callable, Dict, Iterator, Mapping, Optional
 from urllib.parse import urlsplit
@@ -13,6 +17,7 @@ from edgejoule_agent.errors import JobGoneError, OutOfReachError, SettingsError,
 
 TIMEOUT_S = 30.0
 POLL_TIMEOUT_S = 90.0  # the gateway answers within a minute
+SLICE_S = 0.2  # of such a wait: so soon it is over when the agent is told to end
 BLOB_TIMEOUT_S = 300.0  # it may have to fetch the blob first
 CHUNK_BYTES = 1 << 18
 MESSAGE_BYTES = 64 << 20
@@ -56,14 +61,22 @@ class Connection:
         self._heard = heard
         self._open: Any = None
 
-    def ask(self, path: str, message: Mapping[str, Any], timeout_s: float = TIMEOUT_S) -> Optional[Dict[str, Any]]:
-        """Send a message and give the answer; None when there is none.
+    def ask(
+        self,
+        path: str,
+        message: Mapping[str, Any],
+        timeout_s: float = TIMEOUT_S,
+        stopping: Optional[threading.Event] = None,
+    ) -> Optional[Dict[str, Any]]:
+        """Send a message and give the answer; None when there is none, or ``stopping`` was set before one came.
 
         Raises:
             OutOfReachError, JobGoneError: see the classes.
         """
         body = json.dumps(message).encode("utf-8")
-        response = self._request("POST", path, {"Content-Type": "application/json"}, body, timeout_s)
+        response = self._request("POST", path, {"Content-Type": "application/json"}, body, timeout_s, stopping)
+        if response is None:
+            return None
         data = self._whole(response)
         if not data:
             return None
@@ -119,8 +132,16 @@ class Connection:
             self._open.close()
             self._open = None
 
-    def _request(self, method: str, path: str, headers: Mapping[str, str], body: Any, timeout_s: float) -> Any:
-        """A response whose status is good; its body is still to be read."""
+    def _request(
+        self,
+        method: str,
+        path: str,
+        headers: Mapping[str, str],
+        body: Any,
+        timeout_s: float,
+        stopping: Optional[threading.Event] = None,
+    ) -> Any:
+        """A response whose status is good; its body is still to be read. None when ``stopping`` was set before."""
         try:
             if self._open is None:
                 self._open = self._new(timeout_s)
@@ -129,6 +150,9 @@ class Connection:
             self._open.timeout = timeout_s
             given = dict(headers, Authorization="Bearer " + self._token)
             self._open.request(method, path, body=body, headers=given)
+            if stopping is not None and not self._begins(timeout_s, stopping):
+                self.close()
+                return None
             response = self._open.getresponse()
             if response.status < 300:
                 if self._heard is not None:
@@ -150,6 +174,16 @@ class Connection:
         if response.status == 401:
             raise TokenRefusedError(f"the gateway {self.url} refuses this board's token: {reason}")
         raise OutOfReachError(f"the gateway {self.url} answers {response.status}: {reason}")
+
+    def _begins(self, timeout_s: float, stopping: threading.Event) -> bool:
+        """Wait until an answer comes; False when ``stopping`` is set first, which a signal does not tell a ``recv``."""
+        until_s = time.monotonic() + timeout_s
+        while not select.select([self._open.sock], [], [], SLICE_S)[0]:
+            if stopping.is_set():
+                return False
+            if time.monotonic() > until_s:
+                raise socket.timeout("timed out")
+        return True
 
     def _whole(self, response: Any) -> bytes:
         """The whole body of a response, which says how long it is."""

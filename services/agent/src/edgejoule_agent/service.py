@@ -105,7 +105,7 @@ class Service:
         if result is not None:
             self._deliver(result)
             return
-        job = self._connection.ask("/v1/job", {}, POLL_TIMEOUT_S)
+        job = self._connection.ask("/v1/job", {}, POLL_TIMEOUT_S, self._stopping)
         if job is not None and not self._stopping.is_set():
             self._carry_out(job)
 
@@ -135,13 +135,13 @@ class Service:
     def _carry_out(self, job: Dict[str, Any]) -> None:
         _log.info("%s: begins", job["step"])
         began = time.monotonic()
-        with contextlib.suppress(FileNotFoundError):
-            shutil.rmtree(self._folder)
-        for name in ("outputs", "scratch"):
-            os.makedirs(self._path(name))
-        _write_json(self._path("job.json"), job)
-        live.expect()
         try:
+            with contextlib.suppress(FileNotFoundError):
+                shutil.rmtree(self._folder)
+            for name in ("outputs", "scratch"):
+                os.makedirs(self._path(name))
+            _write_json(self._path("job.json"), job)
+            live.expect()
             with _Reports(self._connection, job) as reports:
                 report = self._attempt(job, reports)
             self._keep(job, report, time.monotonic() - began)
