@@ -770,7 +770,6 @@ def compare() -> dashboard.Dashboard:
             "is missing, its engine was measured once.",
             span=24,
             height=6,
-            decimals=0,
             steps={None: BLUE, 1.15: ORANGE},
             runbooks=("LatencyRegression",),
         )

@@ -212,6 +212,26 @@ def test_steps_of_80_s_are_said_to_take_80_s_in_the_mean_and_at_most_their_bucke
     check(promtool, tmp_path, series, asked)
 
 
+def test_latency_is_shown_over_that_of_the_same_engine_where_there_is_one(promtool: Promtool, tmp_path: Path) -> None:
+    title = "Latency over that of the same engine before"
+    (expr,) = [panel["targets"][0]["expr"] for _, panel in ALL if panel["title"] == title]
+    for variable, value in (("detector", "m"), ("precision", ".+"), ("device", ".+")):
+        expr = expr.replace(f"${variable}", value)
+    shown_s = {"mean": {"fp16": 0.03, "fp32": 0.09}, "baseline": {"fp16": 0.02}}  # fp32: measured once
+    series = [{"series": 'edgejoule_device_info{device="nano",simulated="true"}', "values": "1x4"}]
+    for name, cells in shown_s.items():
+        for precision, latency_s in cells.items():
+            cell = f'{{device="nano",detector="m",precision="{precision}"}}'
+            series.append({"series": f"edgejoule_trial_{name}_latency_seconds{cell}", "values": f"{latency_s}x4"})
+    labels = '{device="nano",detector="m",precision="fp16",shown="nano (simulated)"}'
+    check(
+        promtool,
+        tmp_path,
+        series,
+        [{"expr": expr, "eval_time": "10s", "exp_samples": [{"labels": labels, "value": 1.5}]}],
+    )
+
+
 def test_simulated_device_says_so_for_an_hour_after_it_is_gone(promtool: Promtool, tmp_path: Path) -> None:
     (expr,) = [panel["targets"][0]["expr"] for name, panel in ALL if (name, panel["title"]) == ("pipeline", "Devices")]
     series = [
