@@ -32,6 +32,7 @@ from plan import (
     BEFORE,
     DEVICE,
     NAME,
+    REAL_TIME,
     SMALL_GB,
     STATE,
     Device,
@@ -470,8 +471,18 @@ class _Work:
             self._put(ca_file(str(self._wanted.ca_sha256)), self._ca, undo)
         undo.later("the container", lambda: _take_away(board, f"docker rm --force {NAME}", "the container"))
         words = run_arguments(self._wanted, self._image, self._facts, self._made_at)
+        try:
+            self._run(words)
+        except Refused as error:  # a Docker without root's rights, or in a container itself
+            if "setting rlimit" not in str(error):
+                raise
+            tell("  Docker on the board may not set a real-time limit: the power's sampler goes without")
+            at = words.index(REAL_TIME[0])
+            self._run(words[:at] + words[at + len(REAL_TIME) :])
+
+    def _run(self, words: list[str]) -> None:
         run = shlex.join(["docker", "run", "--detach", *words, self._tag])
-        _do(board, f"docker rm --force {NAME} > /dev/null 2>&1; {run}", "starting the container")
+        _do(self._board, f"docker rm --force {NAME} > /dev/null 2>&1; {run}", "starting the container")
 
     def _put_back(self) -> None:
         """The container before under its name again, and running if it ran."""

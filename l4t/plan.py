@@ -217,6 +217,10 @@ def check_disk(facts: Facts, needed_gb: float) -> None:
         )
 
 
+REAL_TIME = ["--ulimit", "rtprio=1"]
+"""Of ``docker run``. What a Docker that may not set it is started without."""
+
+
 # --- the plan ---------------------------------------------------------------------------------------
 
 
@@ -240,7 +244,7 @@ def run_arguments(wanted: Wanted, image: Image, facts: Facts, token_made_at: str
     words += ["--security-opt", "no-new-privileges", "--security-opt", "systempaths=unconfined"]
     # The lowest real-time priority, for the power's sampler, which a busy engine delays otherwise. A capability
     # (--cap-add SYS_NICE) would not reach a user that is not root, and would allow more.
-    words += ["--ulimit", "rtprio=1"]
+    words += REAL_TIME
     words += ["--log-driver", "json-file", "--log-opt", "max-size=10m", "--log-opt", "max-file=3"]
     for group in facts.groups:
         words += ["--group-add", str(group)]

@@ -213,6 +213,16 @@ def test_docker_that_cannot_serve_changes_nothing(bench: Bench) -> None:
     assert bench.devices() == {}
 
 
+def test_docker_that_may_set_no_limit_has_the_agent_run_without(bench: Bench) -> None:
+    board = bench.play("nano_jp4")
+    board.faults(no_limits=True)
+    said = bench.deploy()
+    assert "may not set a real-time limit: the power's sampler goes without" in said
+    (container,) = board.docker("containers").values()
+    assert "--ulimit" not in container["HostConfig"]
+    assert "image, token and container stand already" in bench.deploy()
+
+
 def test_full_disk_leaves_the_board_as_it_was(bench: Bench) -> None:
     board = bench.play("orin_nano_jp6")
     board.free(2)

@@ -11,9 +11,11 @@ from __future__ import annotations
 import argparse
 import itertools
 import sys
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "grafana"))
@@ -24,8 +26,6 @@ STEP_S = 15
 MAY_BE_EMPTY = {
     "Alerts that fire": "nothing may be wrong",
     "Sensors without a value": "every sensor may have one",
-    "Fan": "a host and a Nano without a fan show none",
-    "Latency over that of the same engine before": "no engine may have been measured twice",
 }
 """Panel, with its page where others are called so too, to why it may never have data in a stack that is well."""
 
@@ -34,13 +34,14 @@ EMPTY_AFTERWARDS = {
     "Device / Energy per inference": "the same; and a quick trial is over in less than it takes",
     "Median latency, live: $device": "a quick trial may be over between two scrapes",
     "Steps done": "no run goes on any more",
+    "Latency over that of the same engine before": "no engine may have been measured twice",
 }
 """The same of panels that have data only while something goes on, for who asks after it."""
 
 BOARDS_ALONE = (
     *("Power", "Energy per inference", "Below throttling", "Power of the whole board", "Power of parts", "GPU load"),
     *("Clocks", "Temperature, and the board's own trip points", "Inferences per joule", "Energy against latency"),
-    "AP50 against energy",
+    *("AP50 against energy", "Fan"),
 )
 """Panels that a host without such sensors leaves empty: absent is absent."""
 
@@ -69,17 +70,16 @@ def choices(page: dict[str, Any], server: Prometheus) -> Iterator[dict[str, str]
     yield from chosen
 
 
-def may_be_empty(line: str, *, host: bool, afterwards: bool = True) -> bool:
-    """Whether a line of ``empty_queries`` is as it may be.
+def may_be_empty(line: str, *, host: bool, besides: Mapping[str, str] = MappingProxyType({})) -> bool:
+    """Whether a line of ``answers`` is as it may be.
 
     Args:
         host: it is of a device without a board's sensors.
-        afterwards: it was asked for after the run alone; False: during the run too.
+        besides: panels that are excused too, to why.
     """
     panel = line.partition(" (")[0]
     title = panel.partition(" / ")[2]
-    excused = {*MAY_BE_EMPTY, *(EMPTY_AFTERWARDS if afterwards else ())}
-    return bool({panel, title} & excused) or (host and title in BOARDS_ALONE)
+    return bool({panel, title} & {*MAY_BE_EMPTY, *besides}) or (host and title in BOARDS_ALONE)
 
 
 def has_data(server: Prometheus, expr: str, *, instant: bool, minutes: float) -> bool:
@@ -109,10 +109,49 @@ def answers(server: Prometheus, minutes: float) -> dict[str, bool]:
     return found
 
 
-def empty_queries(server: Prometheus, minutes: float) -> tuple[int, list[str]]:
-    """How many queries were asked, and which had no data."""
-    found = answers(server, minutes)
-    return len(found), [about for about, there in found.items() if not there]
+class Walk:
+    """Asks every query of every dashboard again and again while the block lasts, and once more at its end.
+
+    Args:
+        minutes: how far back data count.
+    """
+
+    def __init__(self, server: Prometheus, minutes: float, every_s: float = 15.0) -> None:
+        self._server, self._minutes, self._every_s = server, minutes, every_s
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._walk, name="walk")
+        self._had_data: set[str] = set()
+        self._last: dict[str, bool] = {}
+        self.rounds = 0
+
+    def __enter__(self) -> Walk:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        self._thread.join()
+        self.look()
+
+    def look(self) -> None:
+        """Ask each of them now."""
+        self._last = answers(self._server, self._minutes)
+        self._had_data |= {line for line, there in self._last.items() if there}
+        self.rounds += 1
+
+    @property
+    def asked(self) -> int:
+        """Queries of the last round."""
+        return len(self._last)
+
+    @property
+    def empty(self) -> list[str]:
+        """Those of them that had no data in any round."""
+        return [line for line in self._last if line not in self._had_data]
+
+    def _walk(self) -> None:
+        while not self._over.wait(self._every_s):
+            self.look()
 
 
 def main() -> None:
@@ -121,14 +160,15 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=30.0, help="how far back data count (30)")
     parser.add_argument("--host", action="append", default=[], help="a device without a board's sensors")
     arguments = parser.parse_args()
-    asked, empty = empty_queries(Prometheus(arguments.url), arguments.minutes)
-    wrong = []
+    found = answers(Prometheus(arguments.url), arguments.minutes)
+    empty, wrong = [line for line, there in found.items() if not there], []
     for line in empty:
-        if may_be_empty(line, host=any(f"device={host}" in line for host in arguments.host)):
+        host = any(f"device={host}" in line for host in arguments.host)
+        if may_be_empty(line, host=host, besides=EMPTY_AFTERWARDS):
             print(f"empty, as it may be: {line}")
         else:
             wrong.append(line)
-    print(f"{asked} queries asked, {len(empty)} without data")
+    print(f"{len(found)} queries asked, {len(empty)} without data")
     if wrong:
         sys.exit("no data:\n" + "\n".join(wrong))
 

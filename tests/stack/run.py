@@ -39,6 +39,7 @@ from faults import disturb
 FAULTS = 8
 FAULTS_SEED = 1
 SCRAPED_WITHIN_S = 60.0
+SHORT_ON_HOST: dict[str, str] = {}
 
 # --- what it must show ------------------------------------------------------------------------------
 
@@ -148,26 +149,29 @@ def simulated_board_has_joules(stack: Stack, folder: Path) -> None:
     check(int8["status"] == "unsupported", f"{int8['variant']} on it: {int8['status']}, {int8['reason']}")
 
 
-def dashboards_show_it(stack: Stack) -> None:
-    """Every query of every panel has data, but for those that may have none: INT8 runs on the host, without joules.
+def dashboards_show_it(walk: dashboards.Walk) -> None:
+    """Every query of every panel had data, but for those that may have none: INT8 runs on the host, without joules.
 
-    What the last cells told reaches Prometheus by the next scrape or two; a query without data is asked again so long.
+    What the last cells told reaches Prometheus by the next scrape or two; all are asked again so long.
     """
-    server = dashboards.Prometheus(f"http://127.0.0.1:{stack.settings['PROMETHEUS_PORT']}")
     on_host = ("device=host", "precision=int8-ptq")
+
+    def never_had_data() -> list[str]:
+        return [
+            each
+            for each in walk.empty
+            if not dashboards.may_be_empty(each, host=any(on in each for on in on_host), besides=SHORT_ON_HOST)
+        ]
+
     patient_until = time.monotonic() + SCRAPED_WITHIN_S
-    asked, empty = dashboards.empty_queries(server, minutes=10.0)
-    while True:
-        wrong = [each for each in empty if not dashboards.may_be_empty(each, host=any(on in each for on in on_host))]
-        if not wrong or time.monotonic() > patient_until:
-            break
+    while (wrong := never_had_data()) and time.monotonic() < patient_until:
         say(f"  {len(wrong)} without data yet, such as {wrong[0]}")
         time.sleep(5)
-        still = dashboards.empty_queries(server, minutes=10.0)[1]
-        empty = [each for each in empty if each in still]
+        walk.look()
     # Named in the failure itself: the containers' logs come between here and the end of what is printed.
     without = "the others may have none" if not wrong else "\n  no data: ".join(["", *wrong])
-    check(not wrong, f"{asked - len(empty)} of {asked} queries of the dashboards have data, {without}")
+    had = f"{walk.asked - len(walk.empty)} of {walk.asked} queries of the dashboards had data in {walk.rounds} rounds"
+    check(not wrong, f"{had}, {without}")
 
 
 def redis_refused_none_of_ours(stack: Stack) -> None:
@@ -214,8 +218,10 @@ def carry_out(stack: Stack, folder: Path) -> None:
     say("3 evaluators")
     evaluators_share_the_work(stack, folder, expected)
     say("the simulated board")
-    simulated_board_has_joules(stack, folder)
-    dashboards_show_it(stack)
+    server = dashboards.Prometheus(f"http://127.0.0.1:{stack.settings['PROMETHEUS_PORT']}")
+    with dashboards.Walk(server, minutes=10.0, every_s=2.0) as walk:
+        simulated_board_has_joules(stack, folder)
+    dashboards_show_it(walk)
     redis_refused_none_of_ours(stack)
     say(f"{FAULTS} faults while it works; make test-faults strikes more, on a larger matrix")
     stack.overlay(HERE / "faults.compose.yml")
