@@ -110,16 +110,19 @@ def test_report_tells_the_facts_of_a_probe_one_by_one(usual) -> None:
 
 def test_rows_of_one_reason_are_told_as_the_group_that_they_are(usual) -> None:
     first = usual[0].rows[0]
+    none = {"ap": None, "latency_ms": None}
     rows = [
-        first.model_copy(update={"model": model, "variant": variant, "device": device})
+        first.model_copy(update={"model": model, "variant": variant, "device": device, **figures})
         for device in ("host", "nano")
         for model in ("a", "b", "c")
-        for variant in ("fp32", "int8-ptq")
+        for variant, figures in (("fp32", {}), ("int8-ptq", none if device == "nano" else {}))
     ]
     names = {device: [row_name(row) for row in rows if row.device == device] for device in ("host", "nano")}
     int8 = [name for name in names["nano"] if "int8" in name]
-    assert in_short(names["host"], rows) == "every row with figures on host"
-    assert in_short([*names["host"], *int8], rows) == "every row with figures on host, int8-ptq of every model on nano"
+    assert in_short(names["host"], rows) == "every row on host"
+    assert in_short([*names["host"], *int8], rows) == "every row on host, int8-ptq of every model on nano"
+    with_figures = [name for name in names["nano"] if name not in int8]
+    assert in_short(with_figures, rows) == "every row with figures on nano"
     assert in_short(int8[:2], rows) == "a/int8-ptq/nano, b/int8-ptq/nano"
 
 

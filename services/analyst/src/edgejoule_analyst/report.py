@@ -92,12 +92,12 @@ def _absences(rows: list[Row]) -> Iterator[tuple[Row, str, str]]:
 
 
 def in_short(names: Iterable[str], of: Sequence[Row]) -> str:
-    """Names of rows; where they are all that have figures on a device, or one variant of all its models, that."""
+    """Names of rows; where they are all of a device, all that have figures there, or a variant of its models, that."""
     left, said = list(dict.fromkeys(names)), []
     for device in dict.fromkeys(row.device for row in of):
         here = [row for row in of if row.device == device]
         measured = [row for row in here if row.ap is not None or row.latency_ms is not None]
-        groups = [(f"every row with figures on {device}", measured)]
+        groups = [(f"every row on {device}", here), (f"every row with figures on {device}", measured)]
         for variant in dict.fromkeys(row.variant for row in here):
             groups.append((f"{variant} of every model on {device}", [row for row in here if row.variant == variant]))
         for group, rows in groups:
