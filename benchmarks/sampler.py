@@ -135,7 +135,8 @@ def ratio(turns: dict[str, list[np.ndarray]], kind: str, of: Callable[[np.ndarra
 
     A shared machine's drift has long tails: of means, the few rounds that it fell into would be most of the error.
     """
-    ratios = [of(mine) / of(other) - 1 for mine, other in zip(turns[kind], turns["no sampler"], strict=True)]
+    pairs = zip(turns[kind], turns["no sampler"], strict=True)
+    ratios = [of(mine) / of(other) - 1 for mine, other in pairs if len(mine) and len(other)]
     low, high = stats.quantile_test(ratios).confidence_interval(0.95)
     return f"{statistics.median(ratios):+7.2%} [{low:+.2%}, {high:+.2%}]"
 

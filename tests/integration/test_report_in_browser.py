@@ -29,6 +29,8 @@ from edgejoule_analyst.regression import Gate, compare
 from edgejoule_analyst.report import render_report
 from edgejoule_analyst.words import row_name
 
+SHA256 = "5" * 64
+
 expect = pytest.importorskip("playwright.sync_api").expect
 CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
 
@@ -121,8 +123,8 @@ def pages(results: Results, detectors: Results, tmp_path_factory: pytest.TempPat
     later = few.model_copy(update={"run": "later", "evidence": slower})
     answer = compare(few, later, [Gate.parse("latency:5%")], 0.95, lambda cell, metric: "no store was asked")
     texts = {
-        "report": render_report(results),
-        "detectors": render_report(detectors),
+        "report": render_report(results, SHA256),
+        "detectors": render_report(detectors, SHA256),
         "claims": render_claims(load_paper(), load_known()),
         "comparison": render_comparison(few, later, answer),
     }

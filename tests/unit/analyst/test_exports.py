@@ -1,6 +1,7 @@
 """What a run leaves for a paper: tables whose figures are those of results.json, methods, BibTeX, files."""
 
 import csv
+import hashlib
 import io
 import re
 import signal
@@ -21,6 +22,8 @@ from edgejoule_analyst.charts import all_charts
 from edgejoule_analyst.methods import bibtex, methods
 from edgejoule_analyst.report import render_report
 from edgejoule_analyst.words import row_name
+
+SHA256 = "5" * 64
 
 
 @pytest.fixture(scope="module")
@@ -89,7 +92,7 @@ def test_map_per_joule_has_its_interval_and_the_page_tells_it(results) -> None:
     read = list(csv.DictReader(io.StringIO(exports.to_csv(exports.rows_table(results)))))
     line, row = next((line, row) for line, row in zip(read, results.rows, strict=True) if row.map_per_joule)
     assert float(line["map_per_joule_low"]) < row.map_per_joule < float(line["map_per_joule_high"])
-    assert "mAP/J, 95 % interval</dt>" in render_report(results)
+    assert "mAP/J, 95 % interval</dt>" in render_report(results, SHA256)
 
 
 def test_one_trial_has_no_interval_and_says_why(results) -> None:
@@ -102,7 +105,7 @@ def test_one_trial_has_no_interval_and_says_why(results) -> None:
     assert (line["fps_low"], line["latency_p99_high_ms"]) == ("", "")
     assert "interval of mean latency, " in line["reason"]
     assert "images per second: one trial does not tell" in line["reason"]
-    assert "p99, 95 % interval</dt><dd>none: one trial does not tell" in render_report(alone)
+    assert "p99, 95 % interval</dt><dd>none: one trial does not tell" in render_report(alone, SHA256)
 
 
 def test_fronts_are_told_with_what_their_volume_reaches_to(results) -> None:
@@ -119,24 +122,41 @@ def test_methods_tell_what_the_record_tells(results, make_results) -> None:
     for said in ("80 images", "3 trials", "2000 resamples", "simulated", "INT8 (post-training)", "openvino"):
         assert said in text, said
     assert "2 of 5 combinations have no result" in text
+    throttled = [row.model_copy(update={"status": "throttled"}) for row in results.rows]
+    assert "2 of 5 combinations have no result" in methods(results.model_copy(update={"rows": throttled}))
     quick = methods(make_results([replace(make_results.fp32, protocol="quick")]))
     assert "should not be quoted" in quick
     assert "Energy was not measured" in quick
     assert "simulated" not in quick
 
 
+def test_methods_name_every_runtime_and_count_of_iterations(results) -> None:
+    (name, first), *_ = ((name, found) for name, found in results.evidence.items() if name.endswith("/host"))
+    other = first.model_copy(
+        update={
+            "hardware": first.hardware.model_copy(update={"runtime": "onnxruntime", "runtime_version": "1.2.3"}),
+            "iterations": first.iterations + 1,
+        }
+    )
+    text = methods(results.model_copy(update={"evidence": results.evidence | {name: other}}))
+    assert f"onnxruntime 1.2.3 and {first.hardware.runtime} {first.hardware.runtime_version}" in text
+    assert f"of {first.iterations + 1} and {first.iterations} timed inferences" in text
+
+
 def test_run_without_rows_is_written_all_the_same(results) -> None:
     nothing = results.model_copy(update={"rows": [], "differences": [], "evidence": {}})
     assert "no rows" in methods(nothing)
-    assert "had nothing to compare" in render_report(nothing)
+    assert "had nothing to compare" in render_report(nothing, SHA256)
     assert exports.rows_latex(nothing).count(r"\\") == 1
 
 
 def test_bibtex_names_the_results_by_their_hash_and_balances_its_braces(results, make_results) -> None:
-    text = bibtex(results)
+    text = bibtex(results, SHA256)
     assert text.count("{") == text.count("}")
-    assert re.search(r"SHA-256 of its results: [0-9a-f]{64}\. Some figures are simulated", text)
-    assert bibtex(make_results([make_results.fp32])) != text
+    assert f"SHA-256 of its results.json: {SHA256}. Some figures are simulated" in text
+    assert text.count("author ") == text.count("@misc{") == 2
+    assert text.count("year ") == 2
+    assert "simulated" not in bibtex(make_results([make_results.fp32]), SHA256)
 
 
 def test_command_writes_every_figure_in_three_forms_and_the_tables(results, tmp_path) -> None:
@@ -153,6 +173,8 @@ def test_command_writes_every_figure_in_three_forms_and_the_tables(results, tmp_
     }
     assert (out / "tables" / "rows.csv").read_text(encoding="utf-8") == exports.to_csv(exports.rows_table(results))
     assert {path.name for path in out.iterdir()} == {"figures", "tables", "methods.txt", "cite.bib"}
+    sha256 = hashlib.sha256((tmp_path / "results.json").read_bytes()).hexdigest()
+    assert sha256 in (out / "cite.bib").read_text(encoding="utf-8")
     assert {path.name for path in (out / "tables").iterdir()} == {
         f"{name}.{form}" for name in exports.TABLES if name != "seed_tests" for form in ("csv", "tex")
     }
@@ -216,7 +238,7 @@ def by_seeds(make_results):
 
 
 def test_accuracy_by_seed_and_the_tests_over_them_are_written(by_seeds, tmp_path) -> None:
-    exports.export(by_seeds, tmp_path, lambda done, total: None)
+    exports.export(by_seeds, SHA256, tmp_path, lambda done, total: None)
     read = {path.name: path.read_text(encoding="utf-8") for path in (tmp_path / "tables").iterdir()}
     by_seed = list(csv.DictReader(io.StringIO(read["seeds.csv"])))
     repeats = {(row_name(row), again.seed): again for row in by_seeds.rows for again in row.repeats or ()}
@@ -275,7 +297,7 @@ def test_interrupted_export_says_how_far_it_came_and_leaves_whole_files(results,
     written = [path for path in out.rglob("*") if path.is_file()]
     assert int(told[1]) <= len(written) <= int(told[1]) + 1 < int(told[2])
     whole = tmp_path / "whole"
-    exports.export(results, whole, lambda done, total: None)
+    exports.export(results, commands.hash_of_results(tmp_path), whole, lambda done, total: None)
     for path in written:
         if path.suffix not in (".pdf", ".png"):  # which tell when they were made
             assert path.read_bytes() == (whole / path.relative_to(out)).read_bytes()

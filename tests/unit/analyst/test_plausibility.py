@@ -11,6 +11,8 @@ from edgejoule_analyst import hardware, plausibility
 from edgejoule_analyst.report import render_report
 from edgejoule_analyst.words import row_name
 
+SHA256 = "5" * 64
+
 PAGE = Path(__file__).resolve().parents[3] / "docs" / "reference" / "plausibility.md"
 
 NANO = {"board": "Jetson Nano 4 GB", "sm": "5.3", "gpu_hz": {"57000000.gpu": [76800000, 921600000]}}
@@ -110,7 +112,7 @@ def test_float_row_is_not_asked_about_int8(usual) -> None:
 
 
 def test_report_lists_every_check_and_what_was_not_checked(usual) -> None:
-    page = render_report(usual[0])
+    page = render_report(usual[0], SHA256)
     assert "Can it be?" in page
     assert "the host does not tell the clock of its processor" in page
     assert "Not checked is no consent" in page

@@ -12,13 +12,15 @@ from typer.testing import CliRunner
 from edgejoule.errors import DataError
 from edgejoule.records import Results
 from edgejoule_analyst.charts import all_charts
-from edgejoule_analyst.commands import app, read_results
+from edgejoule_analyst.commands import app, hash_of_results, read_results
 from edgejoule_analyst.headline import Ratio, comparisons, size_in_words, speed_in_words
 from edgejoule_analyst.measurements import Cell, Ended, read_cell, read_ending
 from edgejoule_analyst.report import in_short, render_report
 from edgejoule_analyst.sensitivity import sensitivity_class
 from edgejoule_analyst.table import render_table
 from edgejoule_analyst.words import row_name
+
+SHA256 = "5" * 64
 
 VOID = {"meta", "br", "img", "link", "hr", "input", "wbr"}
 
@@ -143,14 +145,14 @@ def test_report_of_a_standard_run_carries_no_banner(cells, analyze_cells) -> Non
 def test_report_escapes_what_it_did_not_write(cells, analyze_cells) -> None:
     results, folder = analyze_cells(replace(cells.fp16, ended={"build": ("failed", "<script>alert(1)</script>")}))
     assert "<script>alert" not in (folder / "report").read_text(encoding="utf-8")
-    assert "&lt;script&gt;" in render_report(results)
-    assert "\\u003cscript>alert" in render_report(results), "in the data of the table"
+    assert "&lt;script&gt;" in render_report(results, SHA256)
+    assert "\\u003cscript>alert" in render_report(results, SHA256), "in the data of the table"
 
 
 def test_report_is_made_from_results_json_alone(usual) -> None:
     results, folder = usual
     again = Results.model_validate_json(results.model_dump_json())
-    assert render_report(again) == (folder / "report").read_text(encoding="utf-8")
+    assert render_report(again, hash_of_results(folder / "results")) == (folder / "report").read_text(encoding="utf-8")
 
 
 def test_report_tells_errors_by_size_at_the_operating_point(usual) -> None:
@@ -263,7 +265,7 @@ def edgejoule() -> typer.Typer:
 
 
 def test_command_writes_the_report_again_from_a_runs_folder(usual, tmp_path) -> None:
-    (tmp_path / "results.json").write_text(usual[0].model_dump_json(), encoding="utf-8")
+    (tmp_path / "results.json").write_bytes((usual[1] / "results").read_bytes())
     answer = CliRunner().invoke(edgejoule(), ["report", str(tmp_path), "--html", str(tmp_path / "again.html")])
     assert answer.exit_code == 0
     assert "nanodet_m/int8-ptq" in answer.output

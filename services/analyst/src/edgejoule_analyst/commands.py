@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -45,9 +46,9 @@ def report(
 
     results = read_results(path)
     if html is not None:
-        write_page(html, render_report(results))
+        write_page(html, render_report(results, hash_of_results(path)))
     if export is not None:
-        _export(results, export)
+        _export(results, hash_of_results(path), export)
     if as_json:
         typer.echo(results.model_dump_json())
         return
@@ -60,7 +61,7 @@ def report(
         typer.echo(f"Figures, tables, methods and BibTeX: {export}")
 
 
-def _export(results: Results, folder: Path) -> None:
+def _export(results: Results, sha256: str, folder: Path) -> None:
     from edgejoule.options import console_on
     from edgejoule.progress import bar
     from edgejoule_analyst import exports
@@ -74,7 +75,7 @@ def _export(results: Results, folder: Path) -> None:
                 written = f"{done} of {total} files"
                 on_progress(done, total, "files")
 
-            exports.export(results, folder, tell, write_atomically)
+            exports.export(results, sha256, folder, tell, write_atomically)
     except KeyboardInterrupt:
         typer.echo(f"Stopped with {written} written into {folder}. The same command writes them all.", err=True)
         raise
@@ -98,13 +99,22 @@ def _writing() -> Iterator[None]:
         raise DataError(f"{error.filename} cannot be written ({error.strerror}): name another place") from error
 
 
+def hash_of_results(path: Path) -> str:
+    """SHA-256 of the bytes of a results.json that ``read_results`` has read."""
+    return hashlib.sha256(_results_file(path).read_bytes()).hexdigest()
+
+
+def _results_file(path: Path) -> Path:
+    return path / RESULTS_FILE if path.is_dir() else path
+
+
 def read_results(path: Path) -> Results:
     """The results in a file, or in ``results.json`` of a run's folder.
 
     Raises:
         DataError: there is none, or it is not of the published schema.
     """
-    file = path / RESULTS_FILE if path.is_dir() else path
+    file = _results_file(path)
     try:
         return Results.model_validate_json(file.read_bytes())
     except FileNotFoundError as error:

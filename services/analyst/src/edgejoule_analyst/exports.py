@@ -312,6 +312,7 @@ def seed_tests_latex(results: Results) -> str:
 
 def export(
     results: Results,
+    sha256: str,
     folder: Path,
     progress: Callable[[int, int], None],
     write: Callable[[Path, bytes], object] = Path.write_bytes,
@@ -319,6 +320,7 @@ def export(
     """Write everything into ``folder``, over what lies there; the files.
 
     Args:
+        sha256: of the file that has the results.
         write: puts a file there.
         progress: is told how many files of how many are written, at first that there is none.
 
@@ -327,7 +329,7 @@ def export(
     """
     files: dict[str, Callable[[], bytes]] = {
         "methods.txt": lambda: f"{methods(results)}\n".encode(),
-        "cite.bib": lambda: bibtex(results).encode(),
+        "cite.bib": lambda: bibtex(results, sha256).encode(),
     }
     for name, (table, latex) in TABLES.items():
         if len(made := table(results)) > 1:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 from edgejoule.records import Evidence, Results
 from edgejoule_analyst.words import level, variant_name
+
+AUTHORS = "{The Edgejoule developers}"
 
 
 def methods(results: Results) -> str:
@@ -14,24 +15,31 @@ def methods(results: Results) -> str:
     return " ".join(sentence for sentence in _sentences(results) if sentence)
 
 
-def bibtex(results: Results) -> str:
-    """Entries for the run, by the hash of its results, and for the program."""
-    sha256 = hashlib.sha256(results.model_dump_json().encode()).hexdigest()
+def bibtex(results: Results, sha256: str) -> str:
+    """Entries for the run, by the hash of its results.json, and for the program.
+
+    Args:
+        sha256: of the bytes of that file, so that whoever has it can tell; read and written again they may be others.
+    """
     year = min(started[:4] for started in _starts(results)) if _starts(results) else None
+    dated = [f"  year         = {{{year}}},"] if year else []
     run = results.run.replace("_", r"\_")  # of what its name may hold, the one character that LaTeX reads as its own
     simulated = " Some figures are simulated." if any(row.simulated for row in results.rows) else ""
     return "\n".join(
         [
             f"@misc{{edgejoule-{results.run},",
             f"  title        = {{{{Object detectors on edge devices: the run {run}}}}},",
-            *([f"  year         = {{{year}}},"] if year else []),
+            f"  author       = {{{AUTHORS}}},",
+            *dated,
             f"  howpublished = {{Measured with Edgejoule {results.edgejoule_version}}},",
-            f"  note         = {{SHA-256 of its results: {sha256}.{simulated}}}",
+            f"  note         = {{SHA-256 of its results.json: {sha256}.{simulated}}}",
             "}",
             "",
-            "@software{edgejoule,",
-            "  title   = {{Edgejoule}: which detector, at which precision, on which board},",
-            f"  version = {{{results.edgejoule_version}}}",
+            "@misc{edgejoule,",
+            "  title        = {{Edgejoule}: which detector, at which precision, on which board},",
+            f"  author       = {{{AUTHORS}}},",
+            *dated,
+            f"  note         = {{Version {results.edgejoule_version}}}",
             "}",
             "",
         ]
@@ -54,21 +62,22 @@ def _sentences(results: Results) -> Iterator[str]:
         yield f"Figures of {_listed(simulated)} are simulated: they come from no real device."
     for device in devices:
         of_device = [results.evidence[name] for name in results.evidence if name.endswith(f"/{device}")]
-        timed = next((evidence for evidence in of_device if evidence.trial_means_ms), None)
+        timed = [evidence for evidence in of_device if evidence.trial_means_ms]
         yield _device(device, timed) if timed else ""
     yield _accuracy(results)
     yield _seeds(results)
     yield _timing(results)
     yield _energy(results)
-    unmeasured = [row for row in rows if row.status != "ok"]
+    unmeasured = [row for row in rows if row.ap is None and row.latency_ms is None]
     if unmeasured:
         yield f"{len(unmeasured)} of {len(rows)} combinations have no result; each row says why."
     if any(not row.comparable for row in rows):
         yield "The protocol was one for looking, not for comparing: these figures should not be quoted."
 
 
-def _device(device: str, evidence: Evidence) -> str:
-    environment, hardware = evidence.environment, evidence.hardware
+def _device(device: str, timed: Sequence[Evidence]) -> str:
+    """What the device is, by its first row, and the runtimes of all of them."""
+    environment, hardware = timed[0].environment, timed[0].hardware
     facts = [
         str(environment[name])
         for name in ("board", "processor", "l4t", "power_mode")
@@ -78,9 +87,11 @@ def _device(device: str, evidence: Evidence) -> str:
         facts.append(hardware.processor)
     if hardware and hardware.gpu:
         facts.append(hardware.gpu)
-    runtimes = f"{hardware.runtime} {hardware.runtime_version}" if hardware else "an unknown runtime"
-    threads = f", {evidence.threads} thread{'s' if evidence.threads != 1 else ''}" if evidence.threads else ""
-    return f"{device} is {', '.join(facts) or 'not described'}; inference by {runtimes}{threads}."
+    of_rows = [each.hardware for each in timed]
+    runtimes = _unlike(f"{each.runtime} {each.runtime_version}" if each else "an unknown runtime" for each in of_rows)
+    threads = _unlike(f"{each.threads} thread{'s' if each.threads != 1 else ''}" for each in timed if each.threads)
+    by = ", ".join([runtimes, *([threads] if threads else [])])
+    return f"{device} is {', '.join(facts) or 'not described'}; inference by {by}."
 
 
 def _accuracy(results: Results) -> str:
@@ -124,15 +135,17 @@ def _seeds(results: Results) -> str:
 
 
 def _timing(results: Results) -> str:
-    timed = next((e for e in results.evidence.values() if e.trial_means_ms), None)
-    if timed is None:
+    timed = [evidence for evidence in results.evidence.values() if evidence.trial_means_ms]
+    if not timed:
         return ""
-    counts = sorted({len(e.trial_means_ms) for e in results.evidence.values() if e.trial_means_ms})
+    counts = sorted({len(evidence.trial_means_ms) for evidence in timed})
     trials = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
+    iterations = _unlike(str(evidence.iterations) for evidence in timed)
+    warmups = _unlike(str(evidence.warmup_iterations) for evidence in timed)
     return (
         f"Latency is the wall-clock time of single inferences {_batches(results)}, from image to boxes and scores,"
         f" before suppression: {trials} trial{'s' if counts[-1] > 1 else ''}, each a process of its own, of"
-        f" {timed.iterations} timed inferences after {timed.warmup_iterations} for warm-up."
+        f" {iterations} timed inferences after {warmups} for warm-up."
     )
 
 
@@ -152,6 +165,12 @@ def _energy(results: Results) -> str:
         f" ({'; '.join(sorted(sources))}), idling included unless said otherwise"
         f"{'; energy per image is a share of it by the batch' if any(row.batch > 1 for row in with_energy) else ''}."
     )
+
+
+def _unlike(said: Iterable[str]) -> str:
+    """Each of them once, in words."""
+    found = list(dict.fromkeys(said))
+    return _listed(found) if found else ""
 
 
 def _starts(results: Results) -> list[str]:

@@ -33,8 +33,12 @@ class Gap:
     rows: list[str]
 
 
-def render_report(results: Results) -> str:
-    """The whole page. Equal results give equal bytes."""
+def render_report(results: Results, sha256: str) -> str:
+    """The whole page. Equal results give equal bytes.
+
+    Args:
+        sha256: of the file that has the results.
+    """
     gaps = find_gaps(results)
     return page.render(
         "report.html.j2",
@@ -49,7 +53,7 @@ def render_report(results: Results) -> str:
         gap_of={(row, field): gap.number for gap in gaps for row in gap.rows for field in gap.fields},
         endings=headline.shared_endings(results.rows),
         methods=methods.methods(results),
-        bibtex=methods.bibtex(results),
+        bibtex=methods.bibtex(results, sha256),
         class_of=class_of,
         interval_bar=interval_bar,
         interval_in_words=interval_in_words,

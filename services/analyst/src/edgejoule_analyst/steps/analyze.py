@@ -9,6 +9,7 @@ an outcome file.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
@@ -111,8 +112,10 @@ def run(job: Job) -> None:
         notes=[*_notes(cells, over_seeds=bool(tests)), *doubts(rows, measured)],
     )
     job.write_json("results", results.model_dump(mode="json"))
-    written = Results.model_validate_json(job.output("results").read_bytes())  # as a later reader will have it
-    job.output("report").write_text(render_report(written), encoding="utf-8")
+    file = job.output("results").read_bytes()
+    written = Results.model_validate_json(file)  # as a later reader will have it
+    page = render_report(written, hashlib.sha256(file).hexdigest())
+    job.output("report").write_text(page, encoding="utf-8")
 
 
 def _images(job: Job, role: str) -> Images | None:
