@@ -22,7 +22,14 @@ from edgejoule_agent import blobs, host, live, service
 from edgejoule_agent.__main__ import main as agent_main
 from edgejoule_agent.blobs import Blobs, hash_of
 from edgejoule_agent.connection import Connection
-from edgejoule_agent.errors import EngineError, JobGoneError, OutOfReachError, SettingsError, TokenRefusedError
+from edgejoule_agent.errors import (
+    EngineError,
+    JobGoneError,
+    MessageRefusedError,
+    OutOfReachError,
+    SettingsError,
+    TokenRefusedError,
+)
 from edgejoule_agent.exporter import cells
 from edgejoule_agent.host_lock import host_lock
 from edgejoule_agent.simulation import trees
@@ -134,6 +141,8 @@ def test_authority_that_is_none_is_refused(tmp_path):
         ((404, b"<html>Not Found</html>"), OutOfReachError),
         ((404, b"404 page not found"), OutOfReachError),
         ((410, [{"error": "no object"}]), OutOfReachError),
+        ((422, {"error": "outputs: no"}), MessageRefusedError),
+        ((413, b"<html>Too Large</html>"), OutOfReachError),
         ((429, {"error": "slower"}), OutOfReachError),
         ((503, b"no json"), OutOfReachError),
         ((302, b""), OutOfReachError),

@@ -22,9 +22,16 @@ from typing import Any, Callable, Dict, Iterator, Optional
 from edgejoule_agent import host, live, power_mode
 from edgejoule_agent.blobs import Blobs, hash_of
 from edgejoule_agent.connection import POLL_TIMEOUT_S, Connection
-from edgejoule_agent.errors import AgentError, HostError, JobGoneError, OutOfReachError, UnreadableError
+from edgejoule_agent.errors import (
+    AgentError,
+    HostError,
+    JobGoneError,
+    MessageRefusedError,
+    OutOfReachError,
+    UnreadableError,
+)
 from edgejoule_agent.host_lock import host_lock
-from edgejoule_agent.step_process import Limits, Report, Stopped, run_step
+from edgejoule_agent.step_process import MESSAGE_CHARACTERS, Limits, Report, Stopped, run_step
 
 KINDS = {kind: f"edgejoule_agent.steps.{kind}" for kind in ("build", "benchmark", "predict")}
 LOG_BYTES = 8 << 20  # of what a step printed, its end
@@ -283,6 +290,10 @@ class Service:
         except JobGoneError as error:
             _log.warning("%s: its result is not wanted any more: %s", job["step"], error)
             self._drop()
+        except MessageRefusedError as error:  # kept, it would be refused for ever, and hold up all that come after it
+            reason = f"its result cannot be delivered: {error}"[:MESSAGE_CHARACTERS]
+            _log.error("%s: %s", job["step"], reason)
+            self._end(job, "failed", reason)
         except OSError as error:  # the connection's own are OutOfReachErrors
             reason = f"what became of it cannot be kept: {error}"
             _log.error("%s: given back: %s", job["step"], reason)
@@ -301,7 +312,12 @@ class Service:
 
     def _give_back(self, job: Dict[str, Any], reason: str) -> None:
         """Let the gateway have the step tried again, at once if it can be told."""
-        result = {"outcome": "given_back", "reason": reason, "transient": True, "duration_s": 0.0, "outputs": {}}
+        self._end(job, "given_back", reason)
+
+    def _end(self, job: Dict[str, Any], outcome: str, reason: str) -> None:
+        """Be through with a job that has no result of its own; the gateway is told if it can be."""
+        transient = outcome == "given_back"
+        result = {"outcome": outcome, "reason": reason, "transient": transient, "duration_s": 0.0, "outputs": {}}
         self._drop()
         try:
             self._connection.ask("/v1/jobs/{}/result".format(job["job"]), dict(result, log=None), QUIET_S)
