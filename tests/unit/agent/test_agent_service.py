@@ -529,12 +529,27 @@ def test_step_under_way_is_given_back_when_the_agent_ends(world, tmp_path):
     assert not (world.folder / "job").exists()
 
 
-@pytest.mark.parametrize(("does", "reason"), [("full_disk", "the disk is full"), ("dangling", "symbolic links")])
-def test_result_that_cannot_be_kept_gives_the_step_back(world, does, reason):
+def test_log_that_cannot_be_read_costs_no_result(world):
+    world.jobs.append(world.job(do="hurt_log"))
+    world.start()
+    world.wait_for(lambda: world.results)
+    assert (world.results[0]["outcome"], world.results[0]["log"]) == ("ok", None)
+    assert sorted(world.results[0]["outputs"]) == ["record", "text"]
+
+
+@pytest.mark.parametrize(
+    ("does", "outcome", "reason"),
+    [
+        ("full_disk", "given_back", "the disk is full"),
+        ("dangling", "failed", "job/outputs/text cannot be read (Too many levels of symbolic links)"),
+        ("folder", "failed", "job/outputs/text cannot be read (Is a directory)"),
+    ],
+)
+def test_result_that_cannot_be_kept_gives_the_step_back_or_fails_it(world, does, outcome, reason):
     world.jobs.append(world.job(do=does))
     world.start()
     world.wait_for(lambda: world.results)
-    assert world.results[0]["outcome"] == "given_back"
+    assert (world.results[0]["outcome"], world.results[0]["transient"]) == (outcome, True)
     assert reason in world.results[0]["reason"]
     world.wait_for(lambda: not (world.folder / "job").exists())
 

@@ -31,7 +31,7 @@ from edgejoule_agent.errors import (
     UnreadableError,
 )
 from edgejoule_agent.host_lock import host_lock
-from edgejoule_agent.step_process import MESSAGE_CHARACTERS, Limits, Report, Stopped, run_step
+from edgejoule_agent.step_process import FULL_DISK, MESSAGE_CHARACTERS, Limits, Report, Stopped, run_step
 
 KINDS = {kind: f"edgejoule_agent.steps.{kind}" for kind in ("build", "benchmark", "predict")}
 LOG_BYTES = 8 << 20  # of what a step printed, its end
@@ -234,17 +234,24 @@ class Service:
         """Have a result outlive this process and a loss of power."""
         outputs = {}
         if report.outcome == "ok":
-            for name in sorted(os.listdir(self._path("outputs"))):
-                outputs[name] = _announced(self._path("outputs", name))
-        log = self._path("log")
-        _keep_end(log, LOG_BYTES)
+            try:
+                for name in sorted(os.listdir(self._path("outputs"))):
+                    outputs[name] = _announced(self._path("outputs", name))
+            except UnreadableError as error:  # counts as an attempt, or it would be done for ever
+                report, outputs = Report("failed", str(error), error.transient), {}
+        log, told = self._path("log"), None
+        try:
+            _keep_end(log, LOG_BYTES)
+            told = _announced(log) if os.path.exists(log) and os.path.getsize(log) else None
+        except (UnreadableError, OSError) as error:
+            _log.error("%s: delivered without its log: %s", job["step"], error)
         result = {
             "outcome": report.outcome,
             "reason": report.reason,
             "transient": report.transient,
             "duration_s": duration_s,
             "outputs": outputs,
-            "log": _announced(log) if os.path.exists(log) and os.path.getsize(log) else None,
+            "log": told,
         }
         _log.info("%s: %s%s", job["step"], report.outcome, ": " + report.reason if report.reason else "")
         _write_json(self._path("result.json"), result)
@@ -398,13 +405,23 @@ class _Reports:
 
 
 def _announced(path: str) -> Dict[str, Any]:
-    """A file as the gateway is told of it, safe on the disk."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
+    """A file as the gateway is told of it, safe on the disk.
+
+    Raises:
+        UnreadableError: the disk does not give it.
+        OSError: the disk is full.
+    """
     try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-    return {"sha256": hash_of(path), "size_bytes": os.path.getsize(path)}
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        return {"sha256": hash_of(path), "size_bytes": os.path.getsize(path)}
+    except OSError as error:
+        if error.errno in FULL_DISK:
+            raise
+        raise UnreadableError(f"{path} cannot be read ({error.strerror or error}): see to the disk") from error
 
 
 def _keep_end(path: str, limit_bytes: int) -> None:
