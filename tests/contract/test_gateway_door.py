@@ -20,7 +20,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "integration"))
 from servers import RedisServer
 from toy_gateway import HELLO, BoardStack, Client, on_board, sha256
 
-from edgejoule.boards import new_token, register, revoke
+from edgejoule.boards import is_used, new_token, probe_of, register, revoke, token_of
 from edgejoule.plan import Step
 from edgejoule.store import Manifest
 
@@ -122,6 +122,21 @@ def test_token_is_void_when_revoked_or_made_anew(stack: BoardStack) -> None:
     second = stack.client("tx2")
     revoke("tx2", stack.store)
     stack.wait_until(lambda: second.ask("/v1/hello", HELLO)[0] == 401, 3)
+
+
+def test_token_is_known_to_be_used_once_a_board_has_said_hello_with_it(stack: BoardStack) -> None:
+    def used() -> bool:
+        return is_used(token_of("twin", stack.store), probe_of("twin", stack.store))
+
+    assert not used()
+    stack.client("twin")
+    assert used()
+    token = new_token("twin")
+    register("twin", token, stack.store)
+    assert not used()
+    successor = Client(stack, token)  # which says the same of itself
+    stack.wait_until(lambda: successor.ask("/v1/hello", HELLO)[0] == 200)
+    assert used()
 
 
 def test_store_holds_no_token(stack: BoardStack, nano: Client) -> None:

@@ -386,6 +386,17 @@ def test_failure_on_a_board_is_recorded_with_its_log(
     assert b"the toy is at work" in (stack.store.read_log(key_of(stack, "a"), attempts) or b"")
 
 
+def test_result_that_the_gateway_does_not_take_fails_and_holds_up_no_other(stack: BoardStack) -> None:
+    stack.conductor()
+    stack.gateway()
+    stack.board()
+    stack.submit(plan_of(on_board("a", do="odd_file"), on_board("b")))
+    assert stack.finish() == {"a": "failed", "b": "finished"}
+    (attempt,) = stack.store.attempts(key_of(stack, "a"))
+    assert "its result cannot be delivered: the gateway " in attempt.reason
+    assert "does not take it (422): outputs..odd" in attempt.reason
+
+
 def test_unsupported_on_a_board_is_a_result(stack: BoardStack) -> None:
     stack.conductor()
     stack.gateway()

@@ -22,7 +22,14 @@ from edgejoule_agent import blobs, host, live, service
 from edgejoule_agent.__main__ import main as agent_main
 from edgejoule_agent.blobs import Blobs, hash_of
 from edgejoule_agent.connection import Connection
-from edgejoule_agent.errors import EngineError, JobGoneError, OutOfReachError, SettingsError, TokenRefusedError
+from edgejoule_agent.errors import (
+    EngineError,
+    JobGoneError,
+    MessageRefusedError,
+    OutOfReachError,
+    SettingsError,
+    TokenRefusedError,
+)
 from edgejoule_agent.exporter import cells
 from edgejoule_agent.host_lock import host_lock
 from edgejoule_agent.simulation import trees
@@ -134,6 +141,8 @@ def test_authority_that_is_none_is_refused(tmp_path):
         ((404, b"<html>Not Found</html>"), OutOfReachError),
         ((404, b"404 page not found"), OutOfReachError),
         ((410, [{"error": "no object"}]), OutOfReachError),
+        ((422, {"error": "outputs: no"}), MessageRefusedError),
+        ((413, b"<html>Too Large</html>"), OutOfReachError),
         ((429, {"error": "slower"}), OutOfReachError),
         ((503, b"no json"), OutOfReachError),
         ((302, b""), OutOfReachError),
@@ -520,12 +529,27 @@ def test_step_under_way_is_given_back_when_the_agent_ends(world, tmp_path):
     assert not (world.folder / "job").exists()
 
 
-@pytest.mark.parametrize(("does", "reason"), [("full_disk", "the disk is full"), ("dangling", "symbolic links")])
-def test_result_that_cannot_be_kept_gives_the_step_back(world, does, reason):
+def test_log_that_cannot_be_read_costs_no_result(world):
+    world.jobs.append(world.job(do="hurt_log"))
+    world.start()
+    world.wait_for(lambda: world.results)
+    assert (world.results[0]["outcome"], world.results[0]["log"]) == ("ok", None)
+    assert sorted(world.results[0]["outputs"]) == ["record", "text"]
+
+
+@pytest.mark.parametrize(
+    ("does", "outcome", "reason"),
+    [
+        ("full_disk", "given_back", "the disk is full"),
+        ("dangling", "failed", "job/outputs/text cannot be read (Too many levels of symbolic links)"),
+        ("folder", "failed", "job/outputs/text cannot be read (Is a directory)"),
+    ],
+)
+def test_result_that_cannot_be_kept_gives_the_step_back_or_fails_it(world, does, outcome, reason):
     world.jobs.append(world.job(do=does))
     world.start()
     world.wait_for(lambda: world.results)
-    assert world.results[0]["outcome"] == "given_back"
+    assert (world.results[0]["outcome"], world.results[0]["transient"]) == (outcome, True)
     assert reason in world.results[0]["reason"]
     world.wait_for(lambda: not (world.folder / "job").exists())
 

@@ -46,6 +46,17 @@ def dangling(job):
     os.symlink("/nowhere", str(job.output("text")))
 
 
+def folder(job):
+    job.output("text").mkdir()
+
+
+def hurt_log(job):
+    join(job)
+    log = job.output("text").parent.parent / "log"
+    log.unlink()
+    log.symlink_to("/")
+
+
 def killed(job):
     os.kill(os.getpid(), signal.SIGKILL)
 
@@ -70,4 +81,7 @@ def sleep(job):
     time.sleep(60)
 
 
-DEEDS = {f.__name__: f for f in (join, crash, dangling, expected, full_disk, killed, segfault, leave, memory, sleep)}
+DEEDS = {
+    f.__name__: f
+    for f in (join, crash, dangling, expected, folder, full_disk, hurt_log, killed, segfault, leave, memory, sleep)
+}

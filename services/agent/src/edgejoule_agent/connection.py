@@ -13,7 +13,14 @@ from pathlib import Path
 from typing import Any, Callable, Dict, Iterator, Mapping, Optional
 from urllib.parse import urlsplit
 
-from edgejoule_agent.errors import JobGoneError, OutOfReachError, SettingsError, TokenRefusedError, UnreadableError
+from edgejoule_agent.errors import (
+    JobGoneError,
+    MessageRefusedError,
+    OutOfReachError,
+    SettingsError,
+    TokenRefusedError,
+    UnreadableError,
+)
 
 TIMEOUT_S = 30.0
 POLL_TIMEOUT_S = 90.0  # the gateway answers within a minute
@@ -22,6 +29,7 @@ BLOB_TIMEOUT_S = 300.0  # it may have to fetch the blob first
 CHUNK_BYTES = 1 << 18
 MESSAGE_BYTES = 64 << 20
 GONE = (404, 410)
+NOT_TAKEN = (413, 422)
 # ssl's errors are OSErrors but, before Python 3.7, that of a certificate for another name
 FAULTS = (OSError, http.client.HTTPException, ssl.CertificateError)
 
@@ -170,6 +178,8 @@ class Connection:
             if reason is None:  # a proxy's or another server's, which knows nothing of our jobs
                 raise self._no_gateway()
             raise JobGoneError(reason)
+        if response.status in NOT_TAKEN and reason is not None:
+            raise MessageRefusedError(f"the gateway {self.url} does not take it ({response.status}): {reason}")
         reason = reason or str(response.reason)
         if response.status == 401:
             raise TokenRefusedError(f"the gateway {self.url} refuses this board's token: {reason}")

@@ -13,6 +13,7 @@
       SettingsError             the agent cannot start as it was told to
       OutOfReachError           the gateway does not answer, or not now
         TokenRefusedError       it answers, and lets this board not in
+        MessageRefusedError     it answers, and takes these very words from nobody
       JobGoneError              the gateway wants nothing of this job any more
       UnreadableError           a file on this host's own disk is gone, hurt or cut short
       HostError                 this host cannot carry on (a full disk): nothing is wrong with the step
@@ -83,6 +84,10 @@ class OutOfReachError(AgentError):
 
 class TokenRefusedError(OutOfReachError):
     """The gateway lets nobody in with this token."""
+
+
+class MessageRefusedError(OutOfReachError):
+    """The gateway does not take a message for what it says, and would not take it later either."""
 
 
 class JobGoneError(AgentError):

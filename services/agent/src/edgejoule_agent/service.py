@@ -22,9 +22,16 @@ from typing import Any, Callable, Dict, Iterator, Optional
 from edgejoule_agent import host, live, power_mode
 from edgejoule_agent.blobs import Blobs, hash_of
 from edgejoule_agent.connection import POLL_TIMEOUT_S, Connection
-from edgejoule_agent.errors import AgentError, HostError, JobGoneError, OutOfReachError, UnreadableError
+from edgejoule_agent.errors import (
+    AgentError,
+    HostError,
+    JobGoneError,
+    MessageRefusedError,
+    OutOfReachError,
+    UnreadableError,
+)
 from edgejoule_agent.host_lock import host_lock
-from edgejoule_agent.step_process import Limits, Report, Stopped, run_step
+from edgejoule_agent.step_process import FULL_DISK, MESSAGE_CHARACTERS, Limits, Report, Stopped, run_step
 
 KINDS = {kind: f"edgejoule_agent.steps.{kind}" for kind in ("build", "benchmark", "predict")}
 LOG_BYTES = 8 << 20  # of what a step printed, its end
@@ -227,17 +234,24 @@ class Service:
         """Have a result outlive this process and a loss of power."""
         outputs = {}
         if report.outcome == "ok":
-            for name in sorted(os.listdir(self._path("outputs"))):
-                outputs[name] = _announced(self._path("outputs", name))
-        log = self._path("log")
-        _keep_end(log, LOG_BYTES)
+            try:
+                for name in sorted(os.listdir(self._path("outputs"))):
+                    outputs[name] = _announced(self._path("outputs", name))
+            except UnreadableError as error:  # counts as an attempt, or it would be done for ever
+                report, outputs = Report("failed", str(error), error.transient), {}
+        log, told = self._path("log"), None
+        try:
+            _keep_end(log, LOG_BYTES)
+            told = _announced(log) if os.path.exists(log) and os.path.getsize(log) else None
+        except (UnreadableError, OSError) as error:
+            _log.error("%s: delivered without its log: %s", job["step"], error)
         result = {
             "outcome": report.outcome,
             "reason": report.reason,
             "transient": report.transient,
             "duration_s": duration_s,
             "outputs": outputs,
-            "log": _announced(log) if os.path.exists(log) and os.path.getsize(log) else None,
+            "log": told,
         }
         _log.info("%s: %s%s", job["step"], report.outcome, ": " + report.reason if report.reason else "")
         _write_json(self._path("result.json"), result)
@@ -283,6 +297,10 @@ class Service:
         except JobGoneError as error:
             _log.warning("%s: its result is not wanted any more: %s", job["step"], error)
             self._drop()
+        except MessageRefusedError as error:  # kept, it would be refused for ever, and hold up all that come after it
+            reason = f"its result cannot be delivered: {error}"[:MESSAGE_CHARACTERS]
+            _log.error("%s: %s", job["step"], reason)
+            self._end(job, "failed", reason)
         except OSError as error:  # the connection's own are OutOfReachErrors
             reason = f"what became of it cannot be kept: {error}"
             _log.error("%s: given back: %s", job["step"], reason)
@@ -301,7 +319,12 @@ class Service:
 
     def _give_back(self, job: Dict[str, Any], reason: str) -> None:
         """Let the gateway have the step tried again, at once if it can be told."""
-        result = {"outcome": "given_back", "reason": reason, "transient": True, "duration_s": 0.0, "outputs": {}}
+        self._end(job, "given_back", reason)
+
+    def _end(self, job: Dict[str, Any], outcome: str, reason: str) -> None:
+        """Be through with a job that has no result of its own; the gateway is told if it can be."""
+        transient = outcome == "given_back"
+        result = {"outcome": outcome, "reason": reason, "transient": transient, "duration_s": 0.0, "outputs": {}}
         self._drop()
         try:
             self._connection.ask("/v1/jobs/{}/result".format(job["job"]), dict(result, log=None), QUIET_S)
@@ -382,13 +405,23 @@ class _Reports:
 
 
 def _announced(path: str) -> Dict[str, Any]:
-    """A file as the gateway is told of it, safe on the disk."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
+    """A file as the gateway is told of it, safe on the disk.
+
+    Raises:
+        UnreadableError: the disk does not give it.
+        OSError: the disk is full.
+    """
     try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-    return {"sha256": hash_of(path), "size_bytes": os.path.getsize(path)}
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        return {"sha256": hash_of(path), "size_bytes": os.path.getsize(path)}
+    except OSError as error:
+        if error.errno in FULL_DISK:
+            raise
+        raise UnreadableError(f"{path} cannot be read ({error.strerror or error}): see to the disk") from error
 
 
 def _keep_end(path: str, limit_bytes: int) -> None:

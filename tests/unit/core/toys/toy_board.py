@@ -39,6 +39,8 @@ def run(job: Any) -> None:
             marker.touch()
             with open("/dev/full", "w") as file:
                 file.write("x")
+    if odd == "odd_file":
+        job.output(".odd").write_text("of a name that no message may hold")
     texts = [job.inputs[name].read_text() for name in sorted(job.inputs)]
     job.output("text").write_text("+".join([parameters["name"], *texts]))
     if parameters.get("megabytes"):
