@@ -13,6 +13,9 @@ SCHEMA = "https://vega.github.io/schema/vega-lite/v6.json"
 WIDTH = 440
 """Of the plot area in a file; a page gives each the room it has. CSS pixels."""
 HEIGHT = 210
+CHARACTER_PX = 6.5
+AXIS_PX = 60
+"""About what a character of a legend takes, and what an axis with its labels."""
 STEP = 19
 """Height of one row of a chart of bars."""
 
@@ -154,14 +157,27 @@ def of_models(spec: Spec, models: Sequence[str]) -> Spec:
         for channel, marks in (("shape", SHAPES), ("strokeDash", DASHES)):
             domain = list(models) if len(models) <= len(marks) else there
             if encoding.get(channel, {}).get("field") == "model" and len(domain) <= len(marks):
-                legend = encoding[channel]["legend"]
+                legend, symbol_px = encoding[channel]["legend"], 12 if channel == "shape" else 30
                 encoding[channel] = {
                     **encoding[channel],
                     "scale": {"domain": domain, "range": list(marks[: len(domain)])},
-                    "legend": legend and {**legend, "values": there},
+                    "legend": legend and {**legend, "values": there, "columns": legend_columns(there, symbol_px)},
                 }
         layers.append({**one, "encoding": encoding})
     return {**spec, "layer": layers}
+
+
+def legend_columns(names: Sequence[str], symbol_px: float) -> int:
+    """In how many columns a legend's names fit beside an axis; a page with less room makes it one.
+
+    >>> legend_columns(["yolov5s", "nanodet_m"], 12), legend_columns(["ssdlite_mobilenet_v3"] * 5, 12)
+    (3, 2)
+    """
+    for columns in (3, 2):
+        longest = [max(map(len, names[first::columns])) for first in range(min(columns, len(names)))]
+        if sum(CHARACTER_PX * length + symbol_px + 10 for length in longest) <= WIDTH - AXIS_PX:
+            return columns
+    return 1
 
 
 def legend() -> Spec:

@@ -125,7 +125,10 @@ def _changes(changes: Sequence[Change], metric: str, answer: RunComparison, rows
         }
         name = f"{row.model} {row.variant}" + (f"{ON}{row.device}" if several else "")
         values.append({"row": name, "verdict": change.verdict, **ends})
-    y = parts.nominal("row", axis={"labelLimit": 200, "labelExpr": f"split(datum.label, '{ON}')"})
+    axis: Spec = {"labelLimit": 200}
+    if several:
+        axis |= {"labelExpr": f"split(datum.label, '{ON}')", "labelOffset": -6}
+    y = parts.nominal("row", axis=axis)
     x = parts.quantitative(
         "change", "points less  |  points more" if metric in PAIRED else "per cent less  |  per cent more"
     )

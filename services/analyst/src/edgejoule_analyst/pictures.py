@@ -113,18 +113,18 @@ def power(values: Values) -> list[Spec]:
 def round_energies(values_mj: Sequence[float]) -> list[float]:
     """Round energies from below the least of some to above the greatest, few enough to be told apart. mJ.
 
-    >>> round_energies([93.0, 689.0]), round_energies([0.4, 689.0])
-    ([50.0, 100.0, 200.0, 500.0, 1000.0], [0.1, 1.0, 10.0, 100.0, 1000.0])
+    >>> round_energies([20.4, 30.1]), round_energies([93.0, 689.0]), round_energies([0.4, 689.0])
+    ([20.0, 30.0, 50.0], [50.0, 100.0, 200.0, 500.0, 1000.0], [0.1, 1.0, 10.0, 100.0, 1000.0])
     """
     least, greatest = min(values_mj), max(values_mj)
     if least <= 0:
         return []
     decades = range(math.floor(math.log10(least)), math.ceil(math.log10(greatest)) + 1)
-    for steps in ((1, 2, 5), (1,)):
+    for steps, most in (((1, 1.5, 2, 3, 5, 7), FEW // 2), ((1, 2, 5), FEW), ((1,), math.inf)):
         every = [float(f"{step}e{decade}") for decade in decades for step in steps]
         first = max(mj for mj in every if mj <= least)
         found = [mj for mj in every if first <= mj <= next((end for end in every if end >= greatest), every[-1])]
-        if len(found) <= FEW:
+        if len(found) <= most:
             break
     return found
 

@@ -23,6 +23,9 @@ async function show(figure) {
   if (spec.usermeta?.keepsAspect) spec.height = Math.min(spec.height, Math.round((spec.height / specs[name].width) * (figure.clientWidth - 36)));
   if (figure.clientWidth < NARROW) {
     config.legend.columns = 1;
+    for (const { encoding } of spec.layer) {
+      for (const { legend } of Object.values(encoding)) if (legend?.columns) legend.columns = 1;
+    }
     config.axisX = { titleAnchor: "end" }; // a title reaches under the names of rows, not over the edge
   }
   const embedded = await window.vegaEmbed(place, spec, {
