@@ -1,7 +1,7 @@
 """The dashboards, made by this program: ``python grafana/dashboards.py`` writes them, ``--check`` compares.
 
-Overview, Device, Pipeline, Compare. Energy and power are of a board's total alone; a value that is not known is a gap
-or a dash, never 0.
+Overview, Device, Pipeline, Compare. Energy and power are of a board's total rail, or of a host's CPU packages, which is
+said; a value that is not known is a gap or a dash, never 0.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from pathlib import Path
 import runbooks
 from grafana_foundation_sdk.builders import dashboard
 from grafana_foundation_sdk.cog.encoder import JSONEncoder
+from grafana_foundation_sdk.models import common as common_models
 from grafana_foundation_sdk.models import dashboard as models
 from panels import (
     BLUE,
@@ -35,6 +36,8 @@ from panels import (
     levels,
     named,
     named_also_when_away,
+    named_with_source,
+    none_as,
     none_as_0,
     now_there,
     rows,
@@ -43,6 +46,7 @@ from panels import (
 )
 
 from edgejoule.generated import bring_up_to_date
+from edgejoule.metrics import LATENCY_S
 
 FOLDER = Path("grafana/dashboards")
 TITLES = {"overview": "Overview", "device": "Device", "pipeline": "Pipeline", "compare": "Compare"}
@@ -55,6 +59,15 @@ VERDICT = (
 ACTS = "edgejoule_conductor_leads"
 THERE = {"0": ("away", RED), "1": ("there", BLUE)}
 WELL = {"0": ("down", RED), "1": ("up", BLUE)}
+POWER_OF_ONE = 'Mean between two scrapes, 5 s apart; of what "Energy is of" says.'
+POWER_IS = (
+    "Mean between two scrapes, 5 s apart. Of the board's total rail, or the rails that add up to it, or of a host's "
+    "CPU packages, which its name says; Device tells what that leaves out."
+)
+BY_HISTOGRAM = (
+    f"Of the last minute's inferences, by histogram: between two of its bounds. Above {1e3 * LATENCY_S[-1]:g} ms, the "
+    "highest, a gap."
+)
 CELL_TEXTS = {state: (state, colour) for state, colour in STATES.items()}
 
 
@@ -104,10 +117,10 @@ def overview() -> dashboard.Dashboard:
     board.annotation(told_annotations("runs", "run"))
     wrong = 'state!~"waiting|running|ok"'
     board.with_panel(
-        figure("Cells done", "none", "", none_as_0('count(edgejoule_cell_state{state="ok"})', ACTS), span=4)
+        figure("Cells done", "none", "", none_as_0('count(edgejoule_cell_state{state="ok"})', ACTS), span=3)
     )
     board.with_panel(
-        figure("Cells running", "none", "", none_as_0('count(edgejoule_cell_state{state="running"})', ACTS), span=4)
+        figure("Cells running", "none", "", none_as_0('count(edgejoule_cell_state{state="running"})', ACTS), span=3)
     )
     board.with_panel(
         figure(
@@ -128,11 +141,11 @@ def overview() -> dashboard.Dashboard:
             "Steps done",
             "percentunit",
             "",
-            done,
+            none_as("-1", done, ACTS),
             "Of the runs that go on.",
-            span=4,
+            span=3,
             decimals=0,
-            absent="no run",
+            texts={"-1": ("no run", GREY)},
             spark=False,
         )
     )
@@ -142,7 +155,7 @@ def overview() -> dashboard.Dashboard:
             "none",
             "",
             'count(ALERTS{alertstate="firing"}) or vector(0)',
-            span=4,
+            span=3,
             steps={None: BLUE, 1: RED},
         )
     )
@@ -152,9 +165,22 @@ def overview() -> dashboard.Dashboard:
             "none",
             "",
             none_as_0("sum(max by (device) (edgejoule_device_connected))", 'up{job="gateway"}'),
-            span=4,
+            span=3,
             runbooks=("ExporterDown",),
             spark=False,
+        )
+    )
+    board.with_panel(
+        figure(
+            "Best AP so far",
+            "percentunit",
+            "{{cell}}",
+            f"topk(1, {cells_by_name('edgejoule_cell_ap_ratio')}) and on () max({ACTS} == 1)",
+            "The most accurate cell that is done, of this conductor's runs; by how much, the report tests.",
+            span=5,
+            decimals=1,
+            spark=False,
+            report=True,
         )
     )
     states_of_cells = named_also_when_away("edgejoule_cell_state")
@@ -166,7 +192,8 @@ def overview() -> dashboard.Dashboard:
             about="The latest run of each. A yellow or red cell's row says why.",
             span=14,
             report=True,
-            height=10,
+            height=12,
+            rows_high=common_models.TableCellHeight.LG,
             matrix=("cell", "precision", "state"),
             texts=CELL_TEXTS,
         )
@@ -183,6 +210,7 @@ def overview() -> dashboard.Dashboard:
             ("on its device's Pareto front", cells_by_name("edgejoule_cell_ap_ratio", f"and {on_front}")),
             up="AP",
             span=10,
+            height=12,
             report=True,
         )
     )
@@ -201,6 +229,7 @@ def overview() -> dashboard.Dashboard:
             units={"AP": "percentunit", "AP50": "percentunit", "latency": "s", "energy per inference": "joule"},
             widths={"precision": 100, "simulated": 90, "AP": 80, "AP50": 80, "energy per inference": 170},
             best="AP",
+            rows_high=common_models.TableCellHeight.MD,
         )
     )
     board.with_panel(
@@ -214,15 +243,16 @@ def overview() -> dashboard.Dashboard:
             span=10,
             hidden=("__name__", "alertstate", "job", "instance"),
             to_runbooks="alertname",
+            absent="none",
         )
     )
     board.with_panel(
         figure(
-            "Power of the boards",
+            "Power of the devices",
             "watt",
             "{{shown}}",
-            now_there(named("device:power_watts:rate1m"), "device:power_watts:rate1m"),
-            "Of the whole board, over the last minute.",
+            now_there(named_with_source("device:power_watts:irate20s"), "device:power_watts:irate20s"),
+            POWER_IS,
             span=12,
             runbooks=("SensorLost", "DeviceUnderVoltage"),
             height=7,
@@ -246,27 +276,33 @@ def overview() -> dashboard.Dashboard:
 
 
 def energy_per_inference(here: str) -> str:
-    """Of the last minute where a cell was measured for so long, else of the last 20 s, else unknown.
+    """Of the last 20 s where one cell was measured all the while, else unknown.
 
-    A window that reaches back before the measurement would divide idle energy by few inferences.
+    A window that reaches back before the measurement, or over the rest between two trials of a cell, would divide idle
+    energy by few inferences.
 
     Args:
         here: what selects the device.
     """
     measured = f'edgejoule_cell_info{{{here},stage=~"measure|power"}}'
     cell = "device, detector, precision"
-
-    def for_so_long(window: str) -> str:
-        return f"and on (device) ({measured} and on ({cell}) {measured} offset {window})"
-
+    all_the_while = " and ".join(f"on ({cell}) {measured} offset {ago_s}s" for ago_s in (5, 10, 15, 20))
     energy, observed, inferences = (
         f"sum by (device) (rate(edgejoule_{name}_total{{{here}}}[20s]))"
         for name in ("board_energy_joules", "board_energy_observed_seconds", "inferences")
     )
-    return (
-        f"device:energy_per_inference_joules:rate1m{{{here}}} {for_so_long('1m')} "
-        f"or on (device) {energy} / ({observed} > 0) / ({inferences} > 0) {for_so_long('20s')}"
-    )
+    return f"{energy} / ({observed} > 0) / ({inferences} > 0) and on (device) ({measured} and {all_the_while})"
+
+
+def energy_of_last_trial(here: str) -> str:
+    """What the record of the device's last trial says, with the label ``of``; nothing where that has no energy.
+
+    Args:
+        here: what selects the device.
+    """
+    last = f"topk by (device) (1, edgejoule_trial_ended_timestamp_seconds{{{here}}})"
+    energy = f"edgejoule_trial_energy_joules{{{here}}} and on (device, detector, precision) {last}"
+    return f'label_join(label_replace({energy}, "of", "last trial:", "", ""), "of", " ", "of", "detector", "precision")'
 
 
 def energy_is_of(here: str) -> str:
@@ -288,6 +324,8 @@ def device() -> dashboard.Dashboard:
     board.with_variable(choice("device", "Device", "label_values(edgejoule_device_info, device)"))
     board.annotation(cells_as_annotations('device="$device"'))
     board.annotation(told_annotations("boundaries of cells", "cell", "device:$device"))
+    board.annotation(runs_as_annotations())
+    board.annotation(told_annotations("runs", "run"))
     here = 'device="$device"'
     info = f'label_join(edgejoule_device_info{{{here}}}, "name", ", JetPack ", "board", "jetpack")'
     board.with_panel(
@@ -297,16 +335,20 @@ def device() -> dashboard.Dashboard:
     texts = {"0": ("a real device", BLUE), "1": ("SIMULATED", PINK)}
     away = {"absent": "away", "runbooks": ("ExporterDown",)}
     board.with_panel(figure("Is it there?", "none", "", simulated, span=5, texts=texts, spark=False, **away))
+    cell = f'label_join(edgejoule_cell_info{{{here}}}, "cell", " ", "detector", "precision")'
+    nothing = f'label_replace(edgejoule_device_info{{{here}}}, "cell", "nothing", "", "")'
+    measures = f"{cell} or on (device) {nothing}"
     board.with_panel(
         figure(
             "Measures",
             "none",
-            "{{detector}} {{precision}}",
-            f"edgejoule_cell_info{{{here}}}",
+            "{{cell}}",
+            measures,
+            "The cell whose inferences are counted now.",
             span=5,
             names=True,
             spark=False,
-            absent="nothing",
+            absent="away",
             runbooks=("MeasurementStalled",),
         )
     )
@@ -323,14 +365,15 @@ def device() -> dashboard.Dashboard:
             runbooks=("DeviceThrottling",),
         )
     )
+    energy_now = f'label_replace({energy_per_inference(here)}, "of", "now", "", "")'
     board.with_panel(
         figure(
             "Energy per inference",
             "joule",
-            "",
-            energy_per_inference(here),
-            "Idle power included: of the last minute, and in a measurement's first minute of the last 20 s. None where "
-            "nothing has been measured for so long; what trials came to stands in Compare.",
+            "{{of}}",
+            f"{energy_now} or on (device) {energy_of_last_trial(here)}",
+            "Idle power included. Now: of the last 20 s, where a cell has been measured for so long; else by the "
+            "record of the device's last trial, if that has an energy.",
             span=7,
             height=5,
             decimals=1,
@@ -338,9 +381,10 @@ def device() -> dashboard.Dashboard:
             runbooks=("SensorLost",),
         )
     )
-    power = f"device:power_watts:rate1m{{{here}}}"
+    power = f"device:power_watts:irate20s{{{here}}}"
     looked_after = {"runbooks": ("SensorLost", "DeviceUnderVoltage")}
-    board.with_panel(figure("Power", "watt", "", power, span=5, height=5, decimals=2, spark=False, **looked_after))
+    look = {"span": 5, "height": 5, "decimals": 2, "spark": False, **looked_after}
+    board.with_panel(figure("Power", "watt", "", power, POWER_OF_ONE, **look))
     board.with_panel(
         figure(
             "Energy is of",
@@ -373,11 +417,11 @@ def device() -> dashboard.Dashboard:
     )
     board.with_panel(
         graph(
-            "Power of the whole board",
+            "Power of the total",
             "watt",
-            ("board", f"device:power_watts:rate1m{{{here}}}"),
+            ("total", power),
             ("idle", f"edgejoule_trial_idle_power_watts{{{here}}}"),
-            about="Of the total rail; idle as measured before the last trial. A gap: it could not be read.",
+            about=f"{POWER_OF_ONE} Idle as measured before the last trial. A gap: it could not be read.",
             least=0,
             dashed="idle",
             **looked_after,
@@ -387,21 +431,24 @@ def device() -> dashboard.Dashboard:
         graph(
             "Energy per inference",
             "joule",
-            ("board", energy_per_inference(here)),
-            about="Idle power included: of the last minute, and in a measurement's first minute of the last 20 s.",
+            ("now", energy_now),
+            ("last trial", energy_of_last_trial(here)),
+            about="Idle power included. Now: of the last 20 s, where a cell has been measured for so long. The last "
+            "trial's is its record's.",
             least=0,
+            dashed="last trial",
             runbooks=("SensorLost",),
         )
     )
     percentiles = [
-        (name, f"max(device_cell:latency_seconds:{name}_rate1m{{{here}}} >= 0)") for name in ("p50", "p90", "p99")
+        (name, f"max(device_cell:latency_seconds:{name}_rate1m{{{here}}})") for name in ("p50", "p90", "p99")
     ]
     board.with_panel(
         graph(
             "Latency",
             "s",
             *percentiles,
-            about="Of measured inferences, by histogram. Exact percentiles are in the records.",
+            about=f"{BY_HISTOGRAM} Exact percentiles are in the records.",
             least=0,
             runbooks=("LatencyRegression", "MeasurementStalled"),
         )
@@ -471,8 +518,8 @@ def device() -> dashboard.Dashboard:
         graph(
             "Power of parts",
             "watt",
-            ("{{rail}}", f"device_rail:power_watts:rate1m{{{here}}}"),
-            about="Rails beside the total. They may overlap, so they are never added up.",
+            ("{{rail}}", f"device_rail:power_watts:irate20s{{{here}}}"),
+            about="Rails beside the total, mean between two scrapes. They may overlap, so they are never added up.",
             colours=rails,
             least=0,
         )
@@ -527,6 +574,7 @@ def by_queue(metric: str) -> str:
 def pipeline() -> dashboard.Dashboard:
     board = page("pipeline", "Queues, workers, step durations, retries, store and Redis.")
     board.annotation(runs_as_annotations())
+    board.annotation(told_annotations("runs", "run"))
     for title, up, alert in (
         ("Conductor acts", "edgejoule_conductor_leads", "NoConductor"),
         ("Store", "edgejoule_store_up", "StoreOrRedisDown"),
@@ -559,7 +607,7 @@ def pipeline() -> dashboard.Dashboard:
             steps={None: BLUE, 1: ORANGE},
         )
     )
-    board.with_panel(figure("Runs", "none", "", "max(edgejoule_runs_active)", span=4))
+    board.with_panel(figure("Runs", "none", "", none_as_0("max(edgejoule_runs_active)", ACTS), span=4))
     waits = {"runbooks": ("QueueBacklogWithIdleWorkers", "NoWorkerForQueue")}
     board.with_panel(levels("Messages that wait", "{{shown}}", by_queue("queue:length:max"), **waits))
     board.with_panel(
@@ -686,6 +734,7 @@ def pipeline() -> dashboard.Dashboard:
 def compare() -> dashboard.Dashboard:
     board = page("compare", "Device against device, precision against precision: each cell's last trial.")
     board.annotation(runs_as_annotations())
+    board.annotation(told_annotations("runs", "run"))
     board.with_variable(choice("detector", "Detector", "label_values(edgejoule_trial_latency_seconds, detector)"))
     devices = 'label_values(edgejoule_trial_latency_seconds{detector="$detector"}, device)'
     board.with_variable(choice("device", "Device", devices, several=True))
@@ -712,7 +761,8 @@ def compare() -> dashboard.Dashboard:
             "joule",
             legend,
             f"sort({named(f'edgejoule_trial_energy_joules{{{cell}}}')})",
-            "From the records. A cell that is missing has no energy; its row says why.",
+            "From the records: of a board's total rail, of a host's CPU packages or of its GPU's board, which are not "
+            "alike; the row says of which (power_of). A cell that is missing has no energy; its row says why.",
             height=10,
             report=True,
         )
@@ -774,16 +824,16 @@ def compare() -> dashboard.Dashboard:
             runbooks=("LatencyRegression",),
         )
     )
-    power = 'device:power_watts:rate1m{device=~"$device"}'
-    board.with_panel(
-        figure("Power", "watt", "{{shown}}", now_there(named(power), power), span=24, height=5, decimals=2)
-    )
+    power = 'device:power_watts:irate20s{device=~"$device"}'
+    shown = now_there(named_with_source(power), power)
+    board.with_panel(figure("Power", "watt", "{{shown}}", shown, POWER_IS, span=24, height=5, decimals=2))
     board.with_panel(
         graph(
-            "Median latency, live: $device",
+            "Median latency by histogram, live: $device",
             "s",
-            (legend, named(f"device_cell:latency_seconds:p50_rate1m{{{cell}}} >= 0")),
-            about="A graph for each device, since colours tell precisions apart and nothing else.",
+            (legend, named(f"device_cell:latency_seconds:p50_rate1m{{{cell}}}")),
+            about=f"{BY_HISTOGRAM} The exact medians stand above. A graph for each device, since colours tell "
+            "precisions apart and nothing else.",
             least=0,
             span=24,
             repeat="device",

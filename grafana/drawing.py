@@ -18,6 +18,7 @@ FONT = "Liberation Sans, Arial, sans-serif"
 CLASSIC = ("#73BF69", "#F2CC0C", "#8AB8FF", "#FF780A", "#F2495C", "#5794F2", "#B877D9")  # Grafana's, for unnamed series
 HOLD_S = 10.0  # that a state is drawn after the last word of it
 LEGEND_BESIDE = 250.0  # pixels
+ROWS_HIGH = {"sm": 27.0, "md": 31.5, "lg": 36.0}  # of a table, pixels: Grafana's 36, 42 and 48
 GAP_S = 15.0  # over which a line is broken: panels.graph's span_nulls
 
 
@@ -479,13 +480,13 @@ def table(drawn: Drawn) -> str:
         shown.sort(key=lambda row: row.get(field["displayName"], -math.inf), reverse=field["desc"])
     columns = list(dict.fromkeys(name for row in shown for name in row))
     coloured = bool(drawn.defaults.get("mappings"))
-    high, parts = 27.0, []
+    head, high, parts = 27.0, ROWS_HIGH[drawn.panel["options"].get("cellHeight", "sm")], []
     places = _columns(drawn, columns)
     for name, (left, wide) in places.items():
         parts.append(text(left + 8, 17, name, 12, "#6e9fff", weight="bold", room=wide - 12))
-    fitting = int((drawn.height - high) / high)
+    fitting = int((drawn.height - head) / high)
     for line, row in enumerate(shown[:fitting]):
-        y = high + line * high
+        y = head + line * high
         parts.append(box(0, y, drawn.width, 1, EDGE))
         for number, (name, (left, wide)) in enumerate(places.items()):
             words, ink = _cell(drawn, name, row.get(name)), INK
@@ -493,7 +494,7 @@ def table(drawn: Drawn) -> str:
             if mapped:
                 parts.append(box(left + 1, y + 1, wide - 2, high - 2, mapped["color"]))
                 words, ink = mapped["text"], readable_on(mapped["color"])
-            parts.append(text(left + 8, y + 18, words, 12.5, ink, room=wide - 12))
+            parts.append(text(left + 8, y + high / 2 + 4.5, words, 12.5, ink, room=wide - 12))
     if len(shown) > fitting:
         parts.append(text(drawn.width - 8, drawn.height - 2, f"{len(shown) - fitting} more …", 11, FAINT, anchor="end"))
     return "".join(parts)

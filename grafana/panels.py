@@ -37,10 +37,10 @@ COLOURS: Mapping[str, str] = {  # a pattern of a series' name -> its colour, on 
     "fp16.*": SKY,
     "int8-ptq.*": ORANGE,
     "int8-qat.*": GREEN,
-    "p50|board|done": BLUE,
+    "p50|total|now|done": BLUE,
     "p90|waiting": ORANGE,
     "p99|lost|failed": RED,
-    "idle|planned": GREY,
+    "idle|last trial|planned": GREY,
 }
 STATES: Mapping[str, str] = {  # of a cell
     "waiting": "#5A5A5A",
@@ -90,10 +90,22 @@ def now_there(expr: str, series: str) -> str:
 
 
 def none_as_0(count: str, series: str) -> str:
-    """A count that is 0 where there is nothing to count, and unknown where ``series``, a selector, is not 1: where
-    nobody is there to tell. Nothing of what was told before then stands for now.
+    """A count that is 0 where there is nothing to count, see ``none_as``."""
+    return none_as("0", count, series)
+
+
+def none_as(none: str, value: str, series: str) -> str:
+    """A value that is ``none`` where there is none, and unknown where ``series``, a selector, is not 1: where nobody is
+    there to tell. Nothing of what was told before then stands for now.
     """
-    return f"(({count}) or 0 * max({series} == 1)) and on () max({series} @ end() == 1)"
+    return f"(({value}) or {none} * max({series} == 1)) and on () max({series} @ end() == 1)"
+
+
+def named_with_source(expr: str) -> str:
+    """The same as ``named`` of a power, of which it says too where it is but the host's CPU packages'."""
+    packages = 'on (device) edgejoule_power_source_info{source="rapl"}'
+    named_packages = f'label_replace({named(expr)}, "shown", "$1, CPU packages", "shown", "(.+)") and {packages}'
+    return f"({named(expr)} unless {packages} or {named_packages})"
 
 
 def graph(title: str, unit: str, *queries: Query, about: str = "", **look: Any) -> timeseries.Panel:
@@ -208,7 +220,8 @@ def rows(title: str, *queries: Query, about: str = "", **look: Any) -> table.Pan
     Args:
         look: ``span``, ``height``, ``names`` (column to heading), ``hidden`` (columns), ``units`` (heading to unit),
             ``matrix`` (row's label, column's label, label that fills the cells), ``texts`` (value to text and colour),
-            ``best`` (heading whose greatest stands first), ``order`` (columns),
+            ``best`` (heading whose greatest stands first), ``order`` (columns), ``rows_high`` (for who stands far off),
+            ``absent`` (text where there is no row),
             ``widths`` (heading to pixels), ``to_runbooks`` (a column of alerts' names, each a link).
     """
     panel = _placed(table.Panel(), title, about, look, height=8)
@@ -240,7 +253,8 @@ def rows(title: str, *queries: Query, about: str = "", **look: Any) -> table.Pan
     if "best" in look:
         panel.sort_by([common.TableSortByFieldState().display_name(look["best"]).desc(True)])
     panel.align(common_models.FieldTextAlignment.AUTO).inspect(False)
-    return panel.show_header(True).no_value("–")
+    panel.cell_height(look.get("rows_high", common_models.TableCellHeight.SM))
+    return panel.show_header(True).no_value(look.get("absent", "–"))
 
 
 def scatter(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 import json
+import os
 import re
 import subprocess
 import sys
@@ -13,7 +15,7 @@ from typing import Any
 import pytest
 import yaml
 
-from edgejoule.metrics import DURATION_S, METRICS
+from edgejoule.metrics import DURATION_S, LATENCY_S, METRICS
 
 ROOT = Path(__file__).resolve().parents[2]
 FILES = sorted((ROOT / "grafana" / "dashboards").glob("*.json"))
@@ -49,8 +51,27 @@ def recorded() -> set[str]:
     return {rule["record"] for group in rules["groups"] for rule in group["rules"]}
 
 
+def sdk(module: str = "") -> Any:
+    """Grafana's SDK, or a module of it. Without it a test is skipped, and fails in CI where there is one for Python."""
+    name = f"grafana_foundation_sdk{module}"
+    if sys.version_info >= (3, 11) and os.environ.get("CI", "false") != "false":
+        return importlib.import_module(name)
+    return pytest.importorskip(name)
+
+
+@pytest.mark.parametrize("ci", ["true", "false"])
+def test_tests_of_dashboards_are_skipped_without_grafanas_sdk_and_fail_in_ci(
+    ci: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "grafana_foundation_sdk", None)
+    monkeypatch.setenv("CI", ci)
+    fails = ci == "true" and sys.version_info >= (3, 11)
+    with pytest.raises(ModuleNotFoundError if fails else pytest.skip.Exception):
+        sdk()
+
+
 def test_dashboards_are_what_their_program_makes() -> None:
-    pytest.importorskip("grafana_foundation_sdk")
+    sdk()
     program = [sys.executable, str(ROOT / "grafana" / "dashboards.py"), "--check"]
     answer = subprocess.run(program, capture_output=True, text=True, timeout=60)
     assert answer.returncode == 0, f"{answer.stderr}run make dashboards"
@@ -58,9 +79,9 @@ def test_dashboards_are_what_their_program_makes() -> None:
 
 @pytest.mark.parametrize("file", [*FILES, *TEXTS], ids=lambda file: str(file.stem))
 def test_dashboard_survives_the_sdks_own_types(file: Path) -> None:
-    models = pytest.importorskip("grafana_foundation_sdk.models.dashboard")
-    plugins = pytest.importorskip("grafana_foundation_sdk.cog.plugins")
-    encoder = pytest.importorskip("grafana_foundation_sdk.cog.encoder")
+    models = sdk(".models.dashboard")
+    plugins = sdk(".cog.plugins")
+    encoder = sdk(".cog.encoder")
     plugins.register_default_plugins()
     page = json.loads(file.read_text(encoding="utf-8"))
     assert json.loads(json.dumps(models.Dashboard.from_json(page), cls=encoder.JSONEncoder)) == page
@@ -98,7 +119,7 @@ def test_colours_are_told_apart_by_the_colour_blind(name: str, panel: dict[str, 
 
 
 @pytest.mark.parametrize(("name", "panel"), ALL, ids=IDS)
-def test_power_and_energy_are_of_the_whole_board(name: str, panel: dict[str, Any]) -> None:
+def test_power_and_energy_are_of_the_total_alone(name: str, panel: dict[str, Any]) -> None:
     text = " ".join(target["expr"] for target in panel["targets"])
     if "rail" in text.replace("edgejoule_power_source_info", "").replace("rails", ""):
         assert panel["title"] == "Power of parts"
@@ -147,6 +168,7 @@ def check(promtool: Promtool, folder: Path, series: list[dict[str, Any]], asked:
         ("Devices there", 'up{job="gateway"}', 'edgejoule_device_connected{device="nano"}'),
         ("Failed attempts, last hour", "edgejoule_conductor_leads", 'edgejoule_step_failures_total{kind="x"}'),
         ("Workers lost, last hour", "edgejoule_conductor_leads", 'edgejoule_workers_lost_total{queue="x"}'),
+        ("Runs", "edgejoule_conductor_leads", "edgejoule_runs_active"),
     ],
 )
 def test_count_is_0_where_there_is_none_and_unknown_where_nobody_tells(
@@ -163,13 +185,30 @@ def test_count_is_0_where_there_is_none_and_unknown_where_nobody_tells(
     check(promtool, tmp_path, series, asked)
 
 
-def test_energy_per_inference_is_right_from_the_first_minute_and_unknown_where_nothing_is_measured(
+def panel_of(page: str, title: str) -> dict[str, Any]:
+    """The first panel called so."""
+    return next(panel for name, panel in ALL if (name, panel["title"]) == (page, title))
+
+
+def asked_at(expr: str, expected: dict[str, Any], labels: str = "{}") -> list[dict[str, Any]]:
+    """What is asked of a device's expression: moment to value, None where there is none."""
+    return [
+        {
+            "expr": f"round({expr.replace('$device', 'nano')}, 0.001)",
+            "eval_time": moment,
+            "exp_samples": [] if value is None else [{"labels": labels, "value": value}],
+        }
+        for moment, value in expected.items()
+    ]
+
+
+def test_energy_per_inference_now_is_right_from_20_s_on_and_unknown_where_nothing_is_measured(
     promtool: Promtool,
     tmp_path: Path,
 ) -> None:
     """Two minutes at 5 W, then two at 10 W with 100 inferences a second, 0.1 J each, and two at 5 W again."""
-    figure, graph = [panel for name, panel in ALL if (name, panel["title"]) == ("device", "Energy per inference")]
-    (expr,) = {panel["targets"][0]["expr"] for panel in (figure, graph)}
+    _, graph = [panel for name, panel in ALL if (name, panel["title"]) == ("device", "Energy per inference")]
+    expr = graph["targets"][0]["expr"]
     device, cell = '{device="nano"}', '{device="nano",detector="m",precision="fp32",stage="measure"}'
     series = {
         f"edgejoule_board_energy_joules_total{device}": "0+25x24 650+50x23 1825+25x23",
@@ -178,16 +217,143 @@ def test_energy_per_inference_is_right_from_the_first_minute_and_unknown_where_n
         f"edgejoule_cell_info{cell}": "_x24 1x24 stale",
     }
     expected = {"1m": None, "2m5s": None, "2m15s": None, "2m20s": 0.1, "2m45s": 0.1, "3m30s": 0.1, "4m30s": None}
-    asked = [
-        {
-            "expr": f"round({expr.replace('$device', 'nano')}, 0.001)",
-            "eval_time": moment,
-            "exp_samples": [] if value is None else [{"labels": device, "value": value}],
-        }
-        for moment, value in expected.items()
-    ]
     inputs = [{"series": name, "values": values} for name, values in series.items()]
+    check(promtool, tmp_path, inputs, asked_at(expr, expected, '{device="nano",of="now"}'))
+
+
+def test_energy_per_inference_holds_no_rest_between_two_trials_of_a_cell(promtool: Promtool, tmp_path: Path) -> None:
+    """Trials of 30 s at 10 W and 0.1 J each inference, with 20 s at rest, at 5 W, between."""
+    _, graph = [panel for name, panel in ALL if (name, panel["title"]) == ("device", "Energy per inference")]
+    device, cell = '{device="nano"}', '{device="nano",detector="m",precision="fp32",stage="power"}'
+    series = {
+        f"edgejoule_board_energy_joules_total{device}": "0+50x6 325+25x3 450+50x6",
+        f"edgejoule_board_energy_observed_seconds_total{device}": "0+5x17",
+        f"edgejoule_inferences_total{cell}": "0+500x6 3000x4 3500+500x6",
+        f"edgejoule_cell_info{cell}": "1x6 stale _x3 1x6",
+    }
+    inputs = [{"series": name, "values": values} for name, values in series.items()]
+    expected = {"30s": 0.1, "40s": None, "50s": None, "55s": None, "1m": None, "1m5s": None, "1m15s": 0.1}
+    asked = asked_at(graph["targets"][0]["expr"], expected, '{device="nano",of="now"}')
     check(promtool, tmp_path, inputs, asked)
+
+
+def test_energy_of_a_default_trial_is_shown_after_it_as_the_last_trials(promtool: Promtool, tmp_path: Path) -> None:
+    """A trial of 12 s of fp16, one of fp32 that has no energy, and one of fp16 again; an older cell stays as it was."""
+    figure, graph = [panel for name, panel in ALL if (name, panel["title"]) == ("device", "Energy per inference")]
+    cells = {of: f'{{device="nano",detector="m",precision="{of}"}}' for of in ("fp16", "fp32", "int8-ptq")}
+    series = {
+        'edgejoule_cell_info{device="nano",detector="m",precision="fp16",stage="measure"}': "_x2 1x1 stale _x30",
+        f"edgejoule_trial_energy_joules{cells['int8-ptq']}": "0.2x60",
+        f"edgejoule_trial_ended_timestamp_seconds{cells['int8-ptq']}": "1000x60",
+        f"edgejoule_trial_energy_joules{cells['fp16']}": "_x6 0.5x29 0.6x25",
+        f"edgejoule_trial_ended_timestamp_seconds{cells['fp16']}": "_x6 1025x29 1200x25",
+        f"edgejoule_trial_ended_timestamp_seconds{cells['fp32']}": "_x18 1085x42",
+    }
+    inputs = [{"series": name, "values": values} for name, values in series.items()]
+    asked = []
+    for of, moments in (
+        ("int8-ptq", {"15s": 0.2}),
+        ("fp16", {"35s": 0.5, "1m25s": 0.5, "1m35s": None, "2m45s": None, "4m": 0.6}),
+    ):
+        labels = f'{{device="nano",detector="m",precision="{of}",of="last trial: m {of}"}}'
+        for expr in (figure["targets"][0]["expr"], graph["targets"][1]["expr"]):
+            asked += asked_at(expr, moments, labels)
+    check(promtool, tmp_path, inputs, asked)
+
+
+def test_powers_are_those_between_two_scrapes_and_say_so() -> None:
+    powers = [panel for _, panel in ALL if "power_watts:" in json.dumps(panel["targets"])]
+    assert len(powers) == 5
+    for panel in powers:
+        assert "power_watts:irate20s" in panel["targets"][0]["expr"], panel["title"]
+        assert "between two scrapes" in panel["description"], panel["title"]
+
+
+@pytest.mark.parametrize("page_and_title", [("overview", "Power of the devices"), ("compare", "Power")])
+def test_power_of_a_hosts_cpu_packages_says_that_it_is_of_them(
+    promtool: Promtool, tmp_path: Path, page_and_title: tuple[str, str]
+) -> None:
+    expr = panel_of(*page_and_title)["targets"][0]["expr"].replace("$device", ".+")
+    series, samples = [], []
+    for device, source, power_w, shown in (("nano", "ina3221", 3, "nano"), ("host", "rapl", 40, "host, CPU packages")):
+        series += [
+            {"series": f'edgejoule_device_info{{device="{device}",simulated="false"}}', "values": "1x12"},
+            {"series": f'edgejoule_power_source_info{{device="{device}",source="{source}"}}', "values": "1x12"},
+            {"series": f'edgejoule_board_energy_joules_total{{device="{device}"}}', "values": f"0+{5 * power_w}x12"},
+            {"series": f'edgejoule_board_energy_observed_seconds_total{{device="{device}"}}', "values": "0+5x12"},
+        ]
+        samples.append({"labels": f'{{device="{device}",shown="{shown}"}}', "value": power_w})
+    check(promtool, tmp_path, series, [{"expr": expr, "eval_time": "50s", "exp_samples": samples}])
+
+
+def test_power_of_a_host_is_called_that_of_the_whole_board_nowhere() -> None:
+    for name, panel in ALL:
+        assert "whole board" not in f"{panel['title']} {panel.get('description')}".lower(), (name, panel["title"])
+
+
+def test_steps_done_tell_no_run_from_no_conductor(promtool: Promtool, tmp_path: Path) -> None:
+    panel = panel_of("overview", "Steps done")
+    ((no_run, shown),) = panel["fieldConfig"]["defaults"]["mappings"][0]["options"].items()
+    assert shown["text"] == "no run"
+    series = [
+        {"series": "edgejoule_conductor_leads", "values": "1x36 stale"},
+        {"series": "edgejoule_steps_done", "values": "_x12 5x12 stale"},
+        {"series": "edgejoule_steps_planned", "values": "_x12 10x12 stale"},
+    ]
+    expected = {"30s": float(no_run), "1m30s": 0.5, "2m30s": float(no_run), "4m": None}
+    check(promtool, tmp_path, series, asked_at(panel["targets"][0]["expr"], expected))
+
+
+def test_device_measures_nothing_while_it_is_there_and_nothing_is_known_while_it_is_away(
+    promtool: Promtool, tmp_path: Path
+) -> None:
+    panel = panel_of("device", "Measures")
+    assert panel["fieldConfig"]["defaults"]["noValue"] == "away"
+    device, cell = '{device="nano"}', '{device="nano",detector="m",precision="fp32",stage="measure"}'
+    series = [
+        {"series": f"edgejoule_device_info{device}", "values": "1x36 stale"},
+        {"series": f"edgejoule_cell_info{cell}", "values": "_x12 1x12 stale"},
+    ]
+    expr, of_cell = panel["targets"][0]["expr"], cell.replace("}", ',cell="m fp32"}')
+    asked = asked_at(expr, {"30s": 1, "2m30s": 1}, '{device="nano",cell="nothing"}')
+    asked += [*asked_at(expr, {"1m30s": 1}, of_cell), *asked_at(expr, {"4m": None})]
+    check(promtool, tmp_path, series, asked)
+
+
+def test_no_alert_that_fires_is_none() -> None:
+    assert panel_of("overview", "Alerts that fire")["fieldConfig"]["defaults"]["noValue"] == "none"
+
+
+def test_percentiles_by_histogram_say_so_and_end_at_its_highest_bound() -> None:
+    shown = [panel for _, panel in ALL if "device_cell:latency_seconds" in json.dumps(panel["targets"])]
+    assert len(shown) == 2
+    for panel in shown:
+        assert f"Above {1e3 * LATENCY_S[-1]:g} ms, the highest, a gap" in panel["description"]
+        assert "by histogram" in panel["description"]
+    assert "by histogram" in shown[0]["title"]  # beside exact medians
+    rules = yaml.safe_load((ROOT / "grafana/prometheus/rules/recording.yml").read_text(encoding="utf-8"))
+    percentiles = [
+        rule["expr"] for group in rules["groups"] for rule in group["rules"] if "device_cell:latency" in rule["record"]
+    ]
+    assert len(percentiles) == 3
+    assert all(expr.endswith(f" < {LATENCY_S[-1]:g}") for expr in percentiles)
+
+
+def test_every_page_has_the_boundaries_of_runs() -> None:
+    for name, page in PAGES.items():
+        assert {"runs", "runs that go on"} <= {each["name"] for each in page["annotations"]["list"]}, name
+
+
+def test_best_cell_so_far_is_the_most_accurate_and_unknown_without_a_conductor(
+    promtool: Promtool, tmp_path: Path
+) -> None:
+    expr = panel_of("overview", "Best AP so far")["targets"][0]["expr"]
+    series = [{"series": "edgejoule_conductor_leads", "values": "1x12 0x12"}]
+    for device, simulated, ap in (("nano", "true", 0.3), ("orin", "false", 0.2)):
+        cell = f'device="{device}",detector="m",precision="fp16",simulated="{simulated}"'
+        series.append({"series": f"edgejoule_cell_ap_ratio{{{cell}}}", "values": f"{ap}x24"})
+    asked = asked_at(expr, {"30s": 0.3}, '{cell="m fp16 nano (simulated)"}') + asked_at(expr, {"1m30s": None})
+    check(promtool, tmp_path, series, asked)
 
 
 def test_steps_of_80_s_are_said_to_take_80_s_in_the_mean_and_at_most_their_bucket(

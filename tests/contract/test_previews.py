@@ -106,7 +106,9 @@ def test_repeated_panel_is_drawn_once_for_each_value_side_by_side() -> None:
     chosen = list(previews.repeated(page, panel, {"detector": "toy", "device": "nano", "precision": ".+"}, Three()))
     assert [(of["device"], each["gridPos"]["w"]) for each, of in chosen] == [("nano", 24)]
     texts = previews.page_as_svg(page, {}, Three(), SPAN_S)
-    assert [f"Median latency, live: {name}" in texts for name in ("host", "nano", "orin", "pi")] == [True] * 4
+    assert [f"Median latency by histogram, live: {name}" in texts for name in ("host", "nano", "orin", "pi")] == [
+        True
+    ] * 4
 
 
 def test_units_and_colours() -> None:

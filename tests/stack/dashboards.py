@@ -30,16 +30,14 @@ MAY_BE_EMPTY = {
 """Panel, with its page where others are called so too, to why it may never have data in a stack that is well."""
 
 EMPTY_AFTERWARDS = {
-    "Measures": "nothing is measured any more",
-    "Device / Energy per inference": "the same; and a quick trial is over in less than it takes",
-    "Median latency, live: $device": "a quick trial may be over between two scrapes",
-    "Steps done": "no run goes on any more",
+    "Device / Energy per inference": "a quick trial is over in less than the 20 s that the line of now takes",
+    "Median latency by histogram, live: $device": "a quick trial may be over between two scrapes",
     "Latency over that of the same engine before": "no engine may have been measured twice",
 }
 """The same of panels that have data only while something goes on, for who asks after it."""
 
 BOARDS_ALONE = (
-    *("Power", "Energy per inference", "Below throttling", "Power of the whole board", "Power of parts", "GPU load"),
+    *("Power", "Energy per inference", "Below throttling", "Power of the total", "Power of parts", "GPU load"),
     *("Clocks", "Temperature, and the board's own trip points", "Inferences per joule", "Energy against latency"),
     *("AP50 against energy", "Fan"),
 )

@@ -1,3 +1,4 @@
+import json
 import os
 import threading
 import time
@@ -5,10 +6,11 @@ import time
 import numpy as np
 import pytest
 
-from edgejoule_agent import conditions, host, measure
+from edgejoule_agent import conditions, host, live, measure
 from edgejoule_agent.benchmark import benchmark, check_same
 from edgejoule_agent.engines import Engine, open_engine
 from edgejoule_agent.errors import ConditionsChangedError, ShardError
+from edgejoule_agent.exporter import cells
 from edgejoule_agent.measure import memory_peak_mb, summarize
 from edgejoule_agent.simulation import trees
 
@@ -122,7 +124,7 @@ def trial(tmp_path, built, shard):
     """A function that measures a trial in this process, on the board whose files lie under a root."""
     engine, record = built
 
-    def run(root, **changes):
+    def run(root, progress=silent, **changes):
         request = {
             "engine": str(engine),
             "engine_record": record,
@@ -133,7 +135,7 @@ def trial(tmp_path, built, shard):
             "stage_images": 1,
             "root": root,
         }
-        return measure.trial(request, silent)
+        return measure.trial(request, progress)
 
     return run
 
@@ -176,6 +178,22 @@ def test_trial_on_a_board_infers_on_until_the_powers_window_is_full(tmp_path, tr
     assert found["sampling"]["realtime"] != "not asked for"
     assert found["throttled"] == "no"
     assert "saw nothing" in found["throttled_evidence"]
+
+
+def test_cell_is_at_work_as_long_as_its_inferences_are_counted_and_no_longer(tmp_path, trial, monkeypatch):
+    (tmp_path / "job").mkdir()
+    (tmp_path / "job" / "job.json").write_text(json.dumps({"step": "benchmark/toy/fp32/nano/0", "kind": "benchmark"}))
+    (tmp_path / "job" / "log").touch()
+    monkeypatch.setenv(live.VARIABLE, str(tmp_path))
+    seen = {}
+
+    def look(done, total, unit):
+        found = cells.readings(str(tmp_path))
+        seen.setdefault(unit, []).extend(labels["stage"] for labels, _ in found.get("edgejoule_cell_info", []))
+
+    trial(trees.write("nano_jp4", tmp_path / "nano"), look)
+    assert set(seen["seconds of the power's window"]) == {"power"}
+    assert seen["images through all stages"] == []
 
 
 def test_trial_on_a_board_without_a_power_monitor_says_why_and_wastes_no_time(tmp_path, trial):

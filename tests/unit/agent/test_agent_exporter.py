@@ -462,6 +462,30 @@ def test_what_a_trial_came_to_is_shown_but_no_null(state):
     render(TABLE, found)
 
 
+def test_cell_is_not_at_work_once_its_window_has_closed_and_what_it_counted_stays(state):
+    live.begin("measure")([20.0, 22.0])
+    live.begin_untimed("power")(5)
+    live.end_window()
+    found = cells.readings(str(state))
+    assert "edgejoule_cell_info" not in found
+    assert sum(samples_of(found, "edgejoule_inferences_total").values()) == 7
+    assert means(state) == (pytest.approx(21.0), None)
+
+
+def test_last_trial_of_a_device_is_the_one_that_ended_last(state):
+    begin_s = time.time()
+    for precision, ends in (("fp32", True), ("fp16", True), ("fp32", True), ("fp16", False)):
+        job = {"step": f"benchmark/nanodet_m/{precision}/nano/0", "kind": "benchmark"}
+        (state / "job" / "job.json").write_text(json.dumps(job))
+        live.begin("measure")([20.0])
+        if ends:
+            live.keep(recorded(20.0))
+    found = cells.readings(str(state))
+    render(TABLE, found)
+    ended_s = {labels["precision"]: value for labels, value in found["edgejoule_trial_ended_timestamp_seconds"]}
+    assert begin_s < ended_s["fp16"] < ended_s["fp32"] < time.time()
+
+
 def takes(state, engine, **asked):
     """Have the job at hand measure an engine, by its hash."""
     job = {"step": "benchmark/nanodet_m/int8-ptq/nano/0", "kind": "benchmark", "inputs": {"engine": engine}}

@@ -4,7 +4,7 @@ The agent that shows metrics names its state folder in the environment of its st
 its cell in there, which the exporter reads. Between two inferences and at most twice a second, so no latency holds any
 of it; where nobody looks, nothing happens. A file that cannot be written harms no trial.
 
-    STATE/live/CELL.json   detector, precision; now: {stage, pid}; trial: see ``keep``;
+    STATE/live/CELL.json   detector, precision; now: {stage, pid}, None outside a trial's window; trial: see ``keep``;
                            stages: {stage: {inferences, counts, sum_s}}, counts empty of a stage that times none;
                            means: {trial_s, baseline_s} of the trial under way, or last, from its measuring on;
                            engines: [{engine, power_mode, threads, trials, mean_s}], the latest last
@@ -17,6 +17,7 @@ import contextlib
 import json
 import os
 import re
+import time
 from typing import Any, Callable, Dict, Mapping, Optional
 
 import numpy as np
@@ -83,6 +84,13 @@ def begin_untimed(stage: str) -> Count:
     return count
 
 
+def end_window() -> None:
+    """The trial's window has closed: what runs from here on is not counted, and the cell is no longer at work."""
+    place = _place()
+    if place is not None:
+        _write(place, dict(_read(place), now=None))
+
+
 def _bounds_s() -> Any:
     return np.array(metrics.load()[HISTOGRAM]["buckets"])
 
@@ -125,6 +133,7 @@ def keep(record: Mapping[str, Any]) -> None:
         "latency_s": {"0.5": latency_ms["p50"] / 1e3, "0.9": latency_ms["p90"] / 1e3, "0.99": latency_ms["p99"] / 1e3},
         "energy_j": None if record["energy_mj"] is None else record["energy_mj"] / 1e3,
         "idle_power_w": record["idle_power_w"],
+        "ended_s": time.time(),
     }
     _write(place, kept)
 

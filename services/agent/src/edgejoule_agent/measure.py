@@ -60,6 +60,7 @@ def trial(request: Mapping[str, Any], progress: Progress) -> Dict[str, Any]:
             if not watch.absent:
                 more = _keep_busy(engine, first, begin.time_s, protocol["power_window_s"], progress)
             end, after = watch.mark(closing=True), contention.snapshot()
+            live.end_window()
             peak_mb = memory_peak_mb()  # before the pictures of the stages, which are no part of the engine
             overlapped, not_overlapped = _throughput(engine, first, protocol["iterations"], record)
             with ShardReader(request["shard"]) as reader:

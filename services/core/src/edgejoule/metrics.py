@@ -88,7 +88,8 @@ METRICS: tuple[Metric, ...] = (
         "info",
         "",
         _AGENT,
-        "What the device is. A simulated one says so here and nowhere else: join this to every query that shows it.",
+        "What the device is, and whether it is simulated: join this to every query that shows a device. Only "
+        "what the conductor tells of cells that are done has that label too.",
         {
             "board": "the board, or the processor of a host",
             "soc": "`tegra210`, ...; empty on a host",
@@ -325,6 +326,14 @@ METRICS: tuple[Metric, ...] = (
         "J",
         _AGENT,
         "Energy per inference, of a whole batch, of the cell's last trial, from its record; absent where that is null.",
+        _CELL,
+    ),
+    Metric(
+        "edgejoule_trial_ended_timestamp_seconds",
+        "gauge",
+        "s",
+        _AGENT,
+        "When the cell's last trial ended, seconds since 1970 by the device's clock: the latest is the device's last.",
         _CELL,
     ),
     Metric(

@@ -58,6 +58,8 @@ def _add_cells(folder: str, found: Readings, measuring: bool) -> None:
                 _add(found, "edgejoule_trial_latency_seconds", dict(cell, quantile=quantile), latency_s)
             if trial["energy_j"] is not None:
                 _add(found, "edgejoule_trial_energy_joules", cell, trial["energy_j"])
+            if "ended_s" in trial:  # not of another release
+                _add(found, "edgejoule_trial_ended_timestamp_seconds", cell, trial["ended_s"])
             if trial["idle_power_w"] is not None and changed_s > latest_s:
                 latest_s, idle_w = changed_s, trial["idle_power_w"]
     if idle_w is not None:

@@ -64,6 +64,7 @@ def trial(request: Mapping[str, Any], progress: Progress) -> Dict[str, Any]:
         before, begin = contention.snapshot(), watch.mark()
         done = work(protocol["iterations"], protocol["power_window_s"], "inferences")
         end, after = watch.mark(closing=True), contention.snapshot()
+        live.end_window()
         # the work's own times: the marks lie a little outside
         begin, end = begin._replace(time_s=done.begin_s), end._replace(time_s=done.end_s)
         inferences = len(done.times_ms)
