@@ -1,21 +1,24 @@
 """``build`` on a device with TensorRT: the whole way in real child processes, on the double."""
 
 import copy
+import functools
 import json
 import os
 import pathlib
 import sys
 
 import numpy as np
+import played_tensorrt
 import pytest
 
-from edgejoule_agent import build_tensorrt, engines, host, limits
+from edgejoule_agent import build_tensorrt, engines, host, jetson, limits
 from edgejoule_agent.build import build
 from edgejoule_agent.build_tensorrt import Allowance
 from edgejoule_agent.engines import Deferred, load, onnxruntime_engine, open_engine
 from edgejoule_agent.engines.tensorrt_engine import builder
 from edgejoule_agent.errors import EngineError, OutOfMemoryError, TimeLimitError, UnsupportedError
 from edgejoule_agent.isolate import run
+from edgejoule_agent.simulation import trees
 from edgejoule_agent.step_process import Job
 from edgejoule_agent.steps import build as build_step
 
@@ -30,17 +33,7 @@ def silent(done, total, unit):
 @pytest.fixture
 def device_with(monkeypatch, tmp_path, cudart):
     """A function that makes this process and its children a device with TensorRT of a release."""
-    package = tmp_path / "site" / "tensorrt"
-    package.mkdir(parents=True)
-    path = str(pathlib.Path(__file__).with_name("tensorrt_double.py"))
-    package.joinpath("__init__.py").write_text(
-        "import importlib.util\n"
-        f"_spec = importlib.util.spec_from_file_location('tensorrt_double', {path!r})\n"
-        "_double = importlib.util.module_from_spec(_spec)\n"
-        "_spec.loader.exec_module(_double)\n"
-        "_double.install(globals())\n"
-    )
-    site = str(package.parent)
+    site = str(played_tensorrt.write(tmp_path / "site").parent)
     agent = str(pathlib.Path(build_tensorrt.__file__).resolve().parents[1])
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([site, agent, os.environ.get("PYTHONPATH", "")]))
     monkeypatch.setenv("LD_LIBRARY_PATH", str(cudart.parent))
@@ -75,8 +68,17 @@ def run_build(tmp_path, toy, precision, shards=()):
     return json.loads(json.dumps(build(onnx_path, precision, 1, list(shards), tmp_path / "engine", silent)))
 
 
-def test_a_device_without_tensorrt_takes_the_hosts_way():
-    assert not build_tensorrt.is_here()
+def test_a_host_without_tensorrt_takes_the_hosts_way(tmp_path, toy):
+    assert run_build(tmp_path, toy, "fp32")["hardware"]["runtime"] in host.RUNTIMES
+
+
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+def test_a_jetson_without_the_module_does_not_build_for_its_processor(tmp_path, toy, monkeypatch, precision):
+    root = trees.write("nano_jp4", tmp_path / "board")
+    monkeypatch.setattr(jetson, "is_jetson", functools.partial(jetson.is_jetson, root))
+    with pytest.raises(UnsupportedError, match="a Jetson whose Python has no module tensorrt"):
+        run_build(tmp_path, toy, precision)
+    assert not (tmp_path / "engine").exists()
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,6 @@ board without it gets its engine all the same, and the record says that nobody c
 """
 
 import hashlib
-import importlib.util
 import json
 import os
 import tempfile
@@ -66,11 +65,6 @@ class Tried(NamedTuple):
     found: Optional[inspector.Inspection]
     correct: Optional[bool]  # None: nothing here could check the numbers
     reason: str
-
-
-def is_here() -> bool:
-    """Whether TensorRT is installed; it is loaded by children only."""
-    return importlib.util.find_spec("tensorrt") is not None
 
 
 def build(
