@@ -6,6 +6,7 @@ import json
 import os
 import pathlib
 import sys
+import tempfile
 
 import numpy as np
 import played_tensorrt
@@ -189,6 +190,29 @@ def test_the_protocols_workspace_is_the_builders(tmp_path, toy, device_with, no_
     }
     build_step.run(Job(request, silent))
     assert json.loads((tmp_path / "outputs" / "record").read_text())["options"]["workspace_mb"] == built_with
+
+
+@pytest.mark.parametrize("release", [None, "8.5"])
+def test_a_build_leaves_tmp_alone_which_is_small_on_a_board(tmp_path, toy, request, monkeypatch, release):
+    if release:
+        request.getfixturevalue("device_with")(release)
+    for folder in ("outputs", "scratch", "tmp"):
+        (tmp_path / folder).mkdir()
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "tmp"))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "tmp"))
+    asked = {
+        "parameters": {"precision": "fp32", "threads": 1},
+        "inputs": {"onnx": str(save(toy(), tmp_path / "m.onnx"))},
+        "outputs": str(tmp_path / "outputs"),
+        "scratch": str(tmp_path / "scratch"),
+    }
+    # a folder's time is that of the last file that came or went
+    untouched, before = [(tmp_path / name).stat().st_mtime_ns for name in ("tmp", "scratch")]
+    build_step.run(Job(asked, silent))
+    assert (tmp_path / "tmp").stat().st_mtime_ns == untouched
+    assert (tmp_path / "scratch").stat().st_mtime_ns > before
+    assert not list((tmp_path / "scratch").glob("tmp*"))
+    assert os.environ["TMPDIR"] == tempfile.gettempdir() == str(tmp_path / "tmp")
 
 
 def test_a_build_that_the_kernel_ends_is_out_of_memory(tmp_path, toy, device_with, no_reference):
