@@ -17,7 +17,7 @@ from edgejoule_agent.build import build
 from edgejoule_agent.build_tensorrt import Allowance
 from edgejoule_agent.engines import Deferred, load, onnxruntime_engine, open_engine
 from edgejoule_agent.engines.tensorrt_engine import builder
-from edgejoule_agent.errors import EngineError, OutOfMemoryError, TimeLimitError, UnsupportedError
+from edgejoule_agent.errors import EngineError, HostError, OutOfMemoryError, TimeLimitError, UnsupportedError
 from edgejoule_agent.isolate import run
 from edgejoule_agent.simulation import trees
 from edgejoule_agent.step_process import Job
@@ -219,6 +219,16 @@ def test_a_build_that_the_kernel_ends_is_out_of_memory(tmp_path, toy, device_wit
     device_with("10.16", killed=True)
     with pytest.raises(OutOfMemoryError, match="signal 9"):
         run_build(tmp_path, toy, "fp32")
+
+
+def test_a_full_disk_is_not_taken_for_a_way_that_fails(tmp_path, toy, device_with, no_reference, monkeypatch):
+    def full(*_):
+        raise HostError("full")
+
+    device_with("8.5")
+    monkeypatch.setattr(build_tensorrt, "build_within_limits", full)
+    with pytest.raises(HostError, match=r"^full$"):
+        run_build(tmp_path, toy, "int8")
 
 
 def test_a_board_without_the_reference_says_that_nobody_checked(tmp_path, toy, device_with, no_reference):

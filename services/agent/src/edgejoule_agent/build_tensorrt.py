@@ -18,7 +18,14 @@ from edgejoule_agent import build as checks
 from edgejoule_agent import host
 from edgejoule_agent.candidates import Candidate, as_it_is
 from edgejoule_agent.engines.tensorrt_engine import builder, graph, inspector, releases
-from edgejoule_agent.errors import AgentError, EngineError, OutOfMemoryError, TimeLimitError, UnsupportedError
+from edgejoule_agent.errors import (
+    AgentError,
+    EngineError,
+    HostError,
+    OutOfMemoryError,
+    TimeLimitError,
+    UnsupportedError,
+)
 from edgejoule_agent.isolate import Progress, run
 from edgejoule_agent.limits import estimate_bytes, memory_limit_bytes
 from edgejoule_agent.macs import macs_by_node
@@ -178,6 +185,8 @@ def _try(
         correct, reason = checks.compare(oracle, _outputs(request["engine"], folder, progress), way.precision)
         wrong = None if correct else EngineError(f"wrong numbers: {reason}")
         return tried._replace(correct=correct, reason=reason, error=wrong)
+    except HostError:
+        raise
     except AgentError as error:
         return failed._replace(error=error, reason=str(error))
 

@@ -1,11 +1,13 @@
 """Run one piece of work in a process of its own, under a memory and a time limit.
 
 The child (``python -m edgejoule_agent.isolate module:function``) reads a JSON request on stdin and writes
-JSON lines: ``{"progress": [done, total, unit]}`` and at last ``{"result": ...}`` or ``{"error": ..., "message": ...}``.
+JSON lines: ``{"progress": [done, total, unit]}`` and at last ``{"result": ...}``, ``{"error": ..., "message": ...}`` or
+``{"full_disk": message}``.
 A runtime that crashes, hangs or eats the memory takes only the child with it; whose next word of progress
 to a parent that is gone ends it too.
 """
 
+import errno
 import importlib
 import json
 import os
@@ -46,6 +48,7 @@ def run(
 
     Raises:
         AgentError: the one the child raised.
+        HostError: it found the disk full; its cause is an OSError that says so.
         OutOfMemoryError: the child grew over the limit, or the kernel ended it.
         TimeLimitError: it took longer than ``time_limit_s``.
         EngineError: it crashed; the message holds the signal or its last line on stderr.
@@ -61,6 +64,9 @@ def run(
             for message in _messages(child, task, request, memory_limit_bytes, time_limit_s, waiting):
                 if "progress" in message:
                     progress(*message["progress"])
+                elif "full_disk" in message:
+                    full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+                    raise errors.HostError(f"{task}: {message['full_disk']}") from full
                 elif "error" in message:
                     raise getattr(errors, message["error"])(message["message"])
                 else:
@@ -151,8 +157,13 @@ def main() -> None:
     request = json.loads(sys.stdin.read())
     try:
         send({"result": getattr(importlib.import_module(module), function)(request, progress)})
-    except errors.AgentError as error:
-        send({"error": type(error).__name__, "message": str(error)})
+    except Exception as error:
+        if errors.is_full_disk(error):
+            send({"full_disk": str(error)})
+        elif isinstance(error, errors.AgentError):
+            send({"error": type(error).__name__, "message": str(error)})
+        else:
+            raise
 
 
 if __name__ == "__main__":
