@@ -1,5 +1,6 @@
 import os
 
+import psutil
 import pytest
 
 from edgejoule_agent import errors
@@ -67,6 +68,13 @@ def test_run_returns_the_result_and_tells_progress():
     result = run("isolated_work:double", {"number": 21}, lambda *word: told.append(word), LIMIT, 30)
     assert result == {"twice": 42}
     assert told == [(1, 2, "halves")]
+
+
+def test_a_child_is_ended_where_the_host_falls_under_the_floor():
+    host = psutil.virtual_memory().total
+    with pytest.raises(errors.OutOfMemoryError, match=f"was ended, since this host had less than {host / 1e6:.0f} MB"):
+        run("isolated_work:hang", {}, silent, LIMIT, 30, floor_bytes=host)
+    assert run("isolated_work:double", {"number": 21}, silent, LIMIT, 30, floor_bytes=1) == {"twice": 42}
 
 
 def test_run_says_how_long_it_waits_for_work_that_tells_nothing():

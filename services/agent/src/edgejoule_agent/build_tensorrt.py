@@ -27,7 +27,7 @@ from edgejoule_agent.errors import (
     UnsupportedError,
 )
 from edgejoule_agent.isolate import Progress, run
-from edgejoule_agent.limits import estimate_bytes, memory_limit_bytes
+from edgejoule_agent.limits import estimate_bytes, floor_bytes, memory_limit_bytes
 from edgejoule_agent.macs import macs_by_node
 
 TASKS = "edgejoule_agent.engines.tensorrt_engine.builder"
@@ -210,8 +210,8 @@ def build_within_limits(
     if not sizes:
         least = builder.workspaces(allowance.workspace_bytes)[-1]
         raise OutOfMemoryError(
-            f"building takes about {needed / 1e6:.0f} MB, and a workspace of "
-            f"{least / 1e6:.0f} MB or more, but {limit_bytes / 1e6:.0f} MB may be used; "
+            f"building takes at least {needed / 1e6:.0f} MB (by ONNX Runtime's use; TensorRT's was not measured), and "
+            f"a workspace of {least / 1e6:.0f} MB or more, but {limit_bytes / 1e6:.0f} MB may be used; "
             "free memory, as by ending the desktop; swap is not counted, since a GPU's memory cannot be swapped out"
         )
     while True:
@@ -222,7 +222,7 @@ def build_within_limits(
 
         asked = dict(request, workspace_bytes=sizes[0], averaging_iterations=allowance.iterations)
         try:
-            return call(TASKS + ":build_engine", asked, _silent, limit_bytes, limit_s, tell)
+            return call(TASKS + ":build_engine", asked, _silent, limit_bytes, limit_s, tell, floor_bytes(limit_bytes))
         except OutOfMemoryError:
             if len(sizes) == 1:
                 raise

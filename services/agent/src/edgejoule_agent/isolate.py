@@ -39,17 +39,19 @@ def run(
     memory_limit_bytes: int,
     time_limit_s: float,
     waiting: Optional[Callable[[float], None]] = None,
+    floor_bytes: int = 0,
 ) -> Any:
     """Call ``task`` (``module:function``) with ``(request, progress)`` in a child and return its JSON result.
 
     Args:
         waiting: called with the seconds that have passed, several times a second, for work that cannot tell its own
             progress.
+        floor_bytes: of MemAvailable of the host, below which the child is ended.
 
     Raises:
         AgentError: the one the child raised.
         HostError: it found the disk full; its cause is an OSError that says so.
-        OutOfMemoryError: the child grew over the limit, or the kernel ended it.
+        OutOfMemoryError: the child grew over the limit, the host fell under the floor, or the kernel ended the child.
         TimeLimitError: it took longer than ``time_limit_s``.
         EngineError: it crashed; the message holds the signal or its last line on stderr.
     """
@@ -61,7 +63,7 @@ def run(
             stderr=stderr,
         )
         try:
-            for message in _messages(child, task, request, memory_limit_bytes, time_limit_s, waiting):
+            for message in _messages(child, task, request, memory_limit_bytes, time_limit_s, waiting, floor_bytes):
                 if "progress" in message:
                     progress(*message["progress"])
                 elif "full_disk" in message:
@@ -87,6 +89,7 @@ def _messages(
     memory_limit_bytes: int,
     time_limit_s: float,
     waiting: Optional[Callable[[float], None]],
+    floor_bytes: int,
 ) -> Iterator[Any]:
     """The child's JSON lines, until it closes its output; the limits are watched meanwhile."""
     start = time.monotonic()
@@ -109,6 +112,11 @@ def _messages(
         if _resident_bytes(child.pid) > memory_limit_bytes:
             raise errors.OutOfMemoryError(
                 f"{task} grew over its limit of {memory_limit_bytes / 1e6:.0f} MB and was ended; "
+                "free memory or take a smaller model"
+            )
+        if floor_bytes and psutil.virtual_memory().available < floor_bytes:
+            raise errors.OutOfMemoryError(
+                f"{task} was ended, since this host had less than {floor_bytes / 1e6:.0f} MB left; "
                 "free memory or take a smaller model"
             )
         if waiting is not None:
