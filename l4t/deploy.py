@@ -511,6 +511,9 @@ class _Work:
         wrong = _what_is_wrong(said, l4t_of(self._facts), board_of(self._facts))
         if wrong:
             raise Refused(f"the agent does not know its board: {wrong}")
+        unusable = _why_no_tensorrt(probe, self._image)
+        if unusable:
+            raise Refused(f"the agent cannot use the board's GPU: {unusable}")
         tell(f"    {said['board']}, L4T {said['l4t']}, TensorRT {said['tensorrt']}, power mode {said['power_mode']}")
         tell(f"    fast INT8 and FP16: {(probe.get('precisions') or {}).get('learnt')}")
         began = time.monotonic()
@@ -551,9 +554,21 @@ def _what_is_wrong(said: Mapping[str, Any], version: str, board: str) -> str | N
         return f"L4T {said.get('l4t')} instead of {version} ({absent.get('l4t', 'no reason given')})"
     if said.get("board") is None or said["board"] != board:
         return f"{said.get('board')} instead of {board} ({absent.get('board', 'no reason given')})"
-    if said.get("tensorrt") is None:
-        return f"no TensorRT in the container ({absent.get('tensorrt')}): sudo apt install nvidia-jetpack on the board"
     return None
+
+
+def _why_no_tensorrt(probe: Mapping[str, Any], image: Image) -> str | None:
+    """Why the agent would not run on the GPU; None if TensorRT answered it."""
+    said, asked = probe["environment"], probe.get("precisions") or {}
+    if said.get("tensorrt") is None:
+        why = f"no TensorRT for its Python in the container ({(said.get('absent') or {}).get('tensorrt')})"
+    elif asked.get("tensorrt") is None:
+        why = f"TensorRT {said['tensorrt']} in the container does not answer ({asked.get('learnt')})"
+    else:
+        return None
+    if image.mounts:
+        return f"{why}: sudo apt install nvidia-jetpack on the board, whose own is mounted"
+    return f"{why}: it comes with the image, whose base must have it (BASE_IMAGE) and fit the board's driver"
 
 
 def status(settings: Settings, host: Host) -> None:

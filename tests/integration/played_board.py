@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import asyncssh
+import played_tensorrt
 
 from edgejoule_agent.simulation import trees
 
@@ -55,6 +56,8 @@ class PlayedBoard:
         (folder / "home").mkdir()
         (folder / "root").mkdir()
         trees.write(kind, folder / "root")
+        if kind.rpartition("_")[2] in played_tensorrt.RELEASES:  # others are refused before
+            self.tensorrt = played_tensorrt.write(self._modules(kind), kind)
         for device in ("nvmap", "nvhost-gpu"):
             (folder / "root" / "dev").mkdir(exist_ok=True)
             (folder / "root" / "dev" / device).touch()
@@ -73,6 +76,10 @@ class PlayedBoard:
         self._thread.start()
         self._server = asyncio.run_coroutine_threadsafe(self._serve(), self._loop).result(20)
         self.port: int = self._server.get_port()
+
+    def _modules(self, kind: str) -> Path:
+        """Where the module tensorrt lies: on JetPack 4 on the board, whence it is mounted, else in the image's base."""
+        return self.folder / ("root/usr/lib/python3.6/dist-packages" if kind.endswith("jp4") else "base")
 
     def free(self, gb: float) -> None:
         """So much room is on its disk."""

@@ -240,6 +240,41 @@ def test_full_disk_leaves_the_board_as_it_was(bench: Bench) -> None:
     assert bench.devices() == {}
 
 
+@pytest.mark.parametrize(
+    ("kind", "module", "sentence"),
+    [
+        (
+            "nano_jp4",
+            None,
+            r"no TensorRT for its Python in the container \(TensorRT 8\.2\.1 is there, but not its Python module "
+            r"tensorrt for this interpreter\): sudo apt install nvidia-jetpack on the board, whose own is mounted\. ",
+        ),
+        (
+            "orin_nano_jp6",
+            "raise ImportError('libnvinfer.so.10: cannot open shared object file')\n",
+            r"TensorRT 10\.3\.0 in the container does not answer \(by SM 8\.7: TensorRT cannot be asked "
+            r"\(ImportError: libnvinfer\.so\.10: cannot open shared object file\)\): it comes with the image, "
+            r"whose base must have it ",
+        ),
+    ],
+)
+def test_board_without_a_tensorrt_that_answers_is_refused(
+    bench: Bench, kind: str, module: str | None, sentence: str
+) -> None:
+    board = bench.play(kind)
+    if module is None:
+        shutil.rmtree(board.tensorrt)
+    else:
+        (board.tensorrt / "__init__.py").write_text(module)
+    code, said = bench.run("deploy")
+    assert code == 1
+    assert re.search(f"the agent cannot use the board's GPU: {sentence}", said), said
+    assert "The board is as it was." in said
+    assert "Traceback" not in said
+    assert board.is_untouched()
+    assert bench.devices() == {"nano": "revoked"}
+
+
 def test_connection_cut_half_way_goes_on_with_the_same_command(bench: Bench) -> None:
     board = bench.play("nano_jp4")
     network = Network(board.port)

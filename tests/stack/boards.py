@@ -5,9 +5,10 @@ take jobs from the stack's gateway, and holds their records against the schemas;
 kin against a container with sshd that plays a board, over a real ssh, with a real engine, also where the board is not
 as it must be and where the connection breaks off. It leaves nothing behind but what Docker keeps in its build cache.
 
-Played, since no Jetson is here: the bases, NVIDIA's runtime, TensorRT's and cuDNN's files (empty), the device tree, the
-board's files, that it lacks the runtime or room on its disk. So it shows neither that an image starts on NVIDIA's
-bases, nor an engine of TensorRT, nor what a board's figures are.
+Played, since no Jetson is here: the bases, NVIDIA's runtime, TensorRT's and cuDNN's files (empty), TensorRT's Python
+module (the double of the agent's tests), the device tree, the board's files, that it lacks the runtime or room on its
+disk. So it shows neither that an image starts on NVIDIA's bases, nor an engine of TensorRT, nor what a board's figures
+are.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from typing import Any, NamedTuple
 import jsonschema
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "l4t"))
+import played_tensorrt
 from compose import COMMAND, HERE, ROOT, Failed, Stack, call, check, generate_pictures, say, stack_of_a_test
 from network import Network
 from servers import free_ports
@@ -285,6 +287,7 @@ class PlayedBoard:
     """A container with sshd whose docker reaches this host's engine; ``with PlayedBoard(...) as board``."""
 
     name = f"{OURS}-board"
+    _double = "/played/double/unit/agent/tensorrt_double.py"  # as far from the names as in tests/
 
     def __init__(self, kind: Kind, tree: Path, folder: Path) -> None:
         self.kind = kind
@@ -328,7 +331,8 @@ class PlayedBoard:
             return False
 
     def _write(self, context: Path) -> None:
-        """What the board's image is built from."""
+        """What the board's image is built from, and what its runtime brings."""
+        played_tensorrt.write(self._folder / "nvidia", self.kind.tree, self._double)
         for path in ("etc", "var/lib/nvpmodel"):
             shutil.copytree(self._tree / path, context / "root" / path, symlinks=True)
         shutil.copytree(self._tree / "proc" / "device-tree", context / "root" / "device-tree")
@@ -348,6 +352,9 @@ class PlayedBoard:
         mounts[(self._tree / "usr/local/cuda").resolve()] = "/usr/local/cuda"
         mounts[(self._tree / "proc/device-tree").resolve()] = "/played/device-tree"
         mounts[HERE / "board" / "sitecustomize.py"] = "/played/sitecustomize.py"
+        mounts[self._folder / "nvidia/tensorrt/__init__.py"] = "/played/tensorrt/__init__.py"
+        mounts[played_tensorrt.DOUBLE] = self._double
+        mounts[played_tensorrt.NAMES] = f"/played/double/fixtures/{played_tensorrt.NAMES.name}"
         words = [f"--volume {path}:{target}:ro" for path, target in mounts.items()]
         return {
             "TREE": str(self._tree),

@@ -21,6 +21,7 @@ import importlib
 import json
 import os
 import re
+import sys
 import types
 
 import numpy as np
@@ -125,6 +126,8 @@ def make(release, world=None):
     # ILogger has these in every release: python/src/infer/pyCore.cpp
     extras = {"Severity": severity, "__init__": lambda self: None, "log": lambda self, severity, msg: None}
     module.ILogger = type("ILogger", (), dict(extras, **severity.__members__))
+    printer = {"__init__": lambda self, min_severity: None, "log": lambda self, severity, msg: sys.stderr.write(msg)}
+    module.Logger = type("Logger", (module.Logger, module.ILogger), printer)  # in the same file
     return module
 
 

@@ -1,21 +1,25 @@
 """``build`` on a device with TensorRT: the whole way in real child processes, on the double."""
 
 import copy
+import functools
 import json
 import os
 import pathlib
 import sys
+import tempfile
 
 import numpy as np
+import played_tensorrt
 import pytest
 
-from edgejoule_agent import build_tensorrt, engines, host, limits
+from edgejoule_agent import build_tensorrt, engines, host, jetson, limits
 from edgejoule_agent.build import build
 from edgejoule_agent.build_tensorrt import Allowance
 from edgejoule_agent.engines import Deferred, load, onnxruntime_engine, open_engine
 from edgejoule_agent.engines.tensorrt_engine import builder
-from edgejoule_agent.errors import EngineError, OutOfMemoryError, TimeLimitError, UnsupportedError
+from edgejoule_agent.errors import EngineError, HostError, OutOfMemoryError, TimeLimitError, UnsupportedError
 from edgejoule_agent.isolate import run
+from edgejoule_agent.simulation import trees
 from edgejoule_agent.step_process import Job
 from edgejoule_agent.steps import build as build_step
 
@@ -30,17 +34,7 @@ def silent(done, total, unit):
 @pytest.fixture
 def device_with(monkeypatch, tmp_path, cudart):
     """A function that makes this process and its children a device with TensorRT of a release."""
-    package = tmp_path / "site" / "tensorrt"
-    package.mkdir(parents=True)
-    path = str(pathlib.Path(__file__).with_name("tensorrt_double.py"))
-    package.joinpath("__init__.py").write_text(
-        "import importlib.util\n"
-        f"_spec = importlib.util.spec_from_file_location('tensorrt_double', {path!r})\n"
-        "_double = importlib.util.module_from_spec(_spec)\n"
-        "_spec.loader.exec_module(_double)\n"
-        "_double.install(globals())\n"
-    )
-    site = str(package.parent)
+    site = str(played_tensorrt.write(tmp_path / "site").parent)
     agent = str(pathlib.Path(build_tensorrt.__file__).resolve().parents[1])
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([site, agent, os.environ.get("PYTHONPATH", "")]))
     monkeypatch.setenv("LD_LIBRARY_PATH", str(cudart.parent))
@@ -75,8 +69,17 @@ def run_build(tmp_path, toy, precision, shards=()):
     return json.loads(json.dumps(build(onnx_path, precision, 1, list(shards), tmp_path / "engine", silent)))
 
 
-def test_a_device_without_tensorrt_takes_the_hosts_way():
-    assert not build_tensorrt.is_here()
+def test_a_host_without_tensorrt_takes_the_hosts_way(tmp_path, toy):
+    assert run_build(tmp_path, toy, "fp32")["hardware"]["runtime"] in host.RUNTIMES
+
+
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+def test_a_jetson_without_the_module_does_not_build_for_its_processor(tmp_path, toy, monkeypatch, precision):
+    root = trees.write("nano_jp4", tmp_path / "board")
+    monkeypatch.setattr(jetson, "is_jetson", functools.partial(jetson.is_jetson, root))
+    with pytest.raises(UnsupportedError, match="a Jetson whose Python has no module tensorrt"):
+        run_build(tmp_path, toy, precision)
+    assert not (tmp_path / "engine").exists()
 
 
 @pytest.mark.parametrize(
@@ -189,10 +192,43 @@ def test_the_protocols_workspace_is_the_builders(tmp_path, toy, device_with, no_
     assert json.loads((tmp_path / "outputs" / "record").read_text())["options"]["workspace_mb"] == built_with
 
 
+@pytest.mark.parametrize("release", [None, "8.5"])
+def test_a_build_leaves_tmp_alone_which_is_small_on_a_board(tmp_path, toy, request, monkeypatch, release):
+    if release:
+        request.getfixturevalue("device_with")(release)
+    for folder in ("outputs", "scratch", "tmp"):
+        (tmp_path / folder).mkdir()
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "tmp"))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "tmp"))
+    asked = {
+        "parameters": {"precision": "fp32", "threads": 1},
+        "inputs": {"onnx": str(save(toy(), tmp_path / "m.onnx"))},
+        "outputs": str(tmp_path / "outputs"),
+        "scratch": str(tmp_path / "scratch"),
+    }
+    # a folder's time is that of the last file that came or went
+    untouched, before = [(tmp_path / name).stat().st_mtime_ns for name in ("tmp", "scratch")]
+    build_step.run(Job(asked, silent))
+    assert (tmp_path / "tmp").stat().st_mtime_ns == untouched
+    assert (tmp_path / "scratch").stat().st_mtime_ns > before
+    assert not list((tmp_path / "scratch").glob("tmp*"))
+    assert os.environ["TMPDIR"] == tempfile.gettempdir() == str(tmp_path / "tmp")
+
+
 def test_a_build_that_the_kernel_ends_is_out_of_memory(tmp_path, toy, device_with, no_reference):
     device_with("10.16", killed=True)
     with pytest.raises(OutOfMemoryError, match="signal 9"):
         run_build(tmp_path, toy, "fp32")
+
+
+def test_a_full_disk_is_not_taken_for_a_way_that_fails(tmp_path, toy, device_with, no_reference, monkeypatch):
+    def full(*_):
+        raise HostError("full")
+
+    device_with("8.5")
+    monkeypatch.setattr(build_tensorrt, "build_within_limits", full)
+    with pytest.raises(HostError, match=r"^full$"):
+        run_build(tmp_path, toy, "int8")
 
 
 def test_a_board_without_the_reference_says_that_nobody_checked(tmp_path, toy, device_with, no_reference):
@@ -214,8 +250,9 @@ class Builds:
     def __init__(self, *errors):
         self.errors, self.asked, self.limits_s = list(errors), [], []
 
-    def __call__(self, task, request, progress, memory_limit_bytes, time_limit_s, waiting):
+    def __call__(self, task, request, progress, memory_limit_bytes, time_limit_s, waiting, floor_bytes):
         waiting(1.0)
+        assert floor_bytes == pytest.approx(memory_limit_bytes / 9, abs=1)
         self.limits_s.append(time_limit_s)
         self.asked.append((request["workspace_bytes"] // 10**6, request["averaging_iterations"]))
         error = self.errors.pop(0)
@@ -284,7 +321,8 @@ def test_a_build_that_cannot_fit_is_refused_before_it_starts(request_of_a_build)
     builds = Builds()
     with pytest.raises(
         OutOfMemoryError,
-        match=r"building takes about 150 MB, and a workspace of 62 MB or more, but 200 MB .* swap is not counted",
+        match=r"building takes at least 150 MB \(by ONNX Runtime's use; TensorRT's was not measured\), "
+        r"and a workspace of 62 MB or more, but 200 MB .* swap is not counted",
     ):
         build_tensorrt.build_within_limits(request_of_a_build, 200_000_000, Allowance(), silent, builds)
     builds = Builds(None)

@@ -1,5 +1,6 @@
 import os
 
+import psutil
 import pytest
 
 from edgejoule_agent import errors
@@ -7,6 +8,7 @@ from edgejoule_agent.isolate import run
 
 WORK = """
 import os, signal, sys, time
+import numpy as np
 from edgejoule_agent.errors import EngineError
 
 def double(request, progress):
@@ -37,6 +39,14 @@ def abort(request, progress):
     os.write(2, b"terminate called: cudaErrorMemoryAllocation: out of memory")
     os.abort()
 
+def fill(request, progress):
+    with open("/dev/full", "w") as file:
+        file.write("x")
+
+def save(request, progress):
+    with open("/dev/full", "wb", buffering=0) as file:
+        np.zeros(10**6).tofile(file)
+
 def stumble(request, progress):
     raise ValueError("no such thing")
 """
@@ -58,6 +68,13 @@ def test_run_returns_the_result_and_tells_progress():
     result = run("isolated_work:double", {"number": 21}, lambda *word: told.append(word), LIMIT, 30)
     assert result == {"twice": 42}
     assert told == [(1, 2, "halves")]
+
+
+def test_a_child_is_ended_where_the_host_falls_under_the_floor():
+    host = psutil.virtual_memory().total
+    with pytest.raises(errors.OutOfMemoryError, match=f"was ended, since this host had less than {host / 1e6:.0f} MB"):
+        run("isolated_work:hang", {}, silent, LIMIT, 30, floor_bytes=host)
+    assert run("isolated_work:double", {"number": 21}, silent, LIMIT, 30, floor_bytes=1) == {"twice": 42}
 
 
 def test_run_says_how_long_it_waits_for_work_that_tells_nothing():
@@ -85,6 +102,25 @@ def test_run_says_how_long_it_waits_for_work_that_tells_nothing():
 def test_run_raises_what_ended_the_child(task, error, match, memory, time_s):
     with pytest.raises(error, match=match):
         run("isolated_work:" + task, {}, silent, memory, time_s)
+
+
+@pytest.mark.parametrize("task", ["fill", "save"])
+def test_a_full_disk_in_the_child_is_the_hosts_fault(task):
+    with pytest.raises(errors.HostError, match=f"isolated_work:{task}: ") as caught:
+        run("isolated_work:" + task, {}, silent, LIMIT, 30)
+    assert errors.is_full_disk(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("said", "full"),
+    [
+        ("Not enough free space to write 8000000 bytes", True),
+        ("1000000 requested and 511 written", True),
+        ("no such thing", False),
+    ],
+)
+def test_numpys_words_for_a_full_disk_are_known(said, full):
+    assert errors.is_full_disk(OSError(said)) is full
 
 
 def test_every_error_has_an_outcome_and_says_whether_to_retry():

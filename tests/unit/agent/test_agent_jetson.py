@@ -442,11 +442,11 @@ def fake_tensorrt(version, **has):
     [
         (
             fake_tensorrt("8.2.1.8", platform_has_fast_int8=False, platform_has_fast_fp16=True),
-            {"fast_int8": False, "fast_fp16": True, "learnt": "TensorRT 8.2.1.8"},
+            {"fast_int8": False, "fast_fp16": True, "tensorrt": "8.2.1.8", "learnt": "TensorRT 8.2.1.8"},
         ),
         (
             fake_tensorrt("11.1.0"),
-            {"fast_int8": None, "fast_fp16": None, "learnt": "TensorRT 11.1.0 does not tell"},
+            {"fast_int8": None, "fast_fp16": None, "tensorrt": "11.1.0", "learnt": "TensorRT 11.1.0 does not tell"},
         ),
     ],
 )
@@ -460,7 +460,7 @@ def test_tensorrt_that_fails_is_a_reason(monkeypatch):
     del module.Builder
     monkeypatch.setitem(sys.modules, "tensorrt", module)
     found = jetson.ask_tensorrt({}, None)
-    assert (found["fast_int8"], found["fast_fp16"]) == (None, None)
+    assert (found["fast_int8"], found["fast_fp16"], found["tensorrt"]) == (None, None, None)
     assert "cannot be asked (AttributeError" in found["learnt"]
 
 
@@ -476,7 +476,8 @@ def test_child_answers_for_a_module_that_only_it_loads(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(str(tmp_path))
     jetson.ask_in_child.cache_clear()
     try:
-        assert jetson.ask_in_child() == {"fast_int8": True, "fast_fp16": True, "learnt": "TensorRT 8.5.2.2"}
+        told = {"fast_int8": True, "fast_fp16": True, "tensorrt": "8.5.2.2", "learnt": "TensorRT 8.5.2.2"}
+        assert jetson.ask_in_child() == told
         assert "tensorrt" not in sys.modules
         jetson.ask_in_child.cache_clear()
         write(str(tmp_path), "tensorrt.py", "import os\nos._exit(3)\n")  # bindings that take their process with them
@@ -504,7 +505,18 @@ def test_child_answers_for_a_module_that_only_it_loads(tmp_path, monkeypatch):
 )
 def test_precisions_are_tensorrts_or_else_the_sms(soc, answer, found):
     keys = ("fast_int8", "fast_fp16", "learnt")
-    assert jetson.precisions(soc, dict(zip(keys, answer))) == dict(zip(keys, found))
+    asked = dict(zip(keys, answer), tensorrt="8.2.1")
+    assert jetson.precisions(soc, asked) == dict(zip(keys, found), tensorrt="8.2.1")
+
+
+def test_libraries_without_the_module_are_no_tensorrt(tmp_path):
+    root = trees.write("nano_jp4", tmp_path)
+    assert jetson.probe(root)["tensorrt"] == "8.2.1"
+    found = jetson.probe(root, module_is_here=False)
+    assert found["tensorrt"] is None
+    assert found["absent"]["tensorrt"] == (
+        "TensorRT 8.2.1 is there, but not its Python module tensorrt for this interpreter"
+    )
 
 
 @pytest.mark.parametrize("name", trees.JETSONS)

@@ -81,9 +81,10 @@ def test_end_of_a_step_is_told_apart(carry_out, do, outcome, reason, transient):
     assert reason in report.reason
 
 
-def test_full_disk_is_the_hosts_fault(carry_out):
+@pytest.mark.parametrize("do", ["full_disk", "full_disk_of_a_child"])
+def test_full_disk_is_the_hosts_fault(carry_out, do):
     with pytest.raises(HostError, match="the disk is full"):
-        carry_out(do="full_disk")
+        carry_out(do=do)
 
 
 def test_error_is_told_though_the_log_takes_nothing_more(carry_out, tmp_path):

@@ -42,6 +42,16 @@ def full_disk(job):
         file.write("x")
 
 
+def full_disk_of_a_child(job):
+    from edgejoule_agent.isolate import run
+
+    run("toy_steps:fill", {}, lambda *_: None, 10**9, 30)
+
+
+def fill(request, progress):
+    full_disk(None)
+
+
 def dangling(job):
     os.symlink("/nowhere", str(job.output("text")))
 
@@ -83,5 +93,8 @@ def sleep(job):
 
 DEEDS = {
     f.__name__: f
-    for f in (join, crash, dangling, expected, folder, full_disk, hurt_log, killed, segfault, leave, memory, sleep)
+    for f in (
+        *(join, crash, dangling, expected, folder, full_disk, full_disk_of_a_child),
+        *(hurt_log, killed, segfault, leave, memory, sleep),
+    )
 }

@@ -16,7 +16,7 @@ from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Tuple
 
 import numpy as np
 
-from edgejoule_agent import host
+from edgejoule_agent import host, jetson
 from edgejoule_agent.candidates import Candidate, as_it_is, candidates
 from edgejoule_agent.contract import read_model
 from edgejoule_agent.engines import onnxruntime_engine, openvino_engine
@@ -71,7 +71,7 @@ def build(
 
     Raises:
         ModelError: the graph breaks the engine contract or does not fit the precision.
-        UnsupportedError: no runtime here computes in ``precision``.
+        UnsupportedError: no runtime here computes in ``precision``, or this is a Jetson without TensorRT's module.
         OutOfMemoryError: memory is short, with TensorRT's smallest workspace too.
         EngineError: every candidate fails or gives wrong numbers.
     """
@@ -79,8 +79,13 @@ def build(
 
     model, manifest = read_model(onnx_path)
     check_quantized(model, precision, onnx_path)
-    if build_tensorrt.is_here():
+    if jetson.has_module():
         return build_tensorrt.build(model, manifest, precision, shards, engine_path, progress, workspace_mb)
+    if jetson.is_jetson():
+        raise UnsupportedError(
+            "this is a Jetson whose Python has no module tensorrt, and an engine of its processor is not what was "
+            "asked for: see what edgejoule-agent --probe says of tensorrt"
+        )
     _check_float16(precision)
     with tempfile.TemporaryDirectory() as folder:
         write_inputs(folder, manifest, shards, NOISE[precision], batch_of(model))

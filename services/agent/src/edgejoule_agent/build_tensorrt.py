@@ -6,7 +6,6 @@ board without it gets its engine all the same, and the record says that nobody c
 """
 
 import hashlib
-import importlib.util
 import json
 import os
 import tempfile
@@ -19,9 +18,16 @@ from edgejoule_agent import build as checks
 from edgejoule_agent import host
 from edgejoule_agent.candidates import Candidate, as_it_is
 from edgejoule_agent.engines.tensorrt_engine import builder, graph, inspector, releases
-from edgejoule_agent.errors import AgentError, EngineError, OutOfMemoryError, TimeLimitError, UnsupportedError
+from edgejoule_agent.errors import (
+    AgentError,
+    EngineError,
+    HostError,
+    OutOfMemoryError,
+    TimeLimitError,
+    UnsupportedError,
+)
 from edgejoule_agent.isolate import Progress, run
-from edgejoule_agent.limits import estimate_bytes, memory_limit_bytes
+from edgejoule_agent.limits import estimate_bytes, floor_bytes, memory_limit_bytes
 from edgejoule_agent.macs import macs_by_node
 
 TASKS = "edgejoule_agent.engines.tensorrt_engine.builder"
@@ -66,11 +72,6 @@ class Tried(NamedTuple):
     found: Optional[inspector.Inspection]
     correct: Optional[bool]  # None: nothing here could check the numbers
     reason: str
-
-
-def is_here() -> bool:
-    """Whether TensorRT is installed; it is loaded by children only."""
-    return importlib.util.find_spec("tensorrt") is not None
 
 
 def build(
@@ -184,6 +185,8 @@ def _try(
         correct, reason = checks.compare(oracle, _outputs(request["engine"], folder, progress), way.precision)
         wrong = None if correct else EngineError(f"wrong numbers: {reason}")
         return tried._replace(correct=correct, reason=reason, error=wrong)
+    except HostError:
+        raise
     except AgentError as error:
         return failed._replace(error=error, reason=str(error))
 
@@ -207,8 +210,8 @@ def build_within_limits(
     if not sizes:
         least = builder.workspaces(allowance.workspace_bytes)[-1]
         raise OutOfMemoryError(
-            f"building takes about {needed / 1e6:.0f} MB, and a workspace of "
-            f"{least / 1e6:.0f} MB or more, but {limit_bytes / 1e6:.0f} MB may be used; "
+            f"building takes at least {needed / 1e6:.0f} MB (by ONNX Runtime's use; TensorRT's was not measured), and "
+            f"a workspace of {least / 1e6:.0f} MB or more, but {limit_bytes / 1e6:.0f} MB may be used; "
             "free memory, as by ending the desktop; swap is not counted, since a GPU's memory cannot be swapped out"
         )
     while True:
@@ -219,7 +222,7 @@ def build_within_limits(
 
         asked = dict(request, workspace_bytes=sizes[0], averaging_iterations=allowance.iterations)
         try:
-            return call(TASKS + ":build_engine", asked, _silent, limit_bytes, limit_s, tell)
+            return call(TASKS + ":build_engine", asked, _silent, limit_bytes, limit_s, tell, floor_bytes(limit_bytes))
         except OutOfMemoryError:
             if len(sizes) == 1:
                 raise

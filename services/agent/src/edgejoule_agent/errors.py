@@ -22,6 +22,23 @@
 trying again could help.
 """
 
+import errno
+import re
+from typing import Optional
+
+FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
+# of np.save, whose errors have no errno: where room is asked for beforehand, and where a write is cut short
+FULL_DISK_WORDS = re.compile(r"Not enough free space to write|\d+ requested and \d+ written")
+
+
+def is_full_disk(error: Optional[BaseException]) -> bool:
+    """Whether the error, or one that it came of, is a full disk: this host's fault, not the step's."""
+    if error is None:
+        return False
+    if isinstance(error, OSError) and (error.errno in FULL_DISK or FULL_DISK_WORDS.match(str(error))):
+        return True
+    return is_full_disk(error.__cause__ or error.__context__)
+
 
 class AgentError(Exception):
     """Base of every error that is told to a person without a traceback."""

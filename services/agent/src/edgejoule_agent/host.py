@@ -31,8 +31,10 @@ def probe(root: str = "/") -> Dict[str, Any]:
 
 
 def _jetson(root: str) -> Optional[Dict[str, Any]]:
-    """``jetson.probe``, which prefers the module tensorrt of this interpreter: it is of this root only."""
-    return jetson.probe(root, installed_version("tensorrt") if root == "/" else None)
+    """``jetson.probe``, for which the module tensorrt of this interpreter counts: it is of this root only."""
+    if root != "/":
+        return jetson.probe(root)
+    return jetson.probe(root, installed_version("tensorrt"), jetson.has_module())
 
 
 def hardware(root: str = "/") -> Dict[str, Any]:

@@ -1,11 +1,13 @@
 """Run one piece of work in a process of its own, under a memory and a time limit.
 
 The child (``python -m edgejoule_agent.isolate module:function``) reads a JSON request on stdin and writes
-JSON lines: ``{"progress": [done, total, unit]}`` and at last ``{"result": ...}`` or ``{"error": ..., "message": ...}``.
+JSON lines: ``{"progress": [done, total, unit]}`` and at last ``{"result": ...}``, ``{"error": ..., "message": ...}`` or
+``{"full_disk": message}``.
 A runtime that crashes, hangs or eats the memory takes only the child with it; whose next word of progress
 to a parent that is gone ends it too.
 """
 
+import errno
 import importlib
 import json
 import os
@@ -37,16 +39,19 @@ def run(
     memory_limit_bytes: int,
     time_limit_s: float,
     waiting: Optional[Callable[[float], None]] = None,
+    floor_bytes: int = 0,
 ) -> Any:
     """Call ``task`` (``module:function``) with ``(request, progress)`` in a child and return its JSON result.
 
     Args:
         waiting: called with the seconds that have passed, several times a second, for work that cannot tell its own
             progress.
+        floor_bytes: of MemAvailable of the host, below which the child is ended.
 
     Raises:
         AgentError: the one the child raised.
-        OutOfMemoryError: the child grew over the limit, or the kernel ended it.
+        HostError: it found the disk full; its cause is an OSError that says so.
+        OutOfMemoryError: the child grew over the limit, the host fell under the floor, or the kernel ended the child.
         TimeLimitError: it took longer than ``time_limit_s``.
         EngineError: it crashed; the message holds the signal or its last line on stderr.
     """
@@ -58,9 +63,12 @@ def run(
             stderr=stderr,
         )
         try:
-            for message in _messages(child, task, request, memory_limit_bytes, time_limit_s, waiting):
+            for message in _messages(child, task, request, memory_limit_bytes, time_limit_s, waiting, floor_bytes):
                 if "progress" in message:
                     progress(*message["progress"])
+                elif "full_disk" in message:
+                    full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+                    raise errors.HostError(f"{task}: {message['full_disk']}") from full
                 elif "error" in message:
                     raise getattr(errors, message["error"])(message["message"])
                 else:
@@ -81,6 +89,7 @@ def _messages(
     memory_limit_bytes: int,
     time_limit_s: float,
     waiting: Optional[Callable[[float], None]],
+    floor_bytes: int,
 ) -> Iterator[Any]:
     """The child's JSON lines, until it closes its output; the limits are watched meanwhile."""
     start = time.monotonic()
@@ -103,6 +112,11 @@ def _messages(
         if _resident_bytes(child.pid) > memory_limit_bytes:
             raise errors.OutOfMemoryError(
                 f"{task} grew over its limit of {memory_limit_bytes / 1e6:.0f} MB and was ended; "
+                "free memory or take a smaller model"
+            )
+        if floor_bytes and psutil.virtual_memory().available < floor_bytes:
+            raise errors.OutOfMemoryError(
+                f"{task} was ended, since this host had less than {floor_bytes / 1e6:.0f} MB left; "
                 "free memory or take a smaller model"
             )
         if waiting is not None:
@@ -151,8 +165,13 @@ def main() -> None:
     request = json.loads(sys.stdin.read())
     try:
         send({"result": getattr(importlib.import_module(module), function)(request, progress)})
-    except errors.AgentError as error:
-        send({"error": type(error).__name__, "message": str(error)})
+    except Exception as error:
+        if errors.is_full_disk(error):
+            send({"full_disk": str(error)})
+        elif isinstance(error, errors.AgentError):
+            send({"error": type(error).__name__, "message": str(error)})
+        else:
+            raise
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ import importlib.util
 import json
 import os
 import re
+import sys
 from typing import Any, Callable, Dict, List, Mapping, NamedTuple, Optional, Tuple
 
 from edgejoule_agent import boards, isolate, l4t
@@ -24,7 +25,8 @@ ASK_TIMEOUT_S = 120.0  # TensorRT and CUDA take half a minute to start on a Nano
 ASK_MEMORY_BYTES = 2 * 10**9  # a CUDA context with all kernels takes a few hundred MB
 
 
-NOT_TOLD = {"fast_int8": None, "fast_fp16": None}
+FAST = ("fast_int8", "fast_fp16")
+NOT_TOLD = {**dict.fromkeys(FAST), "tensorrt": None}
 
 
 class Unknown(Exception):
@@ -48,13 +50,21 @@ def is_jetson(root: str = "/") -> bool:
         return False
 
 
-def probe(root: str = "/", module_version: Optional[str] = None) -> Optional[Dict[str, Any]]:
+def has_module() -> bool:
+    """Whether this interpreter has the Python module tensorrt, without which nothing here runs on the GPU."""
+    return "tensorrt" in sys.modules or importlib.util.find_spec("tensorrt") is not None
+
+
+def probe(
+    root: str = "/", module_version: Optional[str] = None, module_is_here: bool = True
+) -> Optional[Dict[str, Any]]:
     """The facts of a Jetson under ``root``, or None where there is none.
 
     Two probes of an untouched board are equal: nothing here follows load, temperature or time.
 
     Args:
-        module_version: of the Python module tensorrt, if this interpreter has it; it is the one that will run.
+        module_version: of the Python module tensorrt, if its package tells; it is the one that will run.
+        module_is_here: see ``has_module``; without it TensorRT's libraries are of no use, and it has no version.
     """
     if not is_jetson(root):
         return None
@@ -75,7 +85,7 @@ def probe(root: str = "/", module_version: Optional[str] = None) -> Optional[Dic
     learn(("soc", "sm"), lambda: _soc(root))
     learn(("l4t",), lambda: (_l4t(root),))
     learn(("jetpack",), lambda: (_jetpack(facts["l4t"]),))
-    learn(("tensorrt",), lambda: (module_version or _library_version(root, "libnvinfer"),))
+    learn(("tensorrt",), lambda: (_tensorrt(root, module_version, module_is_here),))
     learn(("cuda",), lambda: (_cuda(root),))
     learn(("cudnn",), lambda: (_library_version(root, "libcudnn"),))
     learn(("power_mode", "power_mode_id"), lambda: power_mode(root))
@@ -119,7 +129,8 @@ def power_mode(root: str = "/") -> Tuple[str, int]:
 
 
 def precisions(soc_name: Optional[str], answer: Mapping[str, Any]) -> Dict[str, Any]:
-    """Whether INT8 and FP16 run fast: ``fast_int8``, ``fast_fp16`` (None: unknown), and how that was ``learnt``.
+    """Whether INT8 and FP16 run fast: ``fast_int8``, ``fast_fp16`` (None: unknown), and how that was ``learnt``;
+    ``tensorrt``, the version of the TensorRT that could be asked (None: it could not).
 
     What TensorRT reports counts. TensorRT 11 tells no more; then, and where it cannot be asked, the SM decides.
 
@@ -131,9 +142,10 @@ def precisions(soc_name: Optional[str], answer: Mapping[str, Any]) -> Dict[str, 
         return {**answer, "learnt": f"{answer['learnt']} reports it"}
     soc = boards.soc_named(soc_name) if soc_name else None
     if soc is None:
-        return dict(NOT_TOLD, learnt=f"unknown: {answer['learnt']}, and the GPU is unknown")
+        return {**answer, **dict.fromkeys(FAST), "learnt": f"unknown: {answer['learnt']}, and the GPU is unknown"}
     fast = boards.fast_precisions_of(boards.capability(soc.sm))
     return {
+        **answer,
         "fast_int8": "int8" in fast,
         "fast_fp16": "fp16" in fast,
         "learnt": f"by SM {soc.sm}: {answer['learnt']}",
@@ -141,7 +153,8 @@ def precisions(soc_name: Optional[str], answer: Mapping[str, Any]) -> Dict[str, 
 
 
 def ask_tensorrt(_request: Any, _progress: Any) -> Dict[str, Any]:
-    """What TensorRT says of this GPU: ``fast_int8`` and ``fast_fp16``, None where it has no such word, and who told.
+    """What TensorRT says of this GPU: ``fast_int8`` and ``fast_fp16``, None where it has no such word; who told, and
+    its version (``tensorrt``).
 
     Makes a CUDA context, which its process keeps: see ``ask_in_child``.
     """
@@ -151,14 +164,15 @@ def ask_tensorrt(_request: Any, _progress: Any) -> Dict[str, Any]:
     except Exception as error:  # noqa: BLE001 - what the bindings raise without a GPU differs by release
         return dict(NOT_TOLD, learnt=f"TensorRT cannot be asked ({type(error).__name__}: {error})")
     release = f"TensorRT {tensorrt.__version__}"
-    told = {name: getattr(builder, f"platform_has_{name}", None) for name in NOT_TOLD}
-    return dict(told, learnt=f"{release} does not tell" if None in told.values() else release)
+    told = {name: getattr(builder, f"platform_has_{name}", None) for name in FAST}
+    learnt = f"{release} does not tell" if None in told.values() else release
+    return dict(told, tensorrt=str(tensorrt.__version__), learnt=learnt)
 
 
 @functools.lru_cache(maxsize=1)
 def ask_in_child() -> Mapping[str, Any]:
     """``ask_tensorrt`` in a child that ends, so that its memory is free again; once per process, whatever comes."""
-    if importlib.util.find_spec("tensorrt") is None:
+    if not has_module():
         return dict(NOT_TOLD, learnt="the Python module tensorrt is not installed")
     try:
         answer: Mapping[str, Any] = isolate.run(
@@ -247,6 +261,13 @@ def _jetpack(version: Optional[str]) -> str:
     if release is None:
         raise Unknown(f"L4T {version} is in no table here; the newest is {l4t.RELEASES[-1].l4t}")
     return release.jetpack
+
+
+def _tensorrt(root: str, module_version: Optional[str], module_is_here: bool) -> str:
+    version = module_version or _library_version(root, "libnvinfer")
+    if not module_is_here:
+        raise Unknown(f"TensorRT {version} is there, but not its Python module tensorrt for this interpreter")
+    return version
 
 
 def _library_version(root: str, library: str) -> str:

@@ -19,8 +19,15 @@ def memory_limit_bytes(root: str = "/") -> int:
     return int(SHARE * available)
 
 
+def floor_bytes(limit_bytes: int) -> int:
+    """What must stay available on a host whose child may hold ``limit_bytes``: what the GPU of a board takes of the
+    memory is in no process's resident memory.
+    """
+    return int(limit_bytes * (1 - SHARE) / SHARE)
+
+
 def estimate_bytes(engine: Any) -> int:
-    """About what a process takes that loads this file into a runtime."""
+    """About what a process takes that loads this file into ONNX Runtime; nobody measured others."""
     return RUNTIME_BYTES + COPIES * os.path.getsize(str(engine))
 
 

@@ -9,7 +9,6 @@ with all it started.
 """
 
 import contextlib
-import errno
 import importlib
 import json
 import os
@@ -23,7 +22,7 @@ import traceback
 from pathlib import Path
 from typing import Any, Callable, Dict, Iterator, List, Mapping, NamedTuple, Optional, Sequence
 
-from edgejoule_agent.errors import HostError
+from edgejoule_agent.errors import HostError, is_full_disk
 
 Progress = Callable[[float, float, str], None]
 
@@ -35,7 +34,6 @@ THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"
 # OpenMP's threads wait asleep: spinning, they would take the processor from others
 WAITING = {"OMP_WAIT_POLICY": "PASSIVE"}
 MESSAGE_CHARACTERS = 2000
-FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
 OUTCOMES = ("unsupported", "failed", "oom", "throttled", "unreachable")
 SENT_BY_PEOPLE = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
@@ -293,15 +291,8 @@ def _describe(error: BaseException) -> Dict[str, Any]:
         "outcome": outcome,
         "message": message[:MESSAGE_CHARACTERS] or type(error).__name__,
         "transient": expected and bool(getattr(error, "transient", False)),
-        "full_disk": _is_full_disk(error),
+        "full_disk": is_full_disk(error),
     }
-
-
-def _is_full_disk(error: Optional[BaseException]) -> bool:
-    if error is None:
-        return False
-    full = isinstance(error, OSError) and error.errno in FULL_DISK
-    return full or _is_full_disk(error.__cause__ or error.__context__)
 
 
 def _say(events: int, event: Mapping[str, Any]) -> None:

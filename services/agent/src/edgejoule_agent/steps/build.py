@@ -1,6 +1,9 @@
 """Step ``build``: an ONNX file becomes an engine of this hardware class."""
 
-from typing import Any
+import contextlib
+import os
+import tempfile
+from typing import Any, Iterator
 
 VERSION = 2
 QUEUE = "device"
@@ -37,6 +40,25 @@ def run(job: Any) -> None:
     """Inputs ``onnx``, ``images-*`` (optional); parameters precision, threads, hardware, workspace_mb (for TensorRT);
     outputs engine, record.
     """
+    with _temporary_files_in(job.scratch):
+        _build(job)
+
+
+@contextlib.contextmanager
+def _temporary_files_in(folder: Any) -> Iterator[None]:
+    """Have this process and its children keep them there: a deployed agent's ``/tmp`` is small, and in memory."""
+    tempdir, variable = tempfile.tempdir, os.environ.get("TMPDIR")
+    tempfile.tempdir = os.environ["TMPDIR"] = str(folder)
+    try:
+        yield
+    finally:
+        tempfile.tempdir = tempdir
+        del os.environ["TMPDIR"]
+        if variable is not None:
+            os.environ["TMPDIR"] = variable
+
+
+def _build(job: Any) -> None:
     from edgejoule_agent import host
     from edgejoule_agent.benchmark import check_same
     from edgejoule_agent.build import build
