@@ -100,7 +100,9 @@ def facts_command(extra: Sequence[str] = ()) -> str:
         "container": f"docker container inspect {NAME}",
         "before": f"docker container inspect --format '{{{{.Id}}}}' {BEFORE}",
         "volume": f"docker volume inspect --format '{{{{.Name}}}}' {NAME}",
-        "images": f"docker image ls --filter label={HASH} --format '{{{{.Repository}}}}:{{{{.Tag}}}}'",
+        # one that lost its name to a newer one has an id alone
+        "images": f"docker image ls --filter label={HASH} --format "
+        """'{{if eq .Tag "<none>"}}{{.ID}}{{else}}{{.Repository}}:{{.Tag}}{{end}}'""",
         "disk": "df -Pk \"$(docker info --format '{{.DockerRootDir}}')\" || df -Pk /",
         "end": "true",
     }

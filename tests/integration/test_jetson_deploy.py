@@ -154,8 +154,10 @@ def test_board_goes_from_nothing_to_registered_to_removed(bench: Bench, kind: st
     assert board.docker("containers") == before
     assert token.read_text().strip() == secret
 
+    board.lose_image_name()
     code, said = bench.run("remove", NAME="")
     assert code == 0, said
+    assert said.count("removed: the image ") == 2
     assert board.is_untouched()
     assert bench.devices() == {"nano": "revoked"}
     code, said = bench.run("remove")

@@ -2,6 +2,7 @@
 
 import glob
 import os
+import re
 
 import pytest
 
@@ -57,3 +58,12 @@ def test_what_is_unreadable_raises_an_oserror(tmp_path):
     zone = next(z for z in glob.glob(root + "/sys/class/thermal/thermal_zone*") if text(z, "type") == "gpu-thermal")
     with pytest.raises(OSError, match="directory"):
         text(zone, "temp")
+
+
+def test_every_source_that_a_fact_cites_is_listed_and_the_other_way_round():
+    with open(boards.__file__, encoding="utf-8") as file:
+        code = file.read().replace(boards.__doc__, "")
+    listed = re.findall(r"^    (\[[\w-]+\])", boards.__doc__, re.MULTILINE)
+    remarks = "".join(re.findall(r"#.*|\"{3}.*\"{3}", code))
+    assert len(set(listed)) == len(listed)
+    assert set(re.findall(r"\[[\w-]+\]", remarks)) == set(listed)

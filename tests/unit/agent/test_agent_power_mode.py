@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import time
 
 import pytest
 
@@ -101,6 +102,79 @@ def test_what_a_killed_measurement_left_is_put_back_at_the_next_start(board, tmp
     assert len(asked(tmp_path)) == 2
 
 
+# what a real one does: first the clocks, last the status
+HALVES = """\
+echo "$2" > {root}/clocks
+[ -e {root}/slow ] && rm {root}/slow && touch {root}/half && sleep {pause}
+printf 'pmode:%04d\\n' "$2" > {root}/var/lib/nvpmodel/status"""
+HOLDS = """
+import os, sys
+from edgejoule_agent import power_mode
+power_mode.PROGRAMS, state, root, slow_first = sys.argv[1:]
+os.geteuid = lambda: 0
+slow = lambda: open(os.path.join(root, "slow"), "w").close()
+if slow_first == "True":
+    slow()
+with power_mode.held("15W", state, root):
+    slow()
+"""
+
+
+@pytest.mark.parametrize("while_changing", [True, False])  # else while changing back
+@pytest.mark.parametrize("with_nvpmodel", [True, False])  # else nvpmodel goes on without who called it
+def test_what_was_killed_in_the_middle_of_nvpmodel_is_put_back(board, while_changing, with_nvpmodel):
+    root, state, nvpmodel = board
+    nvpmodel(HALVES.replace("{pause}", "60" if with_nvpmodel else "1.5"))
+    words = [sys.executable, "-c", HOLDS, power_mode.PROGRAMS, state, root, str(while_changing)]
+    holds = subprocess.Popen(words, start_new_session=True)
+    until_s = time.monotonic() + 20
+    while not os.path.exists(os.path.join(root, "half")):
+        assert time.monotonic() < until_s
+        time.sleep(0.01)
+    (os.killpg if with_nvpmodel else os.kill)(holds.pid, signal.SIGKILL)
+    assert holds.wait() == -signal.SIGKILL
+    assert on(root) == ("25W" if while_changing else "15W")
+    power_mode.put_back(state, root)
+    ids = {name: number for number, name in jetson.power_modes(root).names.items()}
+    with open(os.path.join(root, "clocks")) as file:
+        assert int(file.read()) == ids["25W"]
+    time.sleep(0 if with_nvpmodel else 1.6)  # by then the other one has ended, which put_back had to wait for
+    assert on(root) == "25W"
+    assert os.listdir(state) == []
+
+
+def test_nvpmodel_that_does_not_end_is_waited_for_no_longer_than_it_takes(board, monkeypatch):
+    root, state, _ = board
+    power_mode._write(state, {"put_back": "25W", "put_on": "15W"})
+    monkeypatch.setattr(power_mode, "PROGRAM_S", 0.3)
+    with power_mode._changing(state), pytest.raises(HostError, match=r"ended within 0 s \(it is to be put back, says"):
+        power_mode.put_back(state, root)
+    assert os.listdir(state) == [power_mode.FILE]
+
+
+def test_change_back_that_the_status_cannot_tell_counts_by_nvpmodels_exit_code(board):
+    root, state, nvpmodel = board
+    power_mode._write(state, {"put_back": "25W", "put_on": "15W"})
+    nvpmodel("echo NVPM ERROR: no; exit 3")
+    with pytest.raises(HostError, match=r"25W did not come on: nvpmodel ended with 3 and last said: NVPM ERROR: no; "):
+        power_mode.put_back(state, root)
+    assert os.listdir(state) == [power_mode.FILE]
+    nvpmodel()
+    power_mode.put_back(state, root)
+    assert os.listdir(state) == []
+
+
+@pytest.mark.parametrize("status", ["pmode:0000\n", "pmode:0099\n"])
+def test_mode_that_the_board_does_not_have_any_more_is_said_and_dropped(board, tmp_path, caplog, status):
+    root, state, _ = board
+    power_mode._write(state, {"put_back": "10W", "put_on": jetson.power_modes(root).names[0]})
+    with open(os.path.join(root, "var/lib/nvpmodel/status"), "w") as file:
+        file.write(status)
+    power_mode.put_back(state, root)
+    assert f"{state}/power-mode.json: there is no power mode 10W to put back on this board any more" in caplog.text
+    assert asked(tmp_path) == os.listdir(state) == []
+
+
 def test_what_others_put_on_since_stays(board, tmp_path):
     root, state, _ = board
     power_mode._write(state, {"put_back": "25W", "put_on": "15W"})
@@ -150,7 +224,7 @@ def test_mode_of_a_board_that_declares_none_any_more_is_remembered(board):
     power_mode._write(state, {"put_back": "25W", "put_on": "15W"})
     declared = os.path.join(root, "etc/nvpmodel.conf")
     os.rename(declared, declared + ".away")
-    with pytest.raises(HostError, match=r"power mode 25W cannot be put on: /etc/nvpmodel\.conf: No such file"):
+    with pytest.raises(HostError, match=r"25W cannot .*: /etc/nvpmodel\.conf: No such file.* says .*/power-mode\.json"):
         power_mode.put_back(state, root)
     assert os.listdir(state) == [power_mode.FILE]
     os.rename(declared + ".away", declared)

@@ -14,12 +14,14 @@ from edgejoule_agent import sampler
 from edgejoule_agent.errors import SensorError
 from edgejoule_agent.sampler import Sampler, read_samples
 from edgejoule_agent.sensors import find_rails
+from edgejoule_agent.sensors.reading import text
 from edgejoule_agent.simulation import trees
 from edgejoule_agent.watch import Supply, Watch, supply
 
 TOTAL = Supply(("POM_5V_IN",), "", "")
 PERIOD_S = 0.02  # faster than on a board, for the tests' sake
 POWER = "sys/bus/i2c/drivers/ina3221x/6-0040/iio:device0/in_power0_input"
+VOLTAGE = "sys/bus/i2c/drivers/ina3221x/6-0040/iio:device0/in_voltage0_input"
 COOLING = "sys/class/thermal/cooling_device1/cur_state"  # cpu-balanced
 RAPL = "sys/class/powercap/intel-rapl:{}/energy_uj"
 
@@ -161,13 +163,17 @@ def test_what_was_written_survives_a_kill(nano):
 def test_a_record_that_was_cut_short_is_left_out(tmp_path):
     path = tmp_path / "samples"
     records = np.array([[0.9, 1.0, 1.2, 3.0], [2.0, 2.0, 2.2, np.nan]]).astype("<f8").tobytes()
-    header = b'{"rails": ["VDD_IN"], "period_s": 0.1, "realtime": "yes"}\n'
+    header = (
+        b'{"rails": ["VDD_IN"], "period_s": 0.1, "realtime": "yes", "resolutions": [[0.04, 0.001]], '
+        b'"accuracies": [null]}\n'
+    )
     (tmp_path / "samples.events").write_text('{"rail": "VDD_IN", "failed": "gone"}\n{"look": ')
     for cut in (len(records), len(records) - 1):
         path.write_bytes(header + records[:cut])
         found = read_samples(str(path))
         assert found.times_s.tolist() == [1.1, 2.1][: cut // 32]
         assert found.failures == {"VDD_IN": "gone"}
+        assert (found.resolutions, found.accuracies) == ([(0.04, 0.001)], [None])
     path.write_bytes(b"")
     with pytest.raises(SensorError, match="is no sampler's file"):
         read_samples(str(path))
@@ -189,6 +195,42 @@ def test_sampler_ends_when_its_parent_is_killed(nano):
 def test_sampler_does_not_start_without_its_rail(nano):
     with pytest.raises(SensorError, match="no rail VDD_IN: there are POM_5V_CPU, POM_5V_GPU, POM_5V_IN"):
         Sampler(["VDD_IN"], nano).__enter__()
+
+
+@pytest.mark.parametrize("path", [POWER, VOLTAGE])  # what it reads for the power, and for what the sensor can tell
+def test_sampler_starts_though_its_first_reading_fails(nano, path):
+    good = text(os.path.join(nano, path))
+    full = os.path.join(nano, path)
+    os.unlink(full)
+    os.mkfifo(full)  # whoever opens it waits for us: the first reader, and none but it, meets something else
+
+    def fail_once():
+        with open(full, "w") as file:
+            put(nano, path, good)
+            file.write("n/a")
+
+    failing = threading.Thread(target=fail_once, daemon=True)
+    failing.start()
+    with Sampler(["POM_5V_IN"], nano, PERIOD_S) as running:
+        time.sleep(0.1)
+        found = running.samples()
+    running.close()
+    failing.join(10)
+    assert not failing.is_alive()
+    assert set(found.powers_w[:, 0]) == {1.714}
+
+
+def test_watch_needs_no_reading_after_the_window(nano, load):
+    rail = find_rails(nano)[0][0]
+    with Watch(TOTAL, nano, period_s=PERIOD_S) as watch:
+        samples = watch._sampler.samples()
+        assert (samples.resolutions, samples.accuracies) == ([rail.resolution()], [rail.accuracy()])
+        begin = watch.mark()
+        end = watch.rest(1.5)
+        os.unlink(os.path.join(nano, VOLTAGE))
+        found, reason = watch.energy(begin, end, 10)
+    assert found, reason
+    assert found["sensor_error_mj"] > 0
 
 
 def test_watch_states_energy_of_a_window_and_above_idle(nano):

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 
 import pytest
 
@@ -227,6 +228,20 @@ def test_load_clocks_fan_and_memory(board, name, expected):
         assert found[key] == (pytest.approx(value), "")
     if name == "thor":
         assert ("load", "gpu") not in found
+
+
+@pytest.mark.parametrize("name", sorted(boards.BOARDS))
+def test_memory_clock_that_debugfs_hides_has_a_reason_on_a_jetson(board, name):
+    root = board(name)
+    shutil.rmtree(os.path.join(root, "sys/kernel/debug"), ignore_errors=True)
+    if name == "x86_host":
+        assert ("clock", "emc") not in read_all(root)
+        return
+    value, reason = read_all(root)["clock", "emc"]
+    assert (value, "sys/kernel/debug: No such file or directory; the EMC's clock" in reason) == (None, True)
+    os.makedirs(os.path.join(root, "sys/kernel/debug"))
+    value, reason = read_all(root)["clock", "emc"]
+    assert (value, "is empty, as in a container; the EMC's clock is in debugfs" in reason) == (None, True)
 
 
 @pytest.mark.parametrize("name", sorted(boards.BOARDS))

@@ -4,9 +4,13 @@ NVIDIA's program ``nvpmodel`` changes it (``-m ID``, for root), and keeps it ove
 /var/lib/nvpmodel/status (L4T's guide, "Platform Power and Performance"). So what to put back is written to a file in
 the agent's folder before anything is changed, and goes only once it is back: :func:`put_back` at the agent's start,
 after each of its jobs and before each measurement finds what a killed process left.
+
+Where it was killed in the middle of nvpmodel, the status may still name the mode from before while the clocks are the
+other's: nothing tells, so nvpmodel is called then too.
 """
 
 import contextlib
+import fcntl
 import json
 import logging
 import os
@@ -63,7 +67,8 @@ def held(name: str, folder: str, root: str = "/") -> Iterator[None]:
         raise UnsupportedError(f"{asked}: jetson_clocks has locked the clocks, and a change would undo that; {by_hand}")
     _write(folder, {"put_back": before, "put_on": name})
     try:
-        _put_on(name, root)
+        with _changing(folder) as lock:
+            _put_on(name, root, lock)
         yield
     finally:
         put_back(folder, root)
@@ -72,24 +77,52 @@ def held(name: str, folder: str, root: str = "/") -> Iterator[None]:
 def put_back(folder: str, root: str = "/") -> None:
     """Put back the mode that a measurement found, if it has not been; a mode that others put on since stays.
 
+    One that this board does not have any more cannot be, which is logged, and then it is forgotten.
+
     Raises:
-        HostError: nvpmodel does not do it.
+        HostError: nvpmodel does not do it; the message names the file that keeps it.
     """
     path = os.path.join(folder, FILE)
     kept = _read(path)
     if kept is None:
         return
+    wanted = kept["put_back"]
     try:
-        now: Optional[str] = jetson.power_mode(root)[0]
-    except jetson.Unknown:
-        now = None
-    if now in (kept["put_on"], None):
-        _put_on(kept["put_back"], root)
-        _log.info("power mode %s is on again", kept["put_back"])
+        with _changing(folder) as lock:
+            if _is_gone(wanted, root):
+                _log.warning("%s: there is no power mode %s to put back on this board any more; dropped", path, wanted)
+            elif _on(root) in (kept["put_on"], wanted, None):
+                _put_on(wanted, root, lock)
+                _log.info("power mode %s is on again", wanted)
+    except HostError as error:
+        raise HostError(f"{error} (it is to be put back, says {path})") from error
     os.unlink(path)
 
 
-def _put_on(name: str, root: str) -> None:
+@contextlib.contextmanager
+def _changing(folder: str) -> Iterator[int]:
+    """The right to run nvpmodel, as a lock on the folder that nvpmodel inherits: it may outlive who called it.
+
+    Raises:
+        HostError: another one is at it for longer than that takes.
+    """
+    until_s = time.monotonic() + PROGRAM_S
+    lock = os.open(folder, os.O_RDONLY)
+    try:
+        while True:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() > until_s:
+                    raise HostError(f"an nvpmodel from before has not ended within {PROGRAM_S:.0f} s") from None
+                time.sleep(0.1)
+        yield lock
+    finally:
+        os.close(lock)
+
+
+def _put_on(name: str, root: str, lock: int) -> None:
     """Raises HostError."""
     try:
         modes = jetson.power_modes(root).names
@@ -99,32 +132,46 @@ def _put_on(name: str, root: str) -> None:
     program = shutil.which("nvpmodel", path=PROGRAMS)
     if not wanted or program is None:
         raise HostError(f"power mode {name} cannot be put on: nvpmodel or that mode is not here any more")
+    named_before = _on(root) == name
     try:
         # standard input is empty: some modes ask whether to restart the board, and it must not
-        told = subprocess.run(
+        done = subprocess.run(
             [program, "-m", str(wanted[0])],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             timeout=PROGRAM_S,
             check=False,
-        ).stdout.decode("utf-8", "replace")
+            pass_fds=(lock,),
+        )
     except (OSError, subprocess.TimeoutExpired) as error:
         raise HostError(f"power mode {name} cannot be put on: {error}") from error
+    last = done.stdout.decode("utf-8", "replace").strip().split("\n")[-1][:200] or "nothing"
+    by_hand = f"put it on by hand (sudo nvpmodel -m {wanted[0]}; some modes take a restart of the board)"
+    if named_before and done.returncode != 0:  # the status cannot tell whether it did it
+        raise HostError(
+            f"power mode {name} did not come on: nvpmodel ended with {done.returncode} and last said: {last}; {by_hand}"
+        )
     until_s = time.monotonic() + SETTLE_S
-    while not _is_on(name, root):
+    while _on(root) != name:
         if time.monotonic() > until_s:
-            last = told.strip().split("\n")[-1][:200] or "nothing"
             raise HostError(
-                f"power mode {name} did not come on within {SETTLE_S:.0f} s; nvpmodel last said: {last}; "
-                f"put it on by hand (sudo nvpmodel -m {wanted[0]}; some modes take a restart of the board)"
+                f"power mode {name} did not come on within {SETTLE_S:.0f} s; nvpmodel last said: {last}; {by_hand}"
             )
         time.sleep(0.1)
 
 
-def _is_on(name: str, root: str) -> bool:
+def _on(root: str) -> Optional[str]:
+    """The mode that the status names, or None."""
     with contextlib.suppress(jetson.Unknown):
-        return jetson.power_mode(root)[0] == name
+        return jetson.power_mode(root)[0]
+    return None
+
+
+def _is_gone(name: str, root: str) -> bool:
+    """Whether the board declares its modes and this is none of them."""
+    with contextlib.suppress(jetson.Unknown):
+        return name not in jetson.power_modes(root).names.values()
     return False
 
 

@@ -6,8 +6,9 @@ read once, at a moment drawn evenly from it: so no load can hide by keeping step
 goes to the file by one write, so whatever kills the process leaves all records before. It ends when its standard input
 does, hence with its parent, however that ends.
 
-The file: a line of JSON (rails, period_s, realtime), then records of float64, little-endian: the moment drawn, begin
-and end of the reading, s on the monotonic clock, and each rail's power, W, NaN where the reading failed. Beside it,
+The file: a line of JSON (rails, period_s, realtime, and each rail's resolution and accuracy, which follow its voltage
+and are taken at the start), then records of float64, little-endian: the moment drawn, begin and end of the reading, s
+on the monotonic clock, and each rail's power, W, NaN where the reading failed. Beside it,
 ``.events`` has a line of JSON for each failure of a rail, and every two seconds a look for throttling and the states
 of clocks, loads, fan and memory.
 """
@@ -23,10 +24,11 @@ import subprocess
 import sys
 import tempfile
 import time
-from typing import Any, Callable, Dict, List, NamedTuple, Optional, Sequence
+from typing import Any, Callable, Dict, List, NamedTuple, Optional, Sequence, Tuple
 
 import numpy as np
 
+from edgejoule_agent.energy import Accuracy, Resolution
 from edgejoule_agent.errors import SensorError
 from edgejoule_agent.sensors.rails import Rail, pick_rails
 from edgejoule_agent.sensors.reading import Sensor, try_read
@@ -36,6 +38,8 @@ from edgejoule_agent.sensors.throttle import Snapshot, from_json, snapshot, to_j
 PERIOD_S = 0.1
 LOOK_SLOTS = 20  # slots from one look for throttling to the next
 PRIORITY = 1  # the lowest of SCHED_FIFO: above every ordinary process, below the kernel's own
+START_TRIES = 3  # a sensor that sleeps or is busy fails once (EAGAIN)
+START_PAUSE_S = 0.05
 START_S = 30.0  # a board under load takes seconds to start an interpreter
 STOP_S = 5.0
 READY = b"ready\n"
@@ -48,6 +52,8 @@ class Samples(NamedTuple):
     rails: List[str]
     period_s: float
     realtime: str  # "yes", "not asked for", or why not
+    resolutions: List[Resolution]  # of each rail
+    accuracies: List[Optional[Accuracy]]  # of each rail; None: no data sheet
     times_s: Any  # float64[n]; middle of each reading, monotonic
     late_s: Any  # float64[n]; from the moment drawn to the reading's begin
     durations_s: Any  # float64[n]; how long it took to read all rails
@@ -135,12 +141,16 @@ def read_samples(path: str) -> Samples:
         records = np.frombuffer(data[: len(data) // size * size], "<f8").reshape(-1, 3 + len(rails))
         with open(path + ".events", encoding="utf-8") as file:
             events = [json.loads(line) for line in file if line.endswith("\n")]
+        resolutions = [Resolution(*each) for each in header["resolutions"]]
+        accuracies = [None if each is None else Accuracy(*each) for each in header["accuracies"]]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise SensorError(f"{path}: is no sampler's file ({error})") from error
     return Samples(
         rails=rails,
         period_s=header["period_s"],
         realtime=header["realtime"],
+        resolutions=resolutions,
+        accuracies=accuracies,
         times_s=records[:, 1:3].mean(axis=1),
         late_s=records[:, 1] - records[:, 0],
         durations_s=records[:, 2] - records[:, 1],
@@ -195,6 +205,18 @@ def _states(sensors: Sequence[Sensor]) -> Dict[str, float]:
     return {name.replace(" ", "_").lower(): value for name, value in read.items() if value is not None}
 
 
+def _first_look(rail: Rail, tries: int = START_TRIES) -> Tuple[Resolution, Optional[Accuracy]]:
+    """See that a rail can be read, and what its sensor can tell apart. Raises SensorError: it fails every time."""
+    try:
+        rail.read_w()
+        return rail.resolution(), rail.accuracy()
+    except SensorError:
+        if tries == 1:
+            raise
+    time.sleep(START_PAUSE_S)
+    return _first_look(rail, tries - 1)
+
+
 def be_realtime() -> str:
     """Ask for SCHED_FIFO; ``yes``, or why not."""
     try:
@@ -216,13 +238,18 @@ def main(arguments: Optional[List[str]] = None) -> int:
     options = parser.parse_args(arguments)
     try:
         rails = pick_rails(options.rails, options.root)
-        for rail in rails:
-            rail.read_w()
+        first_looks = [_first_look(rail) for rail in rails]
     except SensorError as error:
         sys.stderr.write(f"{error}\n")
         return 1
     realtime = be_realtime() if options.realtime else "not asked for"
-    header = {"rails": options.rails, "period_s": options.period, "realtime": realtime}
+    header = {
+        "rails": options.rails,
+        "period_s": options.period,
+        "realtime": realtime,
+        "resolutions": [resolution for resolution, _ in first_looks],
+        "accuracies": [accuracy for _, accuracy in first_looks],
+    }
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND
     samples, events = os.open(options.file, flags, 0o600), os.open(options.file + ".events", flags, 0o600)
     os.write(samples, (json.dumps(header) + "\n").encode("utf-8"))

@@ -23,7 +23,6 @@ from edgejoule_agent.energy import Accuracy, Energy, Resolution, above_idle, fro
 from edgejoule_agent.errors import SensorError
 from edgejoule_agent.sampler import PERIOD_S, Sampler, Samples
 from edgejoule_agent.sensors.nvml import GpuEnergy, find_gpu_energy
-from edgejoule_agent.sensors.rails import pick_rails
 from edgejoule_agent.sensors.rapl import Rapl, find_rapl
 from edgejoule_agent.sensors.throttle import Snapshot, Verdict, snapshot, verdict
 
@@ -202,17 +201,15 @@ class Watch:
             assert counters is not None
             grown_j = counters.grown_j(begin.counters_uj, end.counters_uj)
             return from_counters(grown_j, end.time_s - begin.time_s, counters.step_j, counters.update_s)
-        rails = pick_rails(self._total, self._root)
+        steps = samples.resolutions
         try:
-            steps = [rail.resolution() for rail in rails]
-            errors = [rail.accuracy() for rail in rails]
             return integrate(
                 samples.times_s,
                 samples.powers_w.sum(axis=1),
                 (begin.time_s, end.time_s),
                 # the steps of several rails at once, at worst all the same way
                 Resolution(sum(step.step_w for step in steps), max(step.step_share for step in steps)),
-                _added(errors),
+                _added(samples.accuracies),
                 samples.period_s,
             )
         except SensorError as error:

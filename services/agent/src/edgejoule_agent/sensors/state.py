@@ -5,6 +5,7 @@ import re
 from functools import partial
 from typing import List, Optional
 
+from edgejoule_agent import jetson
 from edgejoule_agent.errors import SensorError
 from edgejoule_agent.sensors.reading import Sensor, find, integer, text
 
@@ -13,10 +14,8 @@ GPU_LOADS = (  # where it has no devfreq
     *("sys/devices/gpu.0/load", "sys/devices/platform/gpu.0/load", "sys/devices/17000000.*/load"),
     *("sys/devices/platform/17000000.*/load", "sys/devices/platform/bus@0/17000000.*/load"),
 )
-EMC_CLOCKS = (  # debugfs: for root alone
-    *("sys/kernel/debug/bpmp/debug/clk/emc/rate", "sys/kernel/debug/clk/emc/clk_rate"),
-    "sys/kernel/debug/tegra_bwmgr/emc_rate",
-)
+DEBUG = "sys/kernel/debug"  # debugfs: for root alone
+EMC_CLOCKS = (f"{DEBUG}/bpmp/debug/clk/emc/rate", f"{DEBUG}/clk/emc/clk_rate", f"{DEBUG}/tegra_bwmgr/emc_rate")
 
 
 def find_states(root: str = "/") -> List[Sensor]:
@@ -69,11 +68,20 @@ def _cpus(root: str) -> List[Sensor]:
 
 
 def _emc(root: str) -> List[Sensor]:
-    for name in EMC_CLOCKS:
-        path = os.path.join(root, name)
+    """The clock of a Jetson's memory controller: each has one, also where this process may not see it."""
+    return [Sensor("emc", "clock", "Hz", partial(_emc_hz, root))] if jetson.is_jetson(root) else []
+
+
+def _emc_hz(root: str) -> float:
+    for path in (os.path.join(root, name) for name in EMC_CLOCKS):
         if os.path.exists(path):
-            return [Sensor("emc", "clock", "Hz", partial(_positive, path, 1))]
-    return []
+            return _positive(path, 1)
+    folder = os.path.join(root, DEBUG)
+    try:
+        why = "has no clock of the EMC that is known here" if os.listdir(folder) else "is empty, as in a container"
+    except OSError as error:
+        why = str(error.strerror)
+    raise SensorError(f"{folder}: {why}; the EMC's clock is in debugfs, which is for root")
 
 
 def _fan(root: str) -> List[Sensor]:
