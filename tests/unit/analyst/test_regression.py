@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -66,8 +68,65 @@ def test_gate_on_what_nobody_measured_is_neither_passed_nor_regressed(runs) -> N
     assert (code, answer["answer"]) == (4, "not judged")
 
 
-def test_row_that_is_gone_fails_the_status_gate_only(runs) -> None:
-    assert call(compare_app, runs["was"], runs["less"], "--fail-on=ap50")[0] == 0
+@pytest.fixture
+def altered(runs, tmp_path):
+    """``altered(change, run="was")``: that run's folder, its results changed as JSON; its matches stay in the store."""
+
+    def make(change: Callable[[dict[str, Any]], None], run: str = "was") -> Path:
+        results = json.loads((runs[run] / "results.json").read_text(encoding="utf-8"))
+        change(results)
+        folder = tmp_path / f"altered-{len(list(tmp_path.iterdir()))}"
+        folder.mkdir()
+        (folder / "results.json").write_text(json.dumps(results), encoding="utf-8")
+        return folder
+
+    return make
+
+
+def throttle(results: dict[str, Any]) -> None:
+    for row in results["rows"]:
+        if row["status"] == "ok":
+            row.update(status="throttled", reason="the device throttled in every trial")
+
+
+def empty(results: dict[str, Any]) -> None:
+    results["rows"], results["evidence"] = [], {}
+
+
+def rename(results: dict[str, Any]) -> None:
+    for row in results["rows"]:
+        row["model"] = "another"
+    results["evidence"] = {}
+
+
+@pytest.mark.parametrize("change", [throttle, empty, rename])
+def test_rows_that_are_lost_leave_every_gate_but_status_not_judged_and_are_named(runs, altered, change) -> None:
+    lost = altered(change)
+    code, answer = call(compare_app, runs["was"], lost, "--fail-on=latency:5%", "--fail-on=ap50")
+    assert (code, answer["answer"]) == (4, "not judged")
+    assert answer["not_judged"] == [
+        "latency, ap50: 2 rows were ok in run A, and not ok or not there in run B:"
+        " nanodet_m/fp32/host, nanodet_m/int8-ptq/host"
+    ]
+    shown = CliRunner().invoke(compare_app, [str(runs["was"]), str(lost), "--fail-on=latency:5%"]).stdout
+    assert "not judged, latency: 2 rows were ok in run A" in " ".join(shown.split())
+    assert "Passed" not in shown
+    assert call(compare_app, runs["was"], lost, "--fail-on=latency", "--fail-on=status")[0] == 3
+    assert call(compare_app, runs["was"], lost)[0] == 0  # nothing was asked
+
+
+def test_run_without_a_row_to_hold_against_is_not_judged(runs, altered) -> None:
+    code, answer = call(compare_app, altered(empty), runs["was"], "--fail-on=latency")
+    assert code == 4
+    assert answer["not_judged"] == ["latency: no row of run A is ok, so there is nothing to hold run B against"]
+
+
+def test_row_that_is_gone_fails_the_status_gate_and_leaves_the_others_open(runs) -> None:
+    code, answer = call(compare_app, runs["was"], runs["less"], "--fail-on=ap50")
+    assert (code, answer["answer"]) == (4, "not judged")
+    assert answer["not_judged"] == [
+        "ap50: 1 row was ok in run A, and not ok or not there in run B: nanodet_m/int8-ptq/host"
+    ]
     code, answer = call(compare_app, runs["was"], runs["less"], "--fail-on=status")
     assert code == 3
     assert [s["cell"] for s in answer["statuses"] if s["fails"]] == ["nanodet_m/int8-ptq/host"]  # fp16 never ran

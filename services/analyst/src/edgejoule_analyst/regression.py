@@ -95,13 +95,14 @@ def compare(a: Results, b: Results, gates: Sequence[Gate], confidence: float, pa
             changes += _changes(name, sides[0], sides[1], confidence, pair)
     changes = [_decided(change, tolerated, confidence) for change in _corrected(changes)]
     regressed = any(status.fails for status in statuses) or any(change.fails for change in changes)
-    open_questions = [change for change in changes if change.metric in tolerated and change.verdict == "not judged"]
+    not_judged = _not_judged(statuses, changes, tolerated)
     return RunComparison(
         run_a=a.run,
         run_b=b.run,
         confidence=confidence,
         fail_on=[_gate_text(gate) for gate in gates],
-        answer="regressed" if regressed else "not judged" if open_questions else "passed",
+        answer="regressed" if regressed else "not judged" if not_judged else "passed",
+        not_judged=not_judged,
         statuses=statuses,
         changes=changes,
         notes=_notes(a, b, changes),
@@ -124,6 +125,27 @@ def _status(name: str, a: Row | None, b: Row | None, gated: bool) -> StatusChang
     else:
         says = f"was {was}, is {now}" + (f": {b.reason}" if b.reason else "")
     return StatusChange(cell=name, a=was, b=now, says=says, fails=gated and was == "ok" and now != "ok")
+
+
+def _not_judged(
+    statuses: Sequence[StatusChange], changes: Sequence[Change], tolerated: Mapping[str, float]
+) -> list[str]:
+    """Why not every gate is answered, a sentence each: a row that run B lost is worse than any, or nobody knows."""
+    gated = [metric for metric in tolerated if metric != STATUS]
+    if not gated:
+        return []
+    told = []
+    lost = [status.cell for status in statuses if status.a == "ok" != status.b]
+    if lost:
+        rows = "1 row was" if len(lost) == 1 else f"{len(lost)} rows were"
+        told.append(f"{', '.join(gated)}: {rows} ok in run A, and not ok or not there in run B: {', '.join(lost)}")
+    if not any(status.a == "ok" for status in statuses):
+        told.append(f"{', '.join(gated)}: no row of run A is ok, so there is nothing to hold run B against")
+    reasons: dict[tuple[str, str], list[str]] = {}
+    for change in changes:
+        if change.metric in gated and change.verdict == "not judged":
+            reasons.setdefault((change.metric, change.absent["change"]), []).append(change.cell)
+    return told + [f"{metric} of {', '.join(cells)}: {reason}" for (metric, reason), cells in reasons.items()]
 
 
 Side = tuple[Row, Evidence]

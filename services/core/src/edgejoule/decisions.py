@@ -134,6 +134,7 @@ class RunComparison(Record):
     confidence: float
     fail_on: list[str]
     answer: Literal["passed", "regressed", "not judged"]
+    not_judged: list[str] = Field(description="what fail_on names and cannot be told, with the reason; a sentence each")
     statuses: list[StatusChange]
     changes: list[Change]
     notes: list[str]
