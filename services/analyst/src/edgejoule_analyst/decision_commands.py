@@ -81,7 +81,7 @@ def recommend(
 ) -> None:
     """Which row, under these limits? The best, the runner-up, and what rules out each other one.
 
-    Exit codes: 0 a row is deployable; 3 every row is blocked; 4 none is deployable, but some need a review.
+    Exit codes: 0 the best is deployable; 3 every row is blocked; 4 the best needs a review, or none can be named.
     """
     from edgejoule_analyst import decision_tables, recommendation
 

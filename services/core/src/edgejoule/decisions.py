@@ -89,7 +89,9 @@ class Recommendation(Measured):
     confidence: float
     objective: str
     limits: list[Limit]
-    answer: Verdict = Field(description="deployable: best is; review: none is, but some may be; blocked: none can be")
+    answer: Verdict = Field(
+        description="deployable: best is; review: best, or some cell where best is null, needs one; blocked: all are"
+    )
     best: str | None
     runner_up: str | None
     runner_up_needs: str | None
