@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +51,46 @@ def test_worse_accuracy_and_latency_are_found_and_fail(runs) -> None:
     assert latency["fails"]
     assert latency["low"] > 1.2
     assert change(answer, "fp32", "ap50")["verdict"] == "same"
+
+
+def slow(trials: Sequence[float]) -> Callable[[dict[str, Any]], None]:
+    """The FP32 row's trials of latency made ``trials``, times what they were."""
+
+    def change(results: dict[str, Any]) -> None:
+        evidence = results["evidence"]["nanodet_m/fp32/host"]
+        for name in ("trial_means_ms", "trial_p50_ms", "trial_p90_ms", "trial_p99_ms"):
+            evidence[name] = [ms * factor for ms, factor in zip(evidence[name], trials, strict=True)]
+
+    return change
+
+
+def test_gated_metrics_are_corrected_for_each_other_and_all_else_for_every_test(runs, altered) -> None:
+    slower = altered(slow((2.4, 3.0, 3.7)))
+    _, free = call(compare_app, runs["was"], slower)
+    code, gated = call(compare_app, runs["was"], slower, "--fail-on=latency:5%")
+    p, loose, strict = (change(answer, "fp32", "latency") for answer in (gated, free, gated))
+    tests = sum(c["p"] is not None for c in free["changes"])
+    assert strict["p_holm"] == pytest.approx(2 * p["p"])  # of two rows
+    assert loose["p_holm"] > 0.05 > strict["p_holm"]
+    assert (code, strict["verdict"]) == (3, "worse")
+    assert f"over the 2 tests of what --fail-on names, all others over the {tests} tests" in gated["notes"][0]
+    others = [[c["p_holm"] for c in a["changes"] if c["metric"] != "latency"] for a in (free, gated)]
+    assert others[0] == others[1]
+
+
+def test_interval_beyond_the_tolerance_without_evidence_is_too_few_trials(runs, altered) -> None:
+    slower = altered(slow((2.1, 3.0, 4.1)))
+    code, answer = call(compare_app, runs["was"], slower, "--fail-on=latency:5%", "--fail-on=latency-p50")
+    found = change(answer, "fp32", "latency")
+    assert found["low"] > 1.05
+    assert (code, found["verdict"]) == (4, "no evidence of a difference")
+    assert answer["not_judged"] == [
+        "latency of nanodet_m/fp32/host: its interval lies wholly beyond the tolerance, yet p (Holm) is no evidence:"
+        " too few trials"
+    ]
+    assert any(note.startswith("latency-p50 of nanodet_m/fp32/host may be worse") for note in answer["notes"])
+    loose, _ = call(compare_app, runs["was"], slower, "--fail-on=latency:300%", "--fail-on=latency-p50:300%")
+    assert loose == 0
 
 
 def test_tolerance_lets_a_smaller_worsening_pass(runs) -> None:

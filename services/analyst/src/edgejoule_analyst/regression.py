@@ -2,15 +2,16 @@
 
 AP is compared on the same images: its interval by the paired bootstrap, its p-value by permutation. What repeats by
 trials (latency, energy, power, memory) is compared as a ratio, by Welch's t-test of the trials' logarithms. One
-correction (Holm) covers every test of the comparison, so that a matrix of a hundred cells in which nothing changed
-fails in one of twenty comparisons at most, and not in nearly all.
+correction (Holm) covers every test that was asked for, those of the gated metrics, so that a matrix of a hundred cells
+in which nothing changed fails in one of twenty comparisons at most, and not in nearly all. What is not gated is
+corrected for every test of the comparison.
 """
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from edgejoule.decisions import Change, RunComparison, StatusChange
@@ -93,7 +94,7 @@ def compare(a: Results, b: Results, gates: Sequence[Gate], confidence: float, pa
         if rows_a[name].status == rows_b[name].status == "ok":
             sides = [(rows[name], results.evidence.get(name, NOTHING)) for rows, results in ((rows_a, a), (rows_b, b))]
             changes += _changes(name, sides[0], sides[1], confidence, pair)
-    changes = [_decided(change, tolerated, confidence) for change in _corrected(changes)]
+    changes = [_decided(change, tolerated, confidence) for change in _corrected(changes, tolerated)]
     regressed = any(status.fails for status in statuses) or any(change.fails for change in changes)
     not_judged = _not_judged(statuses, changes, tolerated)
     return RunComparison(
@@ -105,7 +106,7 @@ def compare(a: Results, b: Results, gates: Sequence[Gate], confidence: float, pa
         not_judged=not_judged,
         statuses=statuses,
         changes=changes,
-        notes=_notes(a, b, changes),
+        notes=_notes(a, b, changes, tolerated),
     )
 
 
@@ -145,7 +146,25 @@ def _not_judged(
     for change in changes:
         if change.metric in gated and change.verdict == "not judged":
             reasons.setdefault((change.metric, change.absent["change"]), []).append(change.cell)
-    return told + [f"{metric} of {', '.join(cells)}: {reason}" for (metric, reason), cells in reasons.items()]
+    told += [f"{metric} of {', '.join(cells)}: {reason}" for (metric, reason), cells in reasons.items()]
+    return told + [
+        f"{metric} of {', '.join(cells)}: its interval lies wholly beyond the tolerance, yet p (Holm) is no evidence:"
+        f" too few {'images' if metric in PAIRED else 'trials'}"
+        for metric, cells in _seen(changes, tolerated).items()
+        if tolerated[metric]
+    ]
+
+
+def _seen(changes: Sequence[Change], tolerated: Mapping[str, float]) -> dict[str, list[str]]:
+    """Gated metric to the cells that its intervals put beyond the tolerance, where the corrected test does not."""
+    found: dict[str, list[str]] = {}
+    for change in changes:
+        if change.metric not in tolerated or change.verdict != NO_EVIDENCE or change.low is None or change.high is None:
+            continue
+        least = -change.high if METRICS[change.metric].higher_is_better else change.low - 1
+        if least > tolerated[change.metric]:
+            found.setdefault(change.metric, []).append(change.cell)
+    return found
 
 
 Side = tuple[Row, Evidence]
@@ -256,9 +275,12 @@ def _unjudged(name: str, metric: str, values: Sequence[float | None], reason: st
     )
 
 
-def _corrected(changes: Sequence[Change]) -> list[Change]:
+def _corrected(changes: Sequence[Change], gated: Collection[str]) -> list[Change]:
+    """Each p-value of a gated metric corrected for the others of such metrics; all else for every test."""
     tested = [index for index, change in enumerate(changes) if change.p is not None]
-    corrected = dict(zip(tested, holm([changes[index].p or 0.0 for index in tested]), strict=True))
+    corrected = {}
+    for family in (tested, [index for index in tested if changes[index].metric in gated]):
+        corrected |= dict(zip(family, holm([changes[index].p or 0.0 for index in family]), strict=True))
     return [
         change.model_copy(update={"p_holm": corrected[index]}) if index in corrected else change
         for index, change in enumerate(changes)
@@ -282,9 +304,17 @@ def _decided(change: Change, tolerated: Mapping[str, float], confidence: float) 
     return change.model_copy(update={"verdict": verdict, "fails": fails})
 
 
-def _notes(a: Results, b: Results, changes: Sequence[Change]) -> list[str]:
-    tests = sum(change.p is not None for change in changes)
-    notes = [f"p-values are Holm-corrected over the {tests} tests of this comparison; intervals are not corrected."]
+def _notes(a: Results, b: Results, changes: Sequence[Change], tolerated: Mapping[str, float]) -> list[str]:
+    tests = [change.metric for change in changes if change.p is not None]
+    gated = sum(metric in tolerated for metric in tests)
+    over = f"the {gated} tests of what --fail-on names, all others over " if gated else ""
+    over += f"the {len(tests)} tests of this comparison"
+    notes = [f"p-values are Holm-corrected over {over}; intervals are not corrected."]
+    notes += [
+        f"{metric} of {', '.join(cells)} may be worse: its interval says so, its p-value once corrected does not."
+        for metric, cells in _seen(changes, tolerated).items()
+        if not tolerated[metric]
+    ]
     if any(row.simulated for results in (a, b) for row in results.rows):
         notes.append("Some figures are simulated: they come from no real device.")
     if not all(row.comparable for results in (a, b) for row in results.rows):

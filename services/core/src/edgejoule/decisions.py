@@ -112,7 +112,9 @@ class Change(Measured):
     low: float | None = Field(description="interval of the change, at the confidence, not corrected")
     high: float | None
     p: float | None = Field(description="by permutation of images for ap and ap50, by Welch's t-test of trials else")
-    p_holm: float | None = Field(description="corrected over all tests of the comparison")
+    p_holm: float | None = Field(
+        description="corrected over all tests of what fail_on names; of other metrics, over all"
+    )
     verdict: Literal["better", "worse", "same", "no evidence of a difference", "not judged"]
     fails: bool = Field(description="worse by evidence, by more than --fail-on tolerates")
 
