@@ -221,6 +221,29 @@ def test_row_measured_at_another_batch_under_the_same_name_is_not_judged_by_what
     assert change(answer, "fp32", "ap50")["verdict"] == "same"
 
 
+def test_samples_of_zero_are_not_judged_and_no_crash(runs, altered) -> None:
+    nothing = altered(slow((0, 0, 0)))
+    code, answer = call(compare_app, runs["was"], nothing, "--fail-on=latency")
+    assert code == 4
+    assert answer["not_judged"] == ["latency of nanodet_m/fp32/host: mean latency of 0 ms allows no ratio"]
+    code, answer = call(recommend_app, nothing, "--min-fps", 10)
+    (reason,) = next(cell["reasons"] for cell in answer["cells"] if cell["name"] == "nanodet_m/fp32/host")
+    assert reason.endswith("a trial's mean latency is 0 ms, of which no rate can be told")
+    assert (code, answer["best"]) == (0, "nanodet_m/int8-ptq/host")
+    _, answer = call(recommend_app, nothing, "--objective", "latency")
+    assert answer["runner_up_needs"].startswith("its mean latency would have to be 100% lower, past 0.00 ms")
+
+
+def test_engine_of_no_bytes_is_not_judged(runs, altered) -> None:
+    def no_bytes(results: dict[str, Any]) -> None:
+        for row in results["rows"]:
+            row["size_mb"] = None if row["size_mb"] is None else 0.0
+
+    code, answer = call(compare_app, altered(no_bytes), runs["was"], "--fail-on=size")
+    assert code == 4
+    assert answer["not_judged"][0].endswith("size of the engine of 0 MB allows no ratio")
+
+
 # --- recommend, by its command ------------------------------------------------------------------------
 
 

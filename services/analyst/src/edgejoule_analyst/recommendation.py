@@ -292,7 +292,7 @@ def _needs(runner_up: _Judged, best: _Judged, asked: Asked, ties: Sequence[Tie])
         return f"nothing: its {metric.title} is the same, {metric.show(its)}"
     if metric.scale != 1:
         takes = f"its {metric.title} would have to gain {metric.scale * (its - mine):.1f} points"
-    elif asked.objective.startswith("latency"):
+    elif asked.objective.startswith("latency") and its > 0:
         takes = f"it would have to be {mine / its:.2f} times as fast"
     elif metric.higher_is_better:
         takes = f"its {metric.title} would have to be {its / mine - 1:.0%} higher"

@@ -199,12 +199,19 @@ def _of_trials(name: str, metric: str, a: Side, b: Side, confidence: float) -> C
     reason = reason or (OLD_RESULTS if not all(trials) else None) or unlike(a, b)
     if not reason and min(map(len, trials)) < 2:
         reason = ONE_TRIAL
+    reason = reason or _no_ratio(metric, [value for found in trials for value in found])
     if reason:
         return _unjudged(name, metric, values, reason)
     logs = [Spread.of([math.log(value) for value in found]) for found in trials]
     difference = logs[1].less(logs[0])
     low, high = difference.interval(confidence)
     return _judged(name, metric, values, tuple(map(math.exp, (difference.value, low, high))), difference.p)
+
+
+def _no_ratio(metric: str, values: Sequence[float]) -> str | None:
+    """Why these cannot be held against each other as a ratio; None where they can."""
+    odd = next((value for value in values if not 0 < value < math.inf), None)
+    return None if odd is None else f"{METRICS[metric].title} of {odd:g} {METRICS[metric].unit} allows no ratio"
 
 
 def unlike(a: Side, b: Side) -> str | None:
@@ -228,6 +235,8 @@ def _of_size(name: str, a: Row, b: Row) -> Change:
     values = a.size_mb, b.size_mb
     if values[0] is None or values[1] is None:
         return _unjudged(name, "size", values, a.absent.get("size_mb") or b.absent["size_mb"])
+    if reason := _no_ratio("size", [values[0], values[1]]):
+        return _unjudged(name, "size", values, reason)
     ratio = values[1] / values[0]
     return _judged(name, "size", values, (ratio, ratio, ratio), None)
 
