@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
+from edgejoule.cli import main
 from edgejoule.errors import EdgejouleError
 from edgejoule_analyst.decision_commands import compare_app, recommend_app
 from edgejoule_analyst.figures import METRICS
@@ -208,6 +209,14 @@ def test_gate_that_is_none_is_refused_with_what_there_is(gate: str) -> None:
         Gate.parse(gate)
 
 
+def test_gate_whose_tolerance_could_be_misread_is_refused() -> None:
+    with pytest.raises(EdgejouleError, match=r"^--fail-on ap50:5%: ap50 takes points of 100, .* of itself: ap50:5$"):
+        Gate.parse_all(["ap50:5%"])
+    with pytest.raises(EdgejouleError, match="names latency more than once, as latency:5% and latency:50%; give it"):
+        Gate.parse_all(["latency:5%", "ap50", "latency:50%"])
+    assert Gate.parse_all(["ap50:5", "latency:5%"]) == [Gate("ap50", 0.05), Gate("latency", 0.05)]
+
+
 def test_row_measured_at_another_batch_under_the_same_name_is_not_judged_by_what_batch_decides(runs, tmp_path) -> None:
     results = json.loads((runs["was"] / "results.json").read_text(encoding="utf-8"))
     for row in results["rows"]:
@@ -285,6 +294,36 @@ def test_recommendation_in_words_names_best_runner_up_and_what_blocks(runs) -> N
 def test_wrong_question_is_answered_by_one_sentence(runs, words: list[str], said: str) -> None:
     with pytest.raises(EdgejouleError, match=said):
         call(recommend_app, runs["was"], *words)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["recommend", "RUN", "--min-ap50", "40"], "the limit of ap50 is 40; give a fraction"),
+        (["recommend", "RUN", "--objective", "foo"], "--objective foo is not one of ap50"),
+        (["recommend", "RUN", "--device", "nano"], "its devices are: host"),
+        (["recommend", "RUN", "extra"], "edgejoule recommend takes RUN and options; 'extra' is too many"),
+        (
+            ["compare", "RUN", "RUN", "extra"],
+            "edgejoule compare takes RUN_A and RUN_B and options; 'extra' is too many",
+        ),
+        (["compare", "RUN", "RUN", "--confidence", "95"], "--confidence 95 is not above 0.5"),
+        (["compare", "RUN", "RUN", "--fail-on", "foo"], "--fail-on foo is not METRIC"),
+        (["compare", "RUN", "RUN", "--unheard-of"], "No such option"),
+    ],
+)
+def test_wrong_usage_exits_with_2(runs, capsys, words: list[str], said: str) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main([str(runs["was"]) if word == "RUN" else word for word in words])
+    assert ended.value.code == 2
+    assert said in capsys.readouterr().err
+
+
+def test_what_is_no_wrong_usage_exits_with_1(runs, capsys) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["recommend", str(runs["was"].parent / "elsewhere")])
+    assert ended.value.code == 1
+    assert "there is no" in capsys.readouterr().err
 
 
 def test_comparison_is_written_as_a_page_with_every_change(runs, tmp_path) -> None:

@@ -15,7 +15,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from edgejoule.decisions import Change, RunComparison, StatusChange
-from edgejoule.errors import SpecError
+from edgejoule.errors import OptionError
 from edgejoule.records import Evidence, Results, Row
 from edgejoule_analyst.bootstrap import NO_EVIDENCE, Estimate
 from edgejoule_analyst.figures import METRICS, NOTHING, OLD_RESULTS, ONE_TRIAL
@@ -38,7 +38,7 @@ PER_IMAGE = ("energy",)
 ROW_FIELD = {"energy": "energy_mj", "power": "power_w", "memory": "memory_peak_mb"}
 EXACT = {"size": "size_mb"}
 GATES = (STATUS, *PAIRED, *BY_TRIALS, *EXACT)
-_GATE = re.compile(r"(?P<metric>[a-z0-9-]+)(:(?P<tolerance>\d+(\.\d+)?)%?)?")
+_GATE = re.compile(r"(?P<metric>[a-z0-9-]+)(:(?P<tolerance>\d+(\.\d+)?)(?P<percent>%?))?")
 
 
 @dataclass(frozen=True)
@@ -57,15 +57,34 @@ class Gate:
         Gate(metric='latency', tolerance=0.05)
 
         Raises:
-            SpecError: there is no such metric, or its tolerance is no number.
+            OptionError: there is no such metric, or its tolerance is no number, or one in percent for an AP.
         """
         found = _GATE.fullmatch(text)
         if not found or found["metric"] not in GATES or (found["metric"] == STATUS and found["tolerance"]):
-            raise SpecError(
+            raise OptionError(
                 f"--fail-on {text} is not METRIC or METRIC:TOLERANCE, as in ap50:0.5 (points) or latency:5%;"
                 f" METRIC is one of {', '.join(GATES)}, and status takes no tolerance"
             )
+        if found["metric"] in PAIRED and found["percent"]:
+            points = f"{found['metric']}:{found['tolerance']}"
+            raise OptionError(
+                f"--fail-on {text}: {found['metric']} takes points of 100, not percent of itself: {points}"
+            )
         return cls(found["metric"], float(found["tolerance"] or 0) / 100)
+
+    @classmethod
+    def parse_all(cls, texts: Sequence[str]) -> list[Gate]:
+        """The gates of a command line.
+
+        Raises:
+            OptionError: as for one, or two name the same metric.
+        """
+        gates = [cls.parse(text) for text in texts]
+        named = [gate.metric for gate in gates]
+        if twice := next((metric for metric in named if named.count(metric) > 1), None):
+            both = " and ".join(text for text, metric in zip(texts, named, strict=True) if metric == twice)
+            raise OptionError(f"--fail-on names {twice} more than once, as {both}; give it one tolerance")
+        return gates
 
 
 @dataclass(frozen=True)
