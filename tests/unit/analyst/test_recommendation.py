@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 
 from edgejoule.decisions import Limit, Recommendation
+from edgejoule_analyst.decision_tables import recommendation_words
 from edgejoule_analyst.figures import Known, Unknown, known
 from edgejoule_analyst.recommendation import Asked, Candidate, Paired, candidates, recommend
 from edgejoule_analyst.significance import Spread
@@ -193,6 +194,19 @@ def test_flag_or_simulation_asks_for_a_review_and_such_a_cell_is_best_only_where
     alone = ask([flagged], "ap50")
     assert (alone.answer, alone.best) == ("review", "flagged")
     assert any("need a review" in note for note in alone.notes)
+
+
+def test_best_that_needs_a_review_is_told_as_such_where_the_deployable_lack_the_objective() -> None:
+    simulated = cell("board", 0.5, doubts=["simulated"])
+    energy = known(Spread(20.0, 0.1, 4), CONFIDENCE)
+    board = replace(simulated, figures={**simulated.figures, "energy": energy})
+    answer = ask([cell("host"), board], "energy", at_most("latency", 15))
+    assert (answer.answer, answer.best) == ("review", "board")
+    assert answer.notes[0].startswith("the deployable rows lack the objective, energy per image (host), so the best")
+    assert recommendation_words(answer)[0].plain == "Best to review by energy per image: board"
+    none = ask([cell("host")], "energy")
+    assert (none.answer, none.best) == ("review", None)
+    assert "has a figure for the objective" in none.absent["best"]
 
 
 def test_cell_that_did_not_end_well_is_blocked_by_how_it_ended() -> None:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
 from typer.testing import CliRunner
 
+from edgejoule.cli import main
 from edgejoule.errors import EdgejouleError
 from edgejoule_analyst.decision_commands import compare_app, recommend_app
 from edgejoule_analyst.figures import METRICS
@@ -51,6 +54,46 @@ def test_worse_accuracy_and_latency_are_found_and_fail(runs) -> None:
     assert change(answer, "fp32", "ap50")["verdict"] == "same"
 
 
+def slow(trials: Sequence[float]) -> Callable[[dict[str, Any]], None]:
+    """The FP32 row's trials of latency made ``trials``, times what they were."""
+
+    def change(results: dict[str, Any]) -> None:
+        evidence = results["evidence"]["nanodet_m/fp32/host"]
+        for name in ("trial_means_ms", "trial_p50_ms", "trial_p90_ms", "trial_p99_ms"):
+            evidence[name] = [ms * factor for ms, factor in zip(evidence[name], trials, strict=True)]
+
+    return change
+
+
+def test_gated_metrics_are_corrected_for_each_other_and_all_else_for_every_test(runs, altered) -> None:
+    slower = altered(slow((2.4, 3.0, 3.7)))
+    _, free = call(compare_app, runs["was"], slower)
+    code, gated = call(compare_app, runs["was"], slower, "--fail-on=latency:5%")
+    p, loose, strict = (change(answer, "fp32", "latency") for answer in (gated, free, gated))
+    tests = sum(c["p"] is not None for c in free["changes"])
+    assert strict["p_holm"] == pytest.approx(2 * p["p"])  # of two rows
+    assert loose["p_holm"] > 0.05 > strict["p_holm"]
+    assert (code, strict["verdict"]) == (3, "worse")
+    assert f"over the 2 tests of what --fail-on names, all others over the {tests} tests" in gated["notes"][0]
+    others = [[c["p_holm"] for c in a["changes"] if c["metric"] != "latency"] for a in (free, gated)]
+    assert others[0] == others[1]
+
+
+def test_interval_beyond_the_tolerance_without_evidence_is_too_few_trials(runs, altered) -> None:
+    slower = altered(slow((2.1, 3.0, 4.1)))
+    code, answer = call(compare_app, runs["was"], slower, "--fail-on=latency:5%", "--fail-on=latency-p50")
+    found = change(answer, "fp32", "latency")
+    assert found["low"] > 1.05
+    assert (code, found["verdict"]) == (4, "no evidence of a difference")
+    assert answer["not_judged"] == [
+        "latency of nanodet_m/fp32/host: its interval lies wholly beyond the tolerance, yet p (Holm) is no evidence:"
+        " too few trials"
+    ]
+    assert any(note.startswith("latency-p50 of nanodet_m/fp32/host may be worse") for note in answer["notes"])
+    loose, _ = call(compare_app, runs["was"], slower, "--fail-on=latency:300%", "--fail-on=latency-p50:300%")
+    assert loose == 0
+
+
 def test_tolerance_lets_a_smaller_worsening_pass(runs) -> None:
     code, answer = call(compare_app, runs["was"], runs["worse"], "--fail-on=latency:50%")
     assert (code, change(answer, "int8-ptq", "latency")["verdict"]) == (0, "worse")
@@ -66,8 +109,65 @@ def test_gate_on_what_nobody_measured_is_neither_passed_nor_regressed(runs) -> N
     assert (code, answer["answer"]) == (4, "not judged")
 
 
-def test_row_that_is_gone_fails_the_status_gate_only(runs) -> None:
-    assert call(compare_app, runs["was"], runs["less"], "--fail-on=ap50")[0] == 0
+@pytest.fixture
+def altered(runs, tmp_path):
+    """``altered(change, run="was")``: that run's folder, its results changed as JSON; its matches stay in the store."""
+
+    def make(change: Callable[[dict[str, Any]], None], run: str = "was") -> Path:
+        results = json.loads((runs[run] / "results.json").read_text(encoding="utf-8"))
+        change(results)
+        folder = tmp_path / f"altered-{len(list(tmp_path.iterdir()))}"
+        folder.mkdir()
+        (folder / "results.json").write_text(json.dumps(results), encoding="utf-8")
+        return folder
+
+    return make
+
+
+def throttle(results: dict[str, Any]) -> None:
+    for row in results["rows"]:
+        if row["status"] == "ok":
+            row.update(status="throttled", reason="the device throttled in every trial")
+
+
+def empty(results: dict[str, Any]) -> None:
+    results["rows"], results["evidence"] = [], {}
+
+
+def rename(results: dict[str, Any]) -> None:
+    for row in results["rows"]:
+        row["model"] = "another"
+    results["evidence"] = {}
+
+
+@pytest.mark.parametrize("change", [throttle, empty, rename])
+def test_rows_that_are_lost_leave_every_gate_but_status_not_judged_and_are_named(runs, altered, change) -> None:
+    lost = altered(change)
+    code, answer = call(compare_app, runs["was"], lost, "--fail-on=latency:5%", "--fail-on=ap50")
+    assert (code, answer["answer"]) == (4, "not judged")
+    assert answer["not_judged"] == [
+        "latency, ap50: 2 rows were ok in run A, and not ok or not there in run B:"
+        " nanodet_m/fp32/host, nanodet_m/int8-ptq/host"
+    ]
+    shown = CliRunner().invoke(compare_app, [str(runs["was"]), str(lost), "--fail-on=latency:5%"]).stdout
+    assert "not judged, latency: 2 rows were ok in run A" in " ".join(shown.split())
+    assert "Passed" not in shown
+    assert call(compare_app, runs["was"], lost, "--fail-on=latency", "--fail-on=status")[0] == 3
+    assert call(compare_app, runs["was"], lost)[0] == 0  # nothing was asked
+
+
+def test_run_without_a_row_to_hold_against_is_not_judged(runs, altered) -> None:
+    code, answer = call(compare_app, altered(empty), runs["was"], "--fail-on=latency")
+    assert code == 4
+    assert answer["not_judged"] == ["latency: no row of run A is ok, so there is nothing to hold run B against"]
+
+
+def test_row_that_is_gone_fails_the_status_gate_and_leaves_the_others_open(runs) -> None:
+    code, answer = call(compare_app, runs["was"], runs["less"], "--fail-on=ap50")
+    assert (code, answer["answer"]) == (4, "not judged")
+    assert answer["not_judged"] == [
+        "ap50: 1 row was ok in run A, and not ok or not there in run B: nanodet_m/int8-ptq/host"
+    ]
     code, answer = call(compare_app, runs["was"], runs["less"], "--fail-on=status")
     assert code == 3
     assert [s["cell"] for s in answer["statuses"] if s["fails"]] == ["nanodet_m/int8-ptq/host"]  # fp16 never ran
@@ -109,6 +209,14 @@ def test_gate_that_is_none_is_refused_with_what_there_is(gate: str) -> None:
         Gate.parse(gate)
 
 
+def test_gate_whose_tolerance_could_be_misread_is_refused() -> None:
+    with pytest.raises(EdgejouleError, match=r"^--fail-on ap50:5%: ap50 takes points of 100, .* of itself: ap50:5$"):
+        Gate.parse_all(["ap50:5%"])
+    with pytest.raises(EdgejouleError, match="names latency more than once, as latency:5% and latency:50%; give it"):
+        Gate.parse_all(["latency:5%", "ap50", "latency:50%"])
+    assert Gate.parse_all(["ap50:5", "latency:5%"]) == [Gate("ap50", 0.05), Gate("latency", 0.05)]
+
+
 def test_row_measured_at_another_batch_under_the_same_name_is_not_judged_by_what_batch_decides(runs, tmp_path) -> None:
     results = json.loads((runs["was"] / "results.json").read_text(encoding="utf-8"))
     for row in results["rows"]:
@@ -120,6 +228,29 @@ def test_row_measured_at_another_batch_under_the_same_name_is_not_judged_by_what
     assert (code, answer["answer"]) == (4, "not judged")
     assert change(answer, "fp32", "latency")["absent"]["change"] == "measured at batch 1 and at batch 4"
     assert change(answer, "fp32", "ap50")["verdict"] == "same"
+
+
+def test_samples_of_zero_are_not_judged_and_no_crash(runs, altered) -> None:
+    nothing = altered(slow((0, 0, 0)))
+    code, answer = call(compare_app, runs["was"], nothing, "--fail-on=latency")
+    assert code == 4
+    assert answer["not_judged"] == ["latency of nanodet_m/fp32/host: mean latency of 0 ms allows no ratio"]
+    code, answer = call(recommend_app, nothing, "--min-fps", 10)
+    (reason,) = next(cell["reasons"] for cell in answer["cells"] if cell["name"] == "nanodet_m/fp32/host")
+    assert reason.endswith("a trial's mean latency is 0 ms, of which no rate can be told")
+    assert (code, answer["best"]) == (0, "nanodet_m/int8-ptq/host")
+    _, answer = call(recommend_app, nothing, "--objective", "latency")
+    assert answer["runner_up_needs"].startswith("its mean latency would have to be 100% lower, past 0.00 ms")
+
+
+def test_engine_of_no_bytes_is_not_judged(runs, altered) -> None:
+    def no_bytes(results: dict[str, Any]) -> None:
+        for row in results["rows"]:
+            row["size_mb"] = None if row["size_mb"] is None else 0.0
+
+    code, answer = call(compare_app, altered(no_bytes), runs["was"], "--fail-on=size")
+    assert code == 4
+    assert answer["not_judged"][0].endswith("size of the engine of 0 MB allows no ratio")
 
 
 # --- recommend, by its command ------------------------------------------------------------------------
@@ -163,6 +294,36 @@ def test_recommendation_in_words_names_best_runner_up_and_what_blocks(runs) -> N
 def test_wrong_question_is_answered_by_one_sentence(runs, words: list[str], said: str) -> None:
     with pytest.raises(EdgejouleError, match=said):
         call(recommend_app, runs["was"], *words)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["recommend", "RUN", "--min-ap50", "40"], "the limit of ap50 is 40; give a fraction"),
+        (["recommend", "RUN", "--objective", "foo"], "--objective foo is not one of ap50"),
+        (["recommend", "RUN", "--device", "nano"], "its devices are: host"),
+        (["recommend", "RUN", "extra"], "edgejoule recommend takes RUN and options; 'extra' is too many"),
+        (
+            ["compare", "RUN", "RUN", "extra"],
+            "edgejoule compare takes RUN_A and RUN_B and options; 'extra' is too many",
+        ),
+        (["compare", "RUN", "RUN", "--confidence", "95"], "--confidence 95 is not above 0.5"),
+        (["compare", "RUN", "RUN", "--fail-on", "foo"], "--fail-on foo is not METRIC"),
+        (["compare", "RUN", "RUN", "--unheard-of"], "No such option"),
+    ],
+)
+def test_wrong_usage_exits_with_2(runs, capsys, words: list[str], said: str) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main([str(runs["was"]) if word == "RUN" else word for word in words])
+    assert ended.value.code == 2
+    assert said in capsys.readouterr().err
+
+
+def test_what_is_no_wrong_usage_exits_with_1(runs, capsys) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["recommend", str(runs["was"].parent / "elsewhere")])
+    assert ended.value.code == 1
+    assert "there is no" in capsys.readouterr().err
 
 
 def test_comparison_is_written_as_a_page_with_every_change(runs, tmp_path) -> None:

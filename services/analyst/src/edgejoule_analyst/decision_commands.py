@@ -9,11 +9,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TypeVar
 
 import typer
+from typer.core import TyperArgument, TyperGroup
 
-from edgejoule.errors import DataError, SpecError
+from edgejoule.errors import DataError, OptionError
 from edgejoule.options import Json, StorePlace
 from edgejoule_analyst.commands import read_results, write_page
 
@@ -42,8 +43,19 @@ Confidence = Annotated[
 ]
 
 
+class _NoMore(TyperGroup):
+    """A command that no others are under: a word too many is that, and no command that is not there."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> NoReturn:
+        takes = " and ".join(
+            param.metavar for param in self.params if isinstance(param, TyperArgument) and param.metavar
+        )
+        raise OptionError(f"{ctx.command_path} takes {takes} and options; {args[0]!r} is too many")
+
+
 def _app(summary: str) -> typer.Typer:
     return typer.Typer(
+        cls=_NoMore,
         help=summary,
         invoke_without_command=True,
         context_settings={"allow_interspersed_args": True},
@@ -81,15 +93,15 @@ def recommend(
 ) -> None:
     """Which row, under these limits? The best, the runner-up, and what rules out each other one.
 
-    Exit codes: 0 a row is deployable; 3 every row is blocked; 4 none is deployable, but some need a review.
+    Exit codes: 0 the best is deployable; 3 every row is blocked; 4 the best needs a review, or none can be named.
     """
     from edgejoule_analyst import decision_tables, recommendation
 
     _check_confidence(confidence)
     if latency not in LATENCIES:
-        raise SpecError(f"--latency {latency} is not one of {', '.join(LATENCIES)}")
+        raise OptionError(f"--latency {latency} is not one of {', '.join(LATENCIES)}")
     if objective not in OBJECTIVES:
-        raise SpecError(f"--objective {objective} is not one of {', '.join(OBJECTIVES)}")
+        raise OptionError(f"--objective {objective} is not one of {', '.join(OBJECTIVES)}")
     limits = [
         _limit(metric, side, bound)
         for metric, side, bound in (
@@ -140,7 +152,7 @@ def compare(
     from edgejoule_analyst import decision_tables, regression
 
     _check_confidence(confidence)
-    gates = [regression.Gate.parse(text) for text in fail_on]
+    gates = regression.Gate.parse_all(fail_on)
     a, b = read_results(run_a), read_results(run_b)
     pair = _pair_between(a, b, _store_of(run_a, store), _store_of(run_b, store), confidence)
     answer = regression.compare(a, b, gates, confidence, pair)
@@ -166,7 +178,7 @@ def _tell(
 
 def _check_confidence(confidence: float) -> None:
     if not 0.5 < confidence <= 0.99:
-        raise SpecError(f"--confidence {confidence:g} is not above 0.5 and at most 0.99")
+        raise OptionError(f"--confidence {confidence:g} is not above 0.5 and at most 0.99")
 
 
 def _limit(metric: str, side: str, bound: float) -> Limit:
@@ -175,7 +187,7 @@ def _limit(metric: str, side: str, bound: float) -> Limit:
     is_fraction = metric in ("ap", "ap50")
     if not math.isfinite(bound) or bound < 0 or (bound > 1 if is_fraction else bound == 0):
         what = "a fraction from 0 to 1, as in .40" if is_fraction else "a number above 0"
-        raise SpecError(f"the limit of {metric} is {bound:g}; give {what}")
+        raise OptionError(f"the limit of {metric} is {bound:g}; give {what}")
     return Limit.model_validate({"metric": metric, "side": side, "bound": bound})
 
 
@@ -186,7 +198,7 @@ def _weights_over(latency: str) -> tuple[str, ...]:
 def _on_devices(results: Results, devices: list[str]) -> Results:
     known = list(dict.fromkeys(row.device for row in results.rows))
     if strange := [device for device in devices if device not in known]:
-        raise SpecError(f"run {results.run} has no device {strange[0]!r}; its devices are: {', '.join(known)}")
+        raise OptionError(f"run {results.run} has no device {strange[0]!r}; its devices are: {', '.join(known)}")
     rows = [row for row in results.rows if not devices or row.device in devices]
     if not rows:
         raise DataError(f"run {results.run} has no row to choose from")

@@ -135,7 +135,7 @@ def comparison_table(answer: RunComparison) -> Table:
     for heading in ("A", "B", "Change", "p (Holm)"):
         table.add_column(heading, justify="right", no_wrap=True)
     table.add_column("Verdict")
-    gated = {gate.partition(":")[0] for gate in answer.fail_on}
+    gated = _gated(answer)
     shown = [
         change
         for change in answer.changes
@@ -147,6 +147,10 @@ def comparison_table(answer: RunComparison) -> Table:
             table.add_row(*_change(change))
         table.add_section()
     return table
+
+
+def _gated(answer: RunComparison) -> set[str]:
+    return {gate.partition(":")[0] for gate in answer.fail_on}
 
 
 def _change(change: Change) -> list[Text | str]:
@@ -179,13 +183,15 @@ def comparison_words(answer: RunComparison) -> list[Text]:
         for status in answer.statuses
         if status.a != status.b
     ]
+    gated = _gated(answer)
     reasons: dict[str, list[str]] = {}
     for change in answer.changes:
-        if change.verdict == "not judged":
+        if change.verdict == "not judged" and change.metric not in gated:
             reasons.setdefault(change.absent["change"], []).append(f"{change.cell} {METRICS[change.metric].title}")
     for reason, who in reasons.items():
         more = f" and {len(who) - 1} more" if len(who) > 1 else ""
         lines.append(Text(f"not judged, {who[0]}{more}: {reason}", style="yellow"))
+    lines += [Text(f"not judged, {why}", style="bold yellow") for why in answer.not_judged]
     fails = [change for change in answer.changes if change.fails]
     lines += [
         Text(f"✗ {change.cell}: {METRICS[change.metric].title} is worse, {change_in_words(change)}", style="bold red")

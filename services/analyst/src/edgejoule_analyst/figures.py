@@ -118,6 +118,8 @@ def _repeated(field: str, trials: str, *, per_image: bool = False) -> Estimator:
 def _fps(row: Row, evidence: Evidence, confidence: float) -> Known | Unknown:
     if row.fps is None:
         return Unknown(row.absent["fps"])
+    if not all(ms > 0 for ms in evidence.trial_means_ms):
+        return Unknown("a trial's mean latency is 0 ms, of which no rate can be told", row.fps)
     measured = [frames_per_second(ms, row.batch) for ms in evidence.trial_means_ms]
     return from_trials(measured, confidence) if measured else Unknown(OLD_RESULTS, row.fps)
 

@@ -22,7 +22,7 @@ from edgejoule_analyst.words import row_name
 
 MORE_DATA = {"ap": "more evaluation images", "ap50": "more evaluation images"}
 NOT_COMPARABLE = "protocol {0} is for looking: too few inferences and trials to deploy by"
-ONLY_REVIEW = "nothing is deployable, so the best is chosen among those whose limits are kept but that need a review"
+AMONG_REVIEW = "so the best is chosen among those whose limits are kept but that need a review"
 
 
 @dataclass(frozen=True)
@@ -105,13 +105,16 @@ def recommend(run: str, found: Sequence[Candidate], asked: Asked, pair: Pair = l
     objective = METRICS[asked.objective]
     pools = [[cell for cell in judged if cell.verdict.verdict == "deployable" and cell.known(asked.objective)]]
     pools.append([cell for cell in judged if cell.verdict.feasible and cell.known(asked.objective)])
-    pool = next((pool for pool in pools if pool), [])
+    answer: Verdict = "blocked" if all(cell.verdict.verdict == "blocked" for cell in judged) else "review"
+    pool = pools[1]
+    if pools[0]:
+        answer, pool = "deployable", pools[0]
     ranked = sorted(
         pool, key=lambda cell: _value(cell, asked.objective) * (-1 if objective.higher_is_better else 1)
     )  # stable: equals stay in the order of the run
     ties, notes = _against_best(ranked, asked, pair)
-    if ranked and not pools[0]:
-        notes.insert(0, ONLY_REVIEW)
+    if ranked and answer == "review":
+        notes.insert(0, f"{_why_not_deployed(judged, asked)}, {AMONG_REVIEW}")
     absent = {}
     if not ranked:
         absent["best"] = _why_none(judged, asked)
@@ -123,7 +126,7 @@ def recommend(run: str, found: Sequence[Candidate], asked: Asked, pair: Pair = l
         confidence=asked.confidence,
         objective=asked.objective,
         limits=list(asked.limits),
-        answer=_answer(judged),
+        answer=answer,
         best=ranked[0].name if ranked else None,
         runner_up=ranked[1].name if len(ranked) > 1 else None,
         runner_up_needs=_needs(ranked[1], ranked[0], asked, ties) if len(ranked) > 1 else None,
@@ -135,9 +138,11 @@ def recommend(run: str, found: Sequence[Candidate], asked: Asked, pair: Pair = l
     )
 
 
-def _answer(judged: Sequence[_Judged]) -> Verdict:
-    verdicts = {cell.verdict.verdict for cell in judged}
-    return next((verdict for verdict in ("deployable", "review") if verdict in verdicts), "blocked")
+def _why_not_deployed(judged: Sequence[_Judged], asked: Asked) -> str:
+    lacking = [cell.name for cell in judged if cell.verdict.verdict == "deployable"]
+    if not lacking:
+        return "nothing is deployable"
+    return f"the deployable rows lack the objective, {METRICS[asked.objective].title} ({', '.join(lacking)})"
 
 
 def _why_none(judged: Sequence[_Judged], asked: Asked) -> str:
@@ -287,7 +292,7 @@ def _needs(runner_up: _Judged, best: _Judged, asked: Asked, ties: Sequence[Tie])
         return f"nothing: its {metric.title} is the same, {metric.show(its)}"
     if metric.scale != 1:
         takes = f"its {metric.title} would have to gain {metric.scale * (its - mine):.1f} points"
-    elif asked.objective.startswith("latency"):
+    elif asked.objective.startswith("latency") and its > 0:
         takes = f"it would have to be {mine / its:.2f} times as fast"
     elif metric.higher_is_better:
         takes = f"its {metric.title} would have to be {its / mine - 1:.0%} higher"

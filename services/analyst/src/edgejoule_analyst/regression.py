@@ -2,19 +2,20 @@
 
 AP is compared on the same images: its interval by the paired bootstrap, its p-value by permutation. What repeats by
 trials (latency, energy, power, memory) is compared as a ratio, by Welch's t-test of the trials' logarithms. One
-correction (Holm) covers every test of the comparison, so that a matrix of a hundred cells in which nothing changed
-fails in one of twenty comparisons at most, and not in nearly all.
+correction (Holm) covers every test that was asked for, those of the gated metrics, so that a matrix of a hundred cells
+in which nothing changed fails in one of twenty comparisons at most, and not in nearly all. What is not gated is
+corrected for every test of the comparison.
 """
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from edgejoule.decisions import Change, RunComparison, StatusChange
-from edgejoule.errors import SpecError
+from edgejoule.errors import OptionError
 from edgejoule.records import Evidence, Results, Row
 from edgejoule_analyst.bootstrap import NO_EVIDENCE, Estimate
 from edgejoule_analyst.figures import METRICS, NOTHING, OLD_RESULTS, ONE_TRIAL
@@ -37,7 +38,7 @@ PER_IMAGE = ("energy",)
 ROW_FIELD = {"energy": "energy_mj", "power": "power_w", "memory": "memory_peak_mb"}
 EXACT = {"size": "size_mb"}
 GATES = (STATUS, *PAIRED, *BY_TRIALS, *EXACT)
-_GATE = re.compile(r"(?P<metric>[a-z0-9-]+)(:(?P<tolerance>\d+(\.\d+)?)%?)?")
+_GATE = re.compile(r"(?P<metric>[a-z0-9-]+)(:(?P<tolerance>\d+(\.\d+)?)(?P<percent>%?))?")
 
 
 @dataclass(frozen=True)
@@ -56,15 +57,34 @@ class Gate:
         Gate(metric='latency', tolerance=0.05)
 
         Raises:
-            SpecError: there is no such metric, or its tolerance is no number.
+            OptionError: there is no such metric, or its tolerance is no number, or one in percent for an AP.
         """
         found = _GATE.fullmatch(text)
         if not found or found["metric"] not in GATES or (found["metric"] == STATUS and found["tolerance"]):
-            raise SpecError(
+            raise OptionError(
                 f"--fail-on {text} is not METRIC or METRIC:TOLERANCE, as in ap50:0.5 (points) or latency:5%;"
                 f" METRIC is one of {', '.join(GATES)}, and status takes no tolerance"
             )
+        if found["metric"] in PAIRED and found["percent"]:
+            points = f"{found['metric']}:{found['tolerance']}"
+            raise OptionError(
+                f"--fail-on {text}: {found['metric']} takes points of 100, not percent of itself: {points}"
+            )
         return cls(found["metric"], float(found["tolerance"] or 0) / 100)
+
+    @classmethod
+    def parse_all(cls, texts: Sequence[str]) -> list[Gate]:
+        """The gates of a command line.
+
+        Raises:
+            OptionError: as for one, or two name the same metric.
+        """
+        gates = [cls.parse(text) for text in texts]
+        named = [gate.metric for gate in gates]
+        if twice := next((metric for metric in named if named.count(metric) > 1), None):
+            both = " and ".join(text for text, metric in zip(texts, named, strict=True) if metric == twice)
+            raise OptionError(f"--fail-on names {twice} more than once, as {both}; give it one tolerance")
+        return gates
 
 
 @dataclass(frozen=True)
@@ -93,18 +113,19 @@ def compare(a: Results, b: Results, gates: Sequence[Gate], confidence: float, pa
         if rows_a[name].status == rows_b[name].status == "ok":
             sides = [(rows[name], results.evidence.get(name, NOTHING)) for rows, results in ((rows_a, a), (rows_b, b))]
             changes += _changes(name, sides[0], sides[1], confidence, pair)
-    changes = [_decided(change, tolerated, confidence) for change in _corrected(changes)]
+    changes = [_decided(change, tolerated, confidence) for change in _corrected(changes, tolerated)]
     regressed = any(status.fails for status in statuses) or any(change.fails for change in changes)
-    open_questions = [change for change in changes if change.metric in tolerated and change.verdict == "not judged"]
+    not_judged = _not_judged(statuses, changes, tolerated)
     return RunComparison(
         run_a=a.run,
         run_b=b.run,
         confidence=confidence,
         fail_on=[_gate_text(gate) for gate in gates],
-        answer="regressed" if regressed else "not judged" if open_questions else "passed",
+        answer="regressed" if regressed else "not judged" if not_judged else "passed",
+        not_judged=not_judged,
         statuses=statuses,
         changes=changes,
-        notes=_notes(a, b, changes),
+        notes=_notes(a, b, changes, tolerated),
     )
 
 
@@ -124,6 +145,45 @@ def _status(name: str, a: Row | None, b: Row | None, gated: bool) -> StatusChang
     else:
         says = f"was {was}, is {now}" + (f": {b.reason}" if b.reason else "")
     return StatusChange(cell=name, a=was, b=now, says=says, fails=gated and was == "ok" and now != "ok")
+
+
+def _not_judged(
+    statuses: Sequence[StatusChange], changes: Sequence[Change], tolerated: Mapping[str, float]
+) -> list[str]:
+    """Why not every gate is answered, a sentence each: a row that run B lost is worse than any, or nobody knows."""
+    gated = [metric for metric in tolerated if metric != STATUS]
+    if not gated:
+        return []
+    told = []
+    lost = [status.cell for status in statuses if status.a == "ok" != status.b]
+    if lost:
+        rows = "1 row was" if len(lost) == 1 else f"{len(lost)} rows were"
+        told.append(f"{', '.join(gated)}: {rows} ok in run A, and not ok or not there in run B: {', '.join(lost)}")
+    if not any(status.a == "ok" for status in statuses):
+        told.append(f"{', '.join(gated)}: no row of run A is ok, so there is nothing to hold run B against")
+    reasons: dict[tuple[str, str], list[str]] = {}
+    for change in changes:
+        if change.metric in gated and change.verdict == "not judged":
+            reasons.setdefault((change.metric, change.absent["change"]), []).append(change.cell)
+    told += [f"{metric} of {', '.join(cells)}: {reason}" for (metric, reason), cells in reasons.items()]
+    return told + [
+        f"{metric} of {', '.join(cells)}: its interval lies wholly beyond the tolerance, yet p (Holm) is no evidence:"
+        f" too few {'images' if metric in PAIRED else 'trials'}"
+        for metric, cells in _seen(changes, tolerated).items()
+        if tolerated[metric]
+    ]
+
+
+def _seen(changes: Sequence[Change], tolerated: Mapping[str, float]) -> dict[str, list[str]]:
+    """Gated metric to the cells that its intervals put beyond the tolerance, where the corrected test does not."""
+    found: dict[str, list[str]] = {}
+    for change in changes:
+        if change.metric not in tolerated or change.verdict != NO_EVIDENCE or change.low is None or change.high is None:
+            continue
+        least = -change.high if METRICS[change.metric].higher_is_better else change.low - 1
+        if least > tolerated[change.metric]:
+            found.setdefault(change.metric, []).append(change.cell)
+    return found
 
 
 Side = tuple[Row, Evidence]
@@ -158,12 +218,19 @@ def _of_trials(name: str, metric: str, a: Side, b: Side, confidence: float) -> C
     reason = reason or (OLD_RESULTS if not all(trials) else None) or unlike(a, b)
     if not reason and min(map(len, trials)) < 2:
         reason = ONE_TRIAL
+    reason = reason or _no_ratio(metric, [value for found in trials for value in found])
     if reason:
         return _unjudged(name, metric, values, reason)
     logs = [Spread.of([math.log(value) for value in found]) for found in trials]
     difference = logs[1].less(logs[0])
     low, high = difference.interval(confidence)
     return _judged(name, metric, values, tuple(map(math.exp, (difference.value, low, high))), difference.p)
+
+
+def _no_ratio(metric: str, values: Sequence[float]) -> str | None:
+    """Why these cannot be held against each other as a ratio; None where they can."""
+    odd = next((value for value in values if not 0 < value < math.inf), None)
+    return None if odd is None else f"{METRICS[metric].title} of {odd:g} {METRICS[metric].unit} allows no ratio"
 
 
 def unlike(a: Side, b: Side) -> str | None:
@@ -187,6 +254,8 @@ def _of_size(name: str, a: Row, b: Row) -> Change:
     values = a.size_mb, b.size_mb
     if values[0] is None or values[1] is None:
         return _unjudged(name, "size", values, a.absent.get("size_mb") or b.absent["size_mb"])
+    if reason := _no_ratio("size", [values[0], values[1]]):
+        return _unjudged(name, "size", values, reason)
     ratio = values[1] / values[0]
     return _judged(name, "size", values, (ratio, ratio, ratio), None)
 
@@ -234,9 +303,12 @@ def _unjudged(name: str, metric: str, values: Sequence[float | None], reason: st
     )
 
 
-def _corrected(changes: Sequence[Change]) -> list[Change]:
+def _corrected(changes: Sequence[Change], gated: Collection[str]) -> list[Change]:
+    """Each p-value of a gated metric corrected for the others of such metrics; all else for every test."""
     tested = [index for index, change in enumerate(changes) if change.p is not None]
-    corrected = dict(zip(tested, holm([changes[index].p or 0.0 for index in tested]), strict=True))
+    corrected = {}
+    for family in (tested, [index for index in tested if changes[index].metric in gated]):
+        corrected |= dict(zip(family, holm([changes[index].p or 0.0 for index in family]), strict=True))
     return [
         change.model_copy(update={"p_holm": corrected[index]}) if index in corrected else change
         for index, change in enumerate(changes)
@@ -260,9 +332,17 @@ def _decided(change: Change, tolerated: Mapping[str, float], confidence: float) 
     return change.model_copy(update={"verdict": verdict, "fails": fails})
 
 
-def _notes(a: Results, b: Results, changes: Sequence[Change]) -> list[str]:
-    tests = sum(change.p is not None for change in changes)
-    notes = [f"p-values are Holm-corrected over the {tests} tests of this comparison; intervals are not corrected."]
+def _notes(a: Results, b: Results, changes: Sequence[Change], tolerated: Mapping[str, float]) -> list[str]:
+    tests = [change.metric for change in changes if change.p is not None]
+    gated = sum(metric in tolerated for metric in tests)
+    over = f"the {gated} tests of what --fail-on names, all others over " if gated else ""
+    over += f"the {len(tests)} tests of this comparison"
+    notes = [f"p-values are Holm-corrected over {over}; intervals are not corrected."]
+    notes += [
+        f"{metric} of {', '.join(cells)} may be worse: its interval says so, its p-value once corrected does not."
+        for metric, cells in _seen(changes, tolerated).items()
+        if not tolerated[metric]
+    ]
     if any(row.simulated for results in (a, b) for row in results.rows):
         notes.append("Some figures are simulated: they come from no real device.")
     if not all(row.comparable for results in (a, b) for row in results.rows):

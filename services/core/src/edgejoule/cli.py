@@ -341,7 +341,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         sys.exit(130)
     except Exception as error:  # noqa: BLE001 - the rim of the program
         print(_last_words(error), file=sys.stderr)  # noqa: T201
-        sys.exit(1)
+        sys.exit(error.exit_code if isinstance(error, EdgejouleError) else 1)
     sys.exit(0)
 
 

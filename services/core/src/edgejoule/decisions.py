@@ -89,7 +89,9 @@ class Recommendation(Measured):
     confidence: float
     objective: str
     limits: list[Limit]
-    answer: Verdict = Field(description="deployable: best is; review: none is, but some may be; blocked: none can be")
+    answer: Verdict = Field(
+        description="deployable: best is; review: best, or some cell where best is null, needs one; blocked: all are"
+    )
     best: str | None
     runner_up: str | None
     runner_up_needs: str | None
@@ -110,7 +112,9 @@ class Change(Measured):
     low: float | None = Field(description="interval of the change, at the confidence, not corrected")
     high: float | None
     p: float | None = Field(description="by permutation of images for ap and ap50, by Welch's t-test of trials else")
-    p_holm: float | None = Field(description="corrected over all tests of the comparison")
+    p_holm: float | None = Field(
+        description="corrected over all tests of what fail_on names; of other metrics, over all"
+    )
     verdict: Literal["better", "worse", "same", "no evidence of a difference", "not judged"]
     fails: bool = Field(description="worse by evidence, by more than --fail-on tolerates")
 
@@ -134,6 +138,7 @@ class RunComparison(Record):
     confidence: float
     fail_on: list[str]
     answer: Literal["passed", "regressed", "not judged"]
+    not_judged: list[str] = Field(description="what fail_on names and cannot be told, with the reason; a sentence each")
     statuses: list[StatusChange]
     changes: list[Change]
     notes: list[str]

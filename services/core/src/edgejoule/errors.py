@@ -2,6 +2,7 @@
 
     EdgejouleError              one clear sentence: what, with which value, what to do
       SpecError                 the spec file or an option says something that cannot be run
+        OptionError             a command's words say something that cannot be asked: wrong usage
       DataError                 images or annotations are wrong, or sets overlap
       DownloadError             a file cannot be fetched, or is another one than it should be
       WeightsError              a weights file does not fit the detector, or is hostile
@@ -14,9 +15,9 @@
         OutOfMemoryError        the step was ended for memory
         TimeLimitError          the step outran its limit
 
-An error has an ``outcome``, the status that the rows depending on a failed step get, and says
-whether trying again could help (``transient``). The agent, which imports nothing of ours, has a tree
-of its own whose classes carry the same two attributes.
+An error has an ``outcome``, the status that the rows depending on a failed step get, says
+whether trying again could help (``transient``), and has the ``exit_code`` of a command that it ends.
+The agent, which imports nothing of ours, has a tree of its own whose classes carry the first two.
 """
 
 from __future__ import annotations
@@ -29,10 +30,17 @@ class EdgejouleError(Exception):
 
     outcome: ClassVar[str] = "failed"
     transient: ClassVar[bool] = False
+    exit_code: ClassVar[int] = 1
 
 
 class SpecError(EdgejouleError):
     """The spec, or an option that overrides it, cannot be run as it stands."""
+
+
+class OptionError(SpecError):
+    """What a command is asked cannot be asked so, whatever the files say."""
+
+    exit_code = 2
 
 
 class DataError(EdgejouleError):
