@@ -115,8 +115,20 @@ class ApCurves:
     def at(self, weights: NDArray[np.int64]) -> FloatArray:
         """AP per IoU threshold, [B, T], for B weightings of the images, [B, I].
 
-        The mean over the categories that have a ground truth under the weighting; NaN where none has.
+        The mean over the categories that have a ground truth under the weighting; NaN where none has. The paper's
+        Eq. 7 prints their sum, without 1 / N; what it reports can only be the mean.
         The mean over T is COCO's AP, column 0 its AP50.
+
+        One image with an object of each of two categories, the first found, the second not:
+
+        >>> categories = np.array([0, 1])
+        >>> matches = Matches(
+        ...     image_ids=np.array([7]), category_ids=categories, ious=np.array([0.5]), det_image=np.zeros(2, np.int32),
+        ...     det_category=categories, det_score=np.ones(2, np.float32), tp=np.array([[True, False]]),
+        ...     ignored=np.zeros((1, 2), bool), gt_count=np.ones((1, 2), np.int32),
+        ... )
+        >>> ApCurves(matches).at(np.ones((1, 1), np.int64))
+        array([[0.5]])
         """
         blocks = [
             self._block(weights[start : start + ROWS_PER_BLOCK].astype(np.float64))
@@ -208,7 +220,7 @@ def metrics_of(ap_by_iou: FloatArray) -> dict[Metric, FloatArray]:
 
 
 def interpolated_average(true: FloatArray, counted: FloatArray, ground_truths: FloatArray) -> FloatArray:
-    """The mean of the interpolated precision at COCO's 101 recall thresholds, [B].
+    """The mean of the interpolated precision at COCO's 101 recall thresholds, [B]: the integral of the paper's Eq. 7.
 
     Args:
         true: [B, K], true positives up to and with each one, by falling score.

@@ -102,7 +102,34 @@ class Efficiency:
     def images_per_joule(self) -> float | None:
         """1 / energy per image; at batch 1 the paper's inferences per joule."""
         energy_mj = self.row.per_image(self.row.energy_mj)
-        return None if not energy_mj else 1000 / energy_mj
+        return None if not energy_mj else inferences_per_joule(energy_mj)
+
+
+def dynamic_power(loaded_w: float, idle_w: float) -> float:
+    """P_dynamic = P_loaded - P_idle, in watts (section 4.1, Table 8).
+
+    >>> round(dynamic_power(1.8, 1.2), 1)  # the paper's NanoDet-m, INT8
+    0.6
+    """
+    return loaded_w - idle_w
+
+
+def inferences_per_joule(energy_mj: float) -> float:
+    """1 / energy per inference (section 4.2, to Fig. 8).
+
+    >>> round(inferences_per_joule(12.6), 1)  # the paper's NanoDet-m, INT8
+    79.4
+    """
+    return 1000 / energy_mj
+
+
+def ratio(fp32: float | None, value: float | None) -> float | None:
+    """FP32 / value: r_s of a size, the speed-up of a latency (section 4.1, Tables 6 and 7); None where one is missing.
+
+    >>> round(ratio(13.7, 3.6), 1), round(ratio(142.0, 45.0), 1)  # the paper's YOLOv5s, PTQ: MB and ms
+    (3.8, 3.2)
+    """
+    return None if fp32 is None or not value else fp32 / value
 
 
 def models(results: Results) -> list[ModelFacts]:
@@ -134,17 +161,17 @@ def ratios(results: Results) -> list[Ratios]:
     """One for each row that is not FP32 and whose model has an FP32 row on the device, where either can be compared."""
     base = {(row.model, row.device): row for row in results.rows if row.variant == "fp32"}
     found = [
-        Ratios(row, _ratio(against.size_mb, row.size_mb), _ratio(_mean_ms(against), _mean_ms(row)))
+        Ratios(row, ratio(against.size_mb, row.size_mb), ratio(_mean_ms(against), _mean_ms(row)))
         for row in results.rows
         if row.variant != "fp32" and (against := base.get((row.model, row.device)))
     ]
-    return [ratio for ratio in found if ratio.size is not None or ratio.speed is not None]
+    return [each for each in found if each.size is not None or each.speed is not None]
 
 
 def mean_ratios(found: list[Ratios]) -> Iterator[tuple[str, str, int, float | None, float | None]]:
     """(variant, device, rows, mean size ratio, mean speed-up) over models: what the paper calls its average."""
-    for variant, device in dict.fromkeys((ratio.row.variant, ratio.row.device) for ratio in found):
-        alike = [ratio for ratio in found if (ratio.row.variant, ratio.row.device) == (variant, device)]
+    for variant, device in dict.fromkeys((each.row.variant, each.row.device) for each in found):
+        alike = [each for each in found if (each.row.variant, each.row.device) == (variant, device)]
         yield variant, device, len(alike), _mean([r.size for r in alike]), _mean([r.speed for r in alike])
 
 
@@ -154,17 +181,13 @@ def efficiencies(results: Results) -> list[Efficiency]:
     for row in results.rows:
         if row.latency_ms is not None:
             idle_w = results.evidence[row_name(row)].idle_power_w
-            dynamic_w = None if row.power_w is None or idle_w is None else row.power_w - idle_w
+            dynamic_w = None if row.power_w is None or idle_w is None else dynamic_power(row.power_w, idle_w)
             found.append(Efficiency(row, dynamic_w))
     return found
 
 
 def _mean_ms(row: Row) -> float | None:
     return None if row.latency_ms is None else row.latency_ms.mean
-
-
-def _ratio(reference: float | None, value: float | None) -> float | None:
-    return None if reference is None or not value else reference / value
 
 
 def _mean(values: list[float | None]) -> float | None:

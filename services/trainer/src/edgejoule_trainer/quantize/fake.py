@@ -1,6 +1,6 @@
 """A network that computes in float what its 8-bit form will: quantized and restored at once (the paper's Eq. 4).
 
-The gradient passes straight through what is not clipped (Eq. 5), so the same network can be fine-tuned.
+The gradient passes straight through what is not clipped (Eq. 5), so the same network can be fine-tuned (Eq. 9).
 Scales are buffers: they are saved with the weights and do not change by running.
 """
 
@@ -19,7 +19,20 @@ LOWEST, HIGHEST = -128, 127
 
 
 class ActivationQuantizer(nn.Module):
-    """One scale for a whole tensor."""
+    """x_out = DQ(Q(x_in)), the paper's Eq. 4, with one scale for a whole tensor.
+
+    Q is clip(round(x / S) + Z, -128, 127): its Eq. 2, clipped as in Eq. 8. DQ is S (x_int - Z), its Eq. 3. Z is 0.
+
+    >>> x = torch.tensor([0.9, -0.7, 100.0, -100.0], requires_grad=True)
+    >>> restored = ActivationQuantizer(0.5)(x)
+    >>> (restored / 0.5).tolist()  # Q: Eqs. 2 and 8; a floor would make 1 and -2 of the first two
+    [2.0, -1.0, 127.0, -128.0]
+    >>> restored.tolist()  # DQ: Eq. 3
+    [1.0, -0.5, 63.5, -64.0]
+    >>> restored.sum().backward()
+    >>> x.grad.tolist()  # Eq. 5, where nothing was clipped
+    [1.0, 1.0, 0.0, 0.0]
+    """
 
     scale: Tensor
     zero_point: Tensor
@@ -34,7 +47,12 @@ class ActivationQuantizer(nn.Module):
 
 
 class WeightQuantizer(nn.Module):
-    """One scale for each output channel, the first axis of the weight."""
+    """The same with one scale for each output channel, the first axis of the weight.
+
+    >>> weight = torch.tensor([[127.0, 0.9], [12.7, 0.17]])
+    >>> [[round(value, 4) for value in channel] for channel in WeightQuantizer(weight)(weight).tolist()]
+    [[127.0, 1.0], [12.7, 0.2]]
+    """
 
     scale: Tensor
     zero_point: Tensor
@@ -119,7 +137,7 @@ def insert_quantizers(
 
 
 def weight_errors(network: nn.Module, quantized: nn.Module) -> dict[str, float]:
-    """Mean squared quantization error of each quantized layer's weights (the paper's Eq. 8), against ``network``'s."""
+    """The paper's MSQE (section 4.1) of each quantized layer's weights, mean (x - DQ(Q(x)))^2 with x ``network``'s."""
     errors = {}
     exact = dict(network.named_modules())
     for name, layer in quantized.named_modules():

@@ -1,5 +1,8 @@
 """Quantization-aware training: the graph of post-training quantization, with its weights trained on.
 
+It seeks theta* = argmin L(theta; DQ(Q(W)), DQ(Q(A))), the paper's Eq. 9: the loss of the network that ``fake`` makes,
+with weights W and activations A quantized and restored (Eq. 4), over its float weights.
+
 Batch norm is folded before: its statistics are frozen, so the weights that are trained are those that run. So are
 the activation scales, which post-training calibration chose, and the weight scales: what moves is the float
 weight behind each 8-bit one, by gradients that pass straight through the rounding (the paper's Eq. 5). It starts on

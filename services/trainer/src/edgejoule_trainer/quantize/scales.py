@@ -1,8 +1,8 @@
 """How large one step of an 8-bit tensor is: histograms of its magnitudes, and five ways to choose from them.
 
-Quantization is symmetric with zero point 0: x is stored as clip(round(x / scale), -128, 127), the paper's Eq. 2
-and 8 with Z = 0 (and rounding, where Eq. 8 prints a floor). A scale is said by its *threshold*, the largest
-magnitude that is not clipped: scale = threshold / 127.
+Quantization is symmetric with zero point 0: x is stored as clip(round(x / scale), -128, 127), the paper's Eqs. 2
+and 8 with Z = 0 (and rounding, where Eq. 8 prints a floor), and restored as scale times that, its Eq. 3. A scale is
+said by its *threshold*, the largest magnitude that is not clipped: scale = threshold / 127.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ def choose_scale_percentile(histogram: Histogram, percent: float) -> float:
 
 
 def choose_scale_mse(histogram: Histogram) -> float:
-    """The mean squared difference between x and its dequantized form is smallest (Eq. 9's error, squared).
+    """The mean square of the paper's quantization noise x - x' (section 3.2, of Eq. 3) is smallest: its MSQE.
 
     Every 16th bin edge up to the maximum is tried; the values of a bin are taken at its centre.
     """
@@ -92,7 +92,15 @@ def choose_scale_mse(histogram: Histogram) -> float:
 
 
 def mean_squared_error(histogram: Histogram, scale: float) -> float:
-    """Mean of (x - DQ(Q(x)))^2 over what was counted, the values of a bin being taken at its centre."""
+    """Mean of (x - DQ(Q(x)))^2 over what was counted, the values of a bin being taken at its centre.
+
+    Q is the paper's Eq. 8 with Z = 0, DQ its Eq. 3, the root of a term its epsilon_q (section 4.1).
+
+    >>> histogram = Histogram()
+    >>> histogram.add(torch.tensor([1.0, -1.0]))
+    >>> round(mean_squared_error(histogram, scale=0.75), 2)  # 1 is restored as .75
+    0.06
+    """
     filled = _filled_bins(histogram)
     counts = histogram.counts[:filled]
     centres = (np.arange(filled) + 0.5) * histogram.bin_width
