@@ -173,8 +173,8 @@ METRICS: tuple[Metric, ...] = (
         "gauge",
         "°C",
         _AGENT,
-        "The lowest temperature at which the board itself does something of this kind about a zone; of `passive` and `hot`, "
-        "something that slows it down.",
+        "The lowest temperature at which the board itself does something of this kind about a zone; of `passive` "
+        "and `hot`, something that slows it down.",
         {"zone": "as above", "kind": "`active`, `passive`, `hot`, `critical`"},
     ),
     Metric(
