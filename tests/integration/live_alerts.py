@@ -3,10 +3,10 @@
     make live-alerts
 
 Needs ``prometheus`` (PROMETHEUS may name it), and about eight minutes. Rules, scrape interval and durations are those
-of ``grafana/prometheus``, unchanged. Each alert must fire within its ``for`` and the time that reading, scraping and two
-evaluations may take, counted from when the machine's own state says that it is true; must resolve as soon; and no other
-alert may fire meanwhile. Where there is an Alertmanager (ALERTMANAGER may name it), it must tell the example receiver
-of each, and that it is over.
+of ``grafana/prometheus``, unchanged. Each alert must fire within its ``for`` and the time that reading, scraping and
+two evaluations may take, counted from when the machine's own state says that it is true; must resolve as soon; and no
+other alert may fire meanwhile. Where there is an Alertmanager (ALERTMANAGER may name it), it must tell the example
+receiver of each, and that it is over.
 """
 
 from __future__ import annotations
