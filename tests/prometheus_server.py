@@ -39,6 +39,7 @@ def prometheus(folder: Path, ports: Mapping[str, int]) -> Iterator[Running]:
     if program is None:
         sys.exit("there is no prometheus here: install it, or say where it is: PROMETHEUS=/path/prometheus")
     config = yaml.safe_load((ROOT / "grafana/prometheus/prometheus.yml").read_text(encoding="utf-8"))
+    config["global"].pop("external_labels")  # Grafana's address, of which older releases ask a flag
     config["rule_files"] = [str(ROOT / "grafana/prometheus/rules/*.yml")]
     places = [f"127.0.0.1:{ports['alertmanager']}"] if "alertmanager" in ports else []
     config["alerting"] = {"alertmanagers": [{"static_configs": [{"targets": places}]}]}

@@ -19,14 +19,14 @@ LIMIT_BYTES = 1 << 20
 def lines_of(message: Mapping[str, Any]) -> Iterator[str]:
     """What to say of a message.
 
-    >>> told = {"summary": "nano is hot: cpu", "runbook": "docs/runbooks/DeviceHot.md"}
+    >>> told = {"summary": "nano is hot: cpu", "runbook_url": "http://127.0.0.1:3000/d/runbook-DeviceHot"}
     >>> alert = {"status": "firing", "labels": {"alertname": "DeviceHot", "severity": "warning"}, "annotations": told}
     >>> print(*lines_of({"alerts": [alert]}))
-    firing   warning  DeviceHot: nano is hot: cpu (docs/runbooks/DeviceHot.md)
+    firing   warning  DeviceHot: nano is hot: cpu (http://127.0.0.1:3000/d/runbook-DeviceHot)
     """
     for alert in message["alerts"]:
         labels, told = alert["labels"], alert["annotations"]
-        words = f"{labels['alertname']}: {told.get('summary', '')} ({told.get('runbook', 'no runbook')})"
+        words = f"{labels['alertname']}: {told.get('summary', '')} ({told.get('runbook_url', 'no runbook')})"
         yield f"{alert['status']:8} {labels.get('severity', ''):8} {words}"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -97,11 +98,24 @@ def test_every_recorded_series_is_seen_with_a_value() -> None:
 def test_alert_says_how_bad_it_is_and_has_a_page(alert: str) -> None:
     rule = ALERTS[alert]
     assert rule["labels"]["severity"] in {"info", "warning", "critical"}
-    assert rule["annotations"].keys() == {"summary", "description", "runbook"}
+    assert rule["annotations"].keys() == {"summary", "description", "runbook", "runbook_url"}
     assert rule["annotations"]["runbook"] == f"docs/runbooks/{alert}.md"
     page = (ROOT / rule["annotations"]["runbook"]).read_text(encoding="utf-8")
     assert page.startswith(f"# {alert}\n")
     assert "**What to do**" in page
+    base, _, uid = rule["annotations"]["runbook_url"].partition("/d/")
+    assert base == "{{ $externalLabels.grafana_url }}"
+    page_of_grafana = json.loads((ROOT / "grafana" / "runbooks" / f"{alert}.json").read_text(encoding="utf-8"))
+    assert page_of_grafana["uid"] == uid
+
+
+def test_links_to_runbooks_begin_with_grafanas_address_and_no_alert_is_labelled_with_it() -> None:
+    config = yaml.safe_load((FOLDER / "prometheus.yml").read_text(encoding="utf-8"))
+    assert config["global"]["external_labels"].keys() == {"grafana_url"}
+    (drop,) = config["alerting"]["alert_relabel_configs"]
+    assert drop == {"action": "labeldrop", "regex": "grafana_url"}
+    services = yaml.safe_load((ROOT / "docker-compose.yml").read_text(encoding="utf-8"))["services"]
+    assert config["global"]["external_labels"]["grafana_url"][2:-1] in services["prometheus"]["environment"]
 
 
 def test_every_page_is_of_an_alert_and_listed() -> None:

@@ -2,11 +2,11 @@
 
     make live-alerts
 
-Needs ``prometheus`` (PROMETHEUS may name it), and about six minutes. Rules, scrape interval and durations are those of
-``grafana/prometheus``, unchanged. Each alert must fire within its ``for`` and the time that reading, scraping and two
-evaluations may take, counted from when the machine's own state says that it is true; must resolve as soon; and no other
-alert may fire meanwhile. Where there is an Alertmanager (ALERTMANAGER may name it), it must tell the example receiver
-of each, and that it is over.
+Needs ``prometheus`` (PROMETHEUS may name it), and about eight minutes. Rules, scrape interval and durations are those
+of ``grafana/prometheus``, unchanged. Each alert must fire within its ``for`` and the time that reading, scraping and
+two evaluations may take, counted from when the machine's own state says that it is true; must resolve as soon; and no
+other alert may fire meanwhile. Where there is an Alertmanager (ALERTMANAGER may name it), it must tell the example
+receiver of each, and that it is over.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ class Truth:
     def __init__(self, board: Path) -> None:
         self._board = str(board)
         zones = find_zones(root_of(self._board))
-        trips = [trip.temp_c for zone in zones for trip in zone.trips if trip.kind in ("passive", "hot")]
+        trips = [trip.temp_c for zone in zones for trip in zone.trips if trip.throttles]
         self._trip_c = min(trips)
         self.hot: list[float] = []
         self.slowed: list[float] = []

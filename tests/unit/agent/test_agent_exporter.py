@@ -328,6 +328,15 @@ def test_throttling_is_told_and_two_sensors_of_one_name_are_told_apart(tree):
     assert found['edgejoule_temperature_celsius{zone="tj-thermal"}'] == 47.25
 
 
+@pytest.mark.parametrize("name", ["nano_jp4", "nano_2gb_jp4"])
+def test_trip_that_refreshes_the_dram_is_none_at_which_the_board_slows_down(tree, name):
+    _, clock, make = tree(name)
+    found = read(make(), clock)
+    passive = {key.split('"')[1] for key in found if key.startswith("edgejoule_trip_") and 'kind="passive"' in key}
+    assert passive == {"CPU-therm", "GPU-therm"}
+    assert found['edgejoule_temperature_celsius{zone="PLL-therm"}'] > 0
+
+
 def test_simulated_board_says_so(tree):
     root, clock, _ = tree("nano_jp4")
     text = render(TABLE, Board(root, simulated=True, clock=clock).readings())

@@ -174,7 +174,8 @@ METRICS: tuple[Metric, ...] = (
         "gauge",
         "°C",
         _AGENT,
-        "The lowest temperature at which the board itself does something of this kind about a zone.",
+        "The lowest temperature at which the board itself does something of this kind about a zone; of `passive` "
+        "and `hot`, something that slows it down.",
         {"zone": "as above", "kind": "`active`, `passive`, `hot`, `critical`"},
     ),
     Metric(
@@ -351,9 +352,15 @@ METRICS: tuple[Metric, ...] = (
         _CONDUCTOR,
         "1 for the conductor that acts; what another tells is old.",
     ),
-    Metric("edgejoule_runs_active", "gauge", "", _CONDUCTOR, "Runs that go on."),
-    Metric("edgejoule_steps_planned", "gauge", "", _CONDUCTOR, "Steps of the runs that go on."),
-    Metric("edgejoule_steps_done", "gauge", "", _CONDUCTOR, "Those of them that have ended, however that came."),
+    Metric("edgejoule_runs_active", "gauge", "", _CONDUCTOR, "Runs that go on. Absent where no conductor can tell."),
+    Metric("edgejoule_steps_planned", "gauge", "", _CONDUCTOR, "Steps of the runs that go on; absent as they."),
+    Metric(
+        "edgejoule_steps_done",
+        "gauge",
+        "",
+        _CONDUCTOR,
+        "Those of them that have ended, however that came; absent as they.",
+    ),
     Metric("edgejoule_queue_length", "gauge", "", _CONDUCTOR, "Messages that wait in a queue.", _QUEUE),
     Metric(
         "edgejoule_steps_claimed", "gauge", "", _CONDUCTOR, "Steps that were sent and that nobody has taken.", _QUEUE

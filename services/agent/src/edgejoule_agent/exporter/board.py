@@ -15,6 +15,7 @@ from edgejoule_agent.exporter.exposition import Readings
 from edgejoule_agent.exporter.meter import Meter, Stuck
 from edgejoule_agent.sensors import nvml
 from edgejoule_agent.sensors.reading import Sensor
+from edgejoule_agent.sensors.thermal import THROTTLING_TRIPS
 
 POWER_S = 0.2  # from one reading of the rails to the next
 STATES_S = 2.0  # of everything else
@@ -304,11 +305,12 @@ def _add_meter(found: Readings, metric: str, labels: Mapping[str, str], meter: M
 
 
 def _trips(zones: Sequence[sensors.Zone]) -> List[Tuple[Mapping[str, str], float]]:
-    """The lowest trip point of each kind, of each zone."""
+    """The lowest trip point of each kind, of each zone; a passive or hot one only if it slows something down."""
     found: List[Tuple[Mapping[str, str], float]] = []
     for name, zone in _by_unique_name([(zone.name, zone) for zone in zones]).items():
-        for kind in sorted({trip.kind for trip in zone.trips if trip.kind}):
-            lowest_c = min(trip.temp_c for trip in zone.trips if trip.kind == kind)
+        shown = [trip for trip in zone.trips if trip.throttles or trip.kind not in ("", *THROTTLING_TRIPS)]
+        for kind in sorted({trip.kind for trip in shown}):
+            lowest_c = min(trip.temp_c for trip in shown if trip.kind == kind)
             found.append(({"zone": name, "kind": kind}, lowest_c))
     return found
 

@@ -9,6 +9,9 @@ from edgejoule_agent.sensors.reading import Sensor, find, integer, text_or, try_
 
 CONSTANT_ZONES = ("PMIC-Die",)  # always 100 °C or 50 °C: no sensor behind it
 BELIEVABLE_C = (-40.0, 150.0)  # -256 °C is what a Tegra's sensor reads while it is off
+# cooling devices that slow nothing down: a fan, the DRAM's refresh rate, what waits for an emergency
+HARMLESS = ("fan", "tegra-dram", "emergency", "hot-surface")
+THROTTLING_TRIPS = ("passive", "hot")
 HWMON_NAMES = ("coretemp", "k10temp", "zenpower", "cpu_thermal")
 
 
@@ -18,6 +21,18 @@ class Trip(NamedTuple):
     kind: str
     temp_c: float
     cooling: List[str]  # types of the cooling devices bound to it
+
+    @property
+    def throttles(self) -> bool:
+        """Whether the board slows down here: so it may where nothing is bound, since firmware then acts by itself.
+
+        >>> [Trip("passive", 70.0, bound).throttles for bound in (["tegra-dram"], ["pwm-fan", "cpu-balanced"], [])]
+        [False, True, True]
+        >>> Trip("active", 51.0, ["cpu-balanced"]).throttles
+        False
+        """
+        bound = not self.cooling or any(slows(device) for device in self.cooling)
+        return self.kind in THROTTLING_TRIPS and bound
 
 
 class Zone(NamedTuple):
@@ -34,6 +49,11 @@ class Zone(NamedTuple):
     def sensor(self) -> Sensor:
         """The zone as one of the board's sensors."""
         return Sensor(self.name, "temperature", "C", self.read_c)
+
+
+def slows(cooling: str) -> bool:
+    """Whether a cooling device of this type slows something down."""
+    return not any(word in cooling.lower() for word in HARMLESS)
 
 
 def find_zones(root: str = "/") -> List[Zone]:

@@ -14,13 +14,10 @@ from edgejoule_agent import jetson
 from edgejoule_agent.errors import SensorError
 from edgejoule_agent.sensors.reading import find, integer, text, text_or
 from edgejoule_agent.sensors.state import gpu_folder, gpu_load_file, read_load
-from edgejoule_agent.sensors.thermal import Zone, find_zones
+from edgejoule_agent.sensors.thermal import THROTTLING_TRIPS, Zone, find_zones, slows
 
 THROTTLE_COUNTS = "sys/devices/system/cpu/cpu*/thermal_throttle/*_throttle_count"
 OVERCURRENT = {"oc1": "under-voltage", "oc2": "average over-current", "oc3": "instantaneous over-current"}
-# cooling devices that slow nothing down: a fan, the DRAM's refresh rate, what waits for an emergency
-HARMLESS = ("fan", "tegra-dram", "emergency", "hot-surface")
-THROTTLING_TRIPS = ("passive", "hot")
 LOOKS_S = 5.0  # farther apart, a throttling may have come and gone unseen: thermal governors act within seconds
 HIGH_LOAD = 0.5
 
@@ -145,7 +142,7 @@ def _cooling(root: str, zones: Sequence[Zone]) -> Dict[str, int]:
     for path in find(root, "sys/class/thermal/cooling_device*"):
         name = text_or(os.path.join(path, "type"), "")
         kinds = bound.get(name, list(THROTTLING_TRIPS))
-        if not _slows(name) or not set(kinds) & set(THROTTLING_TRIPS):
+        if not slows(name) or not set(kinds) & set(THROTTLING_TRIPS):
             continue
         try:
             states[name] = max(states.get(name, 0), integer(os.path.join(path, "cur_state")))
@@ -157,11 +154,7 @@ def _cooling(root: str, zones: Sequence[Zone]) -> Dict[str, int]:
 def _margins(zones: Sequence[Zone]) -> Dict[str, float]:
     margins = {}
     for zone in zones:
-        trips_c = [
-            trip.temp_c
-            for trip in zone.trips
-            if trip.kind in THROTTLING_TRIPS and (not trip.cooling or any(_slows(device) for device in trip.cooling))
-        ]
+        trips_c = [trip.temp_c for trip in zone.trips if trip.throttles]
         if not trips_c:
             continue
         try:
@@ -219,7 +212,3 @@ def _slow_at_work(before: Snapshot, after: Snapshot) -> List[str]:
         if any(end[0] - begin[0] >= HIGH_LOAD * (end[1] - begin[1]) > 0 for begin, end in ticks):
             found.append(f"CPU {cores} at {now / 1e3:.0f} MHz under its locked {locked / 1e3:.0f} MHz at high load")
     return found
-
-
-def _slows(cooling: str) -> bool:
-    return not any(word in cooling.lower() for word in HARMLESS)

@@ -45,6 +45,7 @@ _log = logging.getLogger(__name__)
 _TURN_S = 1.0  # the longest that the main loop waits for news
 _PAUSE_S = 2.0  # before beginning anew, when store or Redis failed
 QUEUES = ("train", "evaluate", "analyze")  # of workers; each device has one besides
+RUN_METRICS = ("edgejoule_runs_active", "edgejoule_steps_planned", "edgejoule_steps_done")
 QUEUE_METRICS = ("edgejoule_queue_length", "edgejoule_steps_claimed", "edgejoule_steps_leased")
 _LOOK_SHARE = 0.02  # of the time may be spent on looking at flights
 
@@ -57,7 +58,7 @@ class _Flight:
         wanted_by: (run, step id) of every step that this key stands for.
         claim: id of the message that stands for it; None while it is still to be sent.
         holder: who was last seen to carry it out.
-        attempts: how many were recorded when it was sent.
+        attempts: how many were recorded before, of earlier runs and conductors too.
         missing_since: when neither claim nor lease was first seen to be there.
         again: somebody was at it and did not end it, so that it comes before those that wait already.
         forgiven: Redis lost claims and leases since it was sent, so that their absence says nothing of its worker.
@@ -142,7 +143,6 @@ class Conductor:
                 if self._leads:
                     _log.warning("another conductor acts now; standing by")
                 self._forget()
-                self._cells.forget()
                 self._stopping.wait(self._timing.leader_s / 5)
             except (StoreError, redis.RedisError, OperationalError) as error:
                 _log.error("%s; beginning anew in %g s", error, _PAUSE_S)
@@ -171,11 +171,12 @@ class Conductor:
         self._next_look = 0.0
         self._next_renewal = 0.0
         self._next_sweep = 0.0
-        self._metrics.set("edgejoule_conductor_leads", 0)
         for name in QUEUE_METRICS:  # who acts next tells his own
             self._metrics.replace(name, {})
-        for name in ("edgejoule_runs_active", "edgejoule_steps_planned", "edgejoule_steps_done"):
-            self._metrics.set(name, 0)
+        for name in RUN_METRICS:
+            self._metrics.hide(name)
+        self._cells.forget()
+        self._metrics.set("edgejoule_conductor_leads", 0)
 
     def _lead(self) -> None:
         """Be the one that acts, or raise; called often enough that nobody else takes over meanwhile."""
@@ -293,7 +294,7 @@ class Conductor:
             if ready.key not in self._flights:
                 kind = self._kinds[step.kind]
                 queue = queue_of(step, kind, run.devices.get(step.id))
-                self._flights[ready.key] = _Flight(step, ready, queue)
+                self._flights[ready.key] = _Flight(step, ready, queue, attempts=len(self._store.attempts(ready.key)))
                 self._begin_queue(queue)  # a device's is known by its first step
                 heapq.heappush(self._due, (time.monotonic(), ready.key))
             self._flights[ready.key].wanted_by.add((name, step.id))

@@ -43,6 +43,7 @@ class Metrics:
         prometheus.disable_created_metrics()  # type: ignore[no-untyped-call]
         self._registry = prometheus.CollectorRegistry()
         self._workspace = workspace
+        self._hidden: set[str] = set()
         self._replaced: dict[str, set[tuple[str, ...]]] = {}
         self._metrics: dict[str, Any] = {metric.name: self._make(metric) for metric in of_exporter(exporter)}
         self.set("edgejoule_build_info", 1, version=__version__, python=platform.python_version())
@@ -60,6 +61,15 @@ class Metrics:
     def set(self, name: str, value: float, **labels: str) -> None:
         """Set a gauge."""
         self._of(name, labels).set(value)
+        if name in self._hidden:
+            self._hidden.remove(name)
+            self._registry.register(self._metrics[name])
+
+    def hide(self, name: str) -> None:
+        """Show a gauge no more until it is set again: nobody knows it, and 0 would be a value."""
+        if name not in self._hidden:
+            self._hidden.add(name)
+            self._registry.unregister(self._metrics[name])
 
     def add(self, name: str, amount: float = 1, **labels: str) -> None:
         """Have a counter grow."""
