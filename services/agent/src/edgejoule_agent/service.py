@@ -29,9 +29,10 @@ from edgejoule_agent.errors import (
     MessageRefusedError,
     OutOfReachError,
     UnreadableError,
+    is_full_disk,
 )
 from edgejoule_agent.host_lock import host_lock
-from edgejoule_agent.step_process import FULL_DISK, MESSAGE_CHARACTERS, Limits, Report, Stopped, run_step
+from edgejoule_agent.step_process import MESSAGE_CHARACTERS, Limits, Report, Stopped, run_step
 
 KINDS = {kind: f"edgejoule_agent.steps.{kind}" for kind in ("build", "benchmark", "predict")}
 LOG_BYTES = 8 << 20  # of what a step printed, its end
@@ -419,7 +420,7 @@ def _announced(path: str) -> Dict[str, Any]:
             os.close(descriptor)
         return {"sha256": hash_of(path), "size_bytes": os.path.getsize(path)}
     except OSError as error:
-        if error.errno in FULL_DISK:
+        if is_full_disk(error):
             raise
         raise UnreadableError(f"{path} cannot be read ({error.strerror or error}): see to the disk") from error
 
