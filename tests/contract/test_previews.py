@@ -160,6 +160,16 @@ def test_points_that_stand_out_are_told_apart_and_named() -> None:
     assert svg.count(">first</text>") == 1
 
 
+def test_rows_to_be_read_from_afar_are_higher() -> None:
+    tables = {panel["title"]: panel for panel in panels(pages()["overview"]) if panel["type"] == "table"}
+    many = [series([1.0], cell=f"cell {n}", precision="fp16", state="ok") for n in range(20)]
+    left = {}
+    for title, panel in tables.items():
+        (more,) = re.findall(r">(\d+) more …</text>", drawing.table(drawn(panel, many)))
+        left[title] = 20 - int(more)
+    assert left == {"Cells": 4, "What cells came to, the most accurate first": 5, "Alerts that fire": 6}
+
+
 def test_legend_names_every_line_however_many() -> None:
     names = [f"a thermal zone, number {number}" for number in range(9)]
     for many in (True, False):
