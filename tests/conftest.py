@@ -33,14 +33,14 @@ def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServ
     server.kill()
 
 
-@pytest.fixture(scope="session")
-def promtool() -> Callable[..., subprocess.CompletedProcess[str]]:
-    """Runs promtool with some words and, if given, an ``input``. Without one a test is skipped, and in CI it fails."""
-    program = shutil.which(os.environ.get("PROMTOOL") or "promtool")
+def tool(name: str, project: str, tested: str) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Runs a program with some words and, if given, an ``input``. Without it a test is skipped, and in CI it fails."""
+    variable = name.upper()
+    program = shutil.which(os.environ.get(variable) or name)
     if program is None:
-        lack = "there is no promtool: install Prometheus, or say where the tool is, PROMTOOL=/path/promtool"
+        lack = f"there is no {name}: install {project}, or say where the tool is, {variable}=/path/{name}"
         if os.environ.get("CI", "false") != "false":
-            pytest.fail(f"CI must test Prometheus' rules, and {lack}", pytrace=False)
+            pytest.fail(f"CI must test {tested}, and {lack}", pytrace=False)
         pytest.skip(lack)
 
     def run(*words: str | Path, input: str | None = None) -> subprocess.CompletedProcess[str]:
@@ -48,3 +48,15 @@ def promtool() -> Callable[..., subprocess.CompletedProcess[str]]:
         return subprocess.run(command, input=input, capture_output=True, text=True, timeout=100)
 
     return run
+
+
+@pytest.fixture(scope="session")
+def promtool() -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Prometheus' own, see :func:`tool`."""
+    return tool("promtool", "Prometheus", "Prometheus' rules")
+
+
+@pytest.fixture(scope="session")
+def amtool() -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Alertmanager's own, see :func:`tool`."""
+    return tool("amtool", "Alertmanager", "whom alerts are told")

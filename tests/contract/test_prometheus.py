@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / "grafana" / "prometheus"
 RULES = sorted(FOLDER.glob("rules/*.yml"))
 TESTS = sorted(FOLDER.glob("tests/*.yml"))
-Promtool = Callable[..., subprocess.CompletedProcess[str]]
+Tool = Callable[..., subprocess.CompletedProcess[str]]
 
 NAME = re.compile(r"\b(?:edgejoule_\w+|[a-z_]+:[a-z_]+:\w+)\b")
 SUFFIXES = re.compile(r"_(?:bucket|sum|count)$")
@@ -48,12 +48,23 @@ def known(name: str) -> bool:
     [("check", "config", FOLDER / "prometheus.yml"), ("check", "rules", *RULES), ("test", "rules", *TESTS)],
     ids=["config", "rules", "tests"],
 )
-def test_promtool_takes(promtool: Promtool, words: tuple[str | Path, ...]) -> None:
+def test_promtool_takes(promtool: Tool, words: tuple[str | Path, ...]) -> None:
     answer = promtool(*words)
     assert answer.returncode == 0, answer.stdout + answer.stderr
 
 
-def test_promtool_finds_nothing_to_lint_in_the_golden_scrapes(promtool: Promtool) -> None:
+def test_amtool_takes_the_settings_and_an_inhibited_alert_is_one_that_there_is(amtool: Tool) -> None:
+    settings = FOLDER / "alertmanager.yml"
+    answer = amtool("check-config", settings)
+    assert answer.returncode == 0, answer.stdout + answer.stderr
+    told = amtool("config", "routes", "test", f"--config.file={settings}", "alertname=DeviceHot", "severity=warning")
+    assert told.stdout == "example\n"
+    rules = yaml.safe_load(settings.read_text(encoding="utf-8"))["inhibit_rules"]
+    matchers = [each for rule in rules for each in (*rule["source_matchers"], *rule["target_matchers"])]
+    assert {matcher.partition(" = ")[2] for matcher in matchers} <= set(ALERTS)
+
+
+def test_promtool_finds_nothing_to_lint_in_the_golden_scrapes(promtool: Tool) -> None:
     scrapes = sorted((ROOT / "tests" / "unit" / "agent" / "scrapes").glob("*.txt"))
     assert scrapes
     for scrape in scrapes:
@@ -61,16 +72,28 @@ def test_promtool_finds_nothing_to_lint_in_the_golden_scrapes(promtool: Promtool
         assert (answer.returncode, answer.stderr) == (0, ""), scrape.name
 
 
-@pytest.mark.parametrize(("ci", "how"), [("true", "1 error"), ("false", "1 skipped"), ("", "1 skipped")])
-def test_tests_of_rules_are_skipped_without_promtool_and_fail_in_ci(ci: str, how: str) -> None:
-    environment = {**os.environ, "PROMTOOL": "/nowhere/promtool", "CI": ci or "false"}
+@pytest.mark.parametrize(
+    ("name", "project", "ci", "how"),
+    [
+        ("promtool", "Prometheus", "true", "1 error"),
+        ("promtool", "Prometheus", "false", "1 skipped"),
+        ("promtool", "Prometheus", "", "1 skipped"),
+        ("amtool", "Alertmanager", "true", "1 error"),
+    ],
+)
+def test_tests_of_rules_are_skipped_without_a_tool_and_fail_in_ci(name: str, project: str, ci: str, how: str) -> None:
+    test = {
+        "promtool": "test_promtool_finds_nothing_to_lint_in_the_golden_scrapes",
+        "amtool": "test_amtool_takes_the_settings_and_an_inhibited_alert_is_one_that_there_is",
+    }[name]
+    environment = {**os.environ, name.upper(): f"/nowhere/{name}", "CI": ci or "false"}
     if not ci:
         del environment["CI"]
-    test = "tests/contract/test_prometheus.py::test_promtool_finds_nothing_to_lint_in_the_golden_scrapes"
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", test]
+    place = f"tests/contract/test_prometheus.py::{test}"
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", place]
     answer = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=100)
     assert how in answer.stdout
-    assert "there is no promtool: install Prometheus, or say where the tool is" in answer.stdout
+    assert f"there is no {name}: install {project}, or say where the tool is" in answer.stdout
     assert (answer.returncode == 0) == (ci != "true")
 
 
