@@ -306,7 +306,7 @@ def _unjudged(name: str, metric: str, values: Sequence[float | None], reason: st
 def _corrected(changes: Sequence[Change], gated: Collection[str]) -> list[Change]:
     """Each p-value of a gated metric corrected for the others of such metrics; all else for every test."""
     tested = [index for index, change in enumerate(changes) if change.p is not None]
-    corrected = {}
+    corrected: dict[int, float] = {}
     for family in (tested, [index for index in tested if changes[index].metric in gated]):
         corrected |= dict(zip(family, holm([changes[index].p or 0.0 for index in family]), strict=True))
     return [
