@@ -691,6 +691,24 @@ def _(w: Workspace) -> list[str]:
     return ["compare", "results.json", "results.json", "--fail-on", "speed:5%"]
 
 
+@case("Decisions", "a gate of AP in percent", r"ap50 takes points of 100")
+def _(w: Workspace) -> list[str]:
+    _with_results(w)
+    return ["compare", "results.json", "results.json", "--fail-on", "ap50:5%"]
+
+
+@case("Decisions", "a metric gated twice", r"names latency more than once")
+def _(w: Workspace) -> list[str]:
+    _with_results(w)
+    return ["compare", "results.json", "results.json", "--fail-on", "latency:5%", "--fail-on", "latency"]
+
+
+@case("Decisions", "two runs to choose from", r"takes RUN and options")
+def _(w: Workspace) -> list[str]:
+    _with_results(w)
+    return ["recommend", "results.json", "results.json"]
+
+
 @case("Decisions", "a confidence of 95", r"--confidence 95")
 def _(w: Workspace) -> list[str]:
     _with_results(w)

@@ -150,7 +150,7 @@ def _status(name: str, a: Row | None, b: Row | None, gated: bool) -> StatusChang
 def _not_judged(
     statuses: Sequence[StatusChange], changes: Sequence[Change], tolerated: Mapping[str, float]
 ) -> list[str]:
-    """Why not every gate is answered, a sentence each: a row that run B lost is worse than any, or nobody knows."""
+    """Why not every gate is answered, a sentence each. What a row that run B lost would be, nobody knows."""
     gated = [metric for metric in tolerated if metric != STATUS]
     if not gated:
         return []
