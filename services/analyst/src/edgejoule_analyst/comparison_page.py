@@ -119,7 +119,7 @@ def _changes(changes: Sequence[Change], metric: str, answer: RunComparison, rows
     values = []
     for change, row in zip(changes, shown, strict=True):
         ends = {
-            name: 100 * (value if metric in PAIRED else value - 1)
+            name: round(100 * (value if metric in PAIRED else value - 1), 6)  # no axis of rounding errors
             for name in ("change", "low", "high")
             if (value := getattr(change, name)) is not None
         }
