@@ -95,6 +95,22 @@ def test_map_per_joule_has_its_interval_and_the_page_tells_it(results) -> None:
     assert "mAP/J, 95 % interval</dt>" in render_report(results, SHA256)
 
 
+def test_power_and_energy_have_the_intervals_that_the_page_tells(results) -> None:
+    name, row = next((row_name(row), row) for row in results.rows if row.power_w)
+    powers, energies = ([value * share for share in (0.98, 1.0, 1.02)] for value in (row.power_w, row.energy_mj))
+    varied = results.evidence[name].model_copy(update={"trial_powers_w": powers, "trial_energies_mj": energies})
+    again = results.model_copy(update={"evidence": {**results.evidence, name: varied}})
+    read = {line["row"]: line for line in csv.DictReader(io.StringIO(exports.to_csv(exports.rows_table(again))))}
+    low, high = (float(read[name][f"power_{end}_w"]) for end in ("low", "high"))
+    assert (low, high) == pytest.approx(stats.t.interval(0.95, 2, np.mean(powers), stats.sem(powers)))
+    of_trials = stats.t.interval(0.95, 2, np.mean(energies), stats.sem(energies))
+    assert float(read[name]["energy_per_image_low_mj"]) <= of_trials[0] * (1 + 1e-9)
+    assert float(read[name]["energy_per_image_high_mj"]) >= of_trials[1] * (1 - 1e-9)
+    assert f"power at work, 95 % interval</dt><dd>{low:.2f} W to {high:.2f} W</dd>" in render_report(again, SHA256)
+    unmeasured = read[row_name(results.rows[0])]
+    assert unmeasured["power_low_w"] == unmeasured["energy_per_image_high_mj"] == ""
+
+
 def test_one_trial_has_no_interval_and_says_why(results) -> None:
     first = row_name(results.rows[0])
     evidence = results.evidence[first]

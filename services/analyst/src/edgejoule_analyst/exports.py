@@ -35,6 +35,8 @@ INTERVALS = {
     "latency": ("latency_mean_low_ms", "latency_mean_high_ms"),
     **{f"latency-{name}": (f"latency_{name}_low_ms", f"latency_{name}_high_ms") for name in ("p50", "p90", "p99")},
     "fps": ("fps_low", "fps_high"),
+    "power": ("power_low_w", "power_high_w"),
+    "energy": ("energy_per_image_low_mj", "energy_per_image_high_mj"),
     "map-per-joule": ("map_per_joule_low", "map_per_joule_high"),
 }
 """Figures whose 95 % intervals come of the trials, and what the ends are called."""
