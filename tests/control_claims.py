@@ -148,6 +148,13 @@ CLAIMS: dict[str, Any] = {
         {"where": "text", "quantity": "gain_pp", "statistic": "max", "variant": "int8-qat", "values": ["2.2"]},
     ],
     "settings": [{"name": "seed", "said": [{"value": "42", "where": "Table 0"}, {"value": "42", "where": "text"}]}],
+    "formulas": {
+        "mean_ap_where": "text",
+        "mean_ap_is": "mean",
+        "classes": 80,
+        "optimal_where": "text",
+        "optimal_is": "not beaten",
+    },
     "fronts": [{"where": "text", "variant": "int8-qat", "models": ["B", "A"]}],
     "real_time": [{"where": "text", "subject": "A", "fps": "196.1", "least_fps": "30", "said": True}],
     "practical": [{"where": "text", "model": "A", "variant": "int8-qat", "fps": "60", "stream_fps": "30"}],

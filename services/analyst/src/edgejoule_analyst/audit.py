@@ -385,8 +385,45 @@ def settings(claims: Claims, _known: Known) -> Finding:
         lines.append(Line(setting.said[0].where, f"{setting.name}: {told}", len(values) == 1))
     return Finding(
         "settings",
-        "One setting, told in two ways",
+        "One thing, told in two ways",
         "what is said in several places is the same",
+        "contradicts itself",
+        lines,
+    )
+
+
+def formulas(claims: Claims, _known: Known) -> Finding:
+    printed = claims.formulas
+    best = max(claims.rows.values(), key=lambda row: row.ap50)
+    is_mean = printed.mean_ap_is == "mean"
+    said = f"mAP is the {printed.mean_ap_is} over {printed.classes} classes"
+    if not is_mean:
+        said += (
+            f", without 1 / {printed.classes}: a mean of {best.ap50} % ({best.model} {best.variant}) would be a sum of"
+            f" {printed.classes} x {best.ap50} % = {printed.classes * best.ap50} %"
+        )
+    lines = [Line(printed.mean_ap_where, said, is_mean)]
+    is_unbeaten = printed.optimal_is == "not beaten"
+    said = f"optimal is what is {printed.optimal_is}"
+    if not is_unbeaten:
+        said = (
+            "x* is optimal for an x with f_i(x) <= f_i(x*) for all i and f_j(x) < f_j(x*) for some j; with f to reduce,"
+        )
+        said += " as the latency that it names, that x beats x*"
+        for variant in dict.fromkeys(told.variant for told in claims.fronts):
+            rows, on_front = _on_front(claims, variant)
+            beaten = [
+                f"{r.model} ({r.ap50} at {r.latency_ms} ms)"
+                for r, is_on in zip(rows, on_front, strict=True)
+                if not is_on
+            ]
+            said += f"; of {variant} it is {', '.join(beaten) or 'none'}"
+    lines.append(Line(printed.optimal_where, said, is_unbeaten))
+    return Finding(
+        "formulas",
+        "Formulas that define something else",
+        "mAP = sum over classes of the integral of P dR / N; x is optimal when no other is at least as good in all"
+        " objectives and better in one",
         "contradicts itself",
         lines,
     )
@@ -395,11 +432,17 @@ def settings(claims: Claims, _known: Known) -> Finding:
 # --- choosing ---------------------------------------------------------------------------------------
 
 
+def _on_front(claims: Claims, variant: str) -> tuple[list[ClaimedRow], list[bool]]:
+    """The rows of a variant, and whether each is on the front of mAP against latency."""
+    rows = [row for row in claims.rows.values() if row.variant == variant]
+    on_front = front(maximise=[[float(r.ap50) for r in rows]], minimise=[[float(r.latency_ms) for r in rows]])
+    return rows, on_front.tolist()
+
+
 def pareto_lists(claims: Claims, _known: Known) -> Finding:
     lines = []
     for variant in dict.fromkeys(told.variant for told in claims.fronts):
-        rows = [row for row in claims.rows.values() if row.variant == variant]
-        on_front = front(maximise=[[float(r.ap50) for r in rows]], minimise=[[float(r.latency_ms) for r in rows]])
+        rows, on_front = _on_front(claims, variant)
         optimal = [row for row, is_on in zip(rows, on_front, strict=True) if is_on]
         computed = ", ".join(f"{r.model} ({r.ap50} at {r.latency_ms} ms)" for r in optimal)
         for told in claims.fronts:
@@ -884,6 +927,7 @@ CHECKS: tuple[Callable[[Claims, Known], Finding], ...] = (
     ranges_in_text,
     latencies_called_fps,
     settings,
+    formulas,
     pareto_lists,
     guidelines,
     prevalence,

@@ -171,6 +171,16 @@ class Setting(Record):
     said: list[Saying]
 
 
+class PrintedFormulas(Record):
+    """What two definitions say as they are printed."""
+
+    mean_ap_where: str
+    mean_ap_is: Literal["sum", "mean"] = Field(description="of the classes' areas under their curves")
+    classes: int
+    optimal_where: str
+    optimal_is: Literal["beaten", "not beaten"] = Field(description="by another choice, in no objective worse")
+
+
 class Front(Record):
     """The models called Pareto-optimal."""
 
@@ -248,6 +258,7 @@ class Claims(Record):
     figures: list[Figure]
     ranges: list[Range]
     settings: list[Setting]
+    formulas: PrintedFormulas
     fronts: list[Front]
     real_time: list[RealTime]
     practical: list[Practical]

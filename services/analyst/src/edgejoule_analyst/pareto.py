@@ -1,7 +1,7 @@
 """The Pareto front: what no other choice beats on every count.
 
-The paper's Eq. 10 asks, of an optimal x*, that f_i(x) <= f_i(x*) for all x and i and f_j(x) < f_j(x*) for some j. With
-objectives to minimise, as it has them, that is the definition of an x* that everything *beats*. What is meant:
+The paper's Eq. 10 asks, of an optimal x*, for an x with f_i(x) <= f_i(x*) for all i and f_j(x) < f_j(x*) for some j.
+With objectives to minimise, as it has them, that is the definition of an x* that something *beats*. What is meant:
 
     x* is optimal  <=>  there is no x with  f_i(x) <= f_i(x*) for all i  and  f_j(x) < f_j(x*) for some j.
 
