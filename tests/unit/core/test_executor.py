@@ -286,9 +286,10 @@ def test_step_that_says_nothing_for_too_long_is_ended(store: FolderStore, tmp_pa
     assert ended["b"].ok
 
 
-def test_full_disk_ends_the_run_and_is_no_failure_of_the_step(store: FolderStore) -> None:
+@pytest.mark.parametrize("do", ["full_disk", "full_disk_of_numpy"])
+def test_full_disk_ends_the_run_and_is_no_failure_of_the_step(store: FolderStore, do: str) -> None:
     with pytest.raises(StoreError, match="the disk is full"):
-        run(plan_of(toy("a", do="full_disk")), store)
+        run(plan_of(toy("a", do=do)), store)
 
     assert list((store.path / "attempts").rglob("*.json")) == []
 

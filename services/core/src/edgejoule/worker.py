@@ -15,6 +15,7 @@ import errno
 import importlib
 import json
 import os
+import re
 import select
 import signal
 import subprocess
@@ -48,6 +49,9 @@ _THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS
 _WAITING = {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "10000"}
 _MESSAGE_CHARACTERS = 2000  # the whole of it is in the log
 _FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
+# Of NumPy, whose errors have no errno: where room is asked for beforehand, and where a write is cut short. The agent
+# has the same, as neither may import the other.
+_FULL_DISK_WORDS = re.compile(r"Not enough free space to write|\d+ requested and \d+ written")
 _OUTCOMES = ("unsupported", "failed", "oom", "throttled", "unreachable")
 
 
@@ -318,9 +322,9 @@ def _is_full_disk(error: BaseException | None) -> bool:
     """Whether the error, or one that it came of, is a full disk: the host's fault, not the step's."""
     if error is None:
         return False
-    return (isinstance(error, OSError) and error.errno in _FULL_DISK) or _is_full_disk(
-        error.__cause__ or error.__context__
-    )
+    if isinstance(error, OSError) and (error.errno in _FULL_DISK or _FULL_DISK_WORDS.match(str(error))):
+        return True
+    return _is_full_disk(error.__cause__ or error.__context__)
 
 
 def _say(events: int, event: dict[str, Any]) -> None:

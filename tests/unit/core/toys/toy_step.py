@@ -82,6 +82,12 @@ def full_disk(job: Any) -> None:
         file.write("x")
 
 
+def full_disk_of_numpy(job: Any) -> None:
+    import numpy as np
+
+    np.zeros(1 << 20).tofile("/dev/full")
+
+
 def full_disk_once(job: Any) -> None:
     marker = Path(job.parameters["marker"])
     if not marker.exists():
@@ -139,6 +145,7 @@ DEEDS = {
     "crash_once": crash_once,
     "flaky": flaky,
     "full_disk": full_disk,
+    "full_disk_of_numpy": full_disk_of_numpy,
     "full_disk_once": full_disk_once,
     "killed": killed,
     "segfault": segfault,
