@@ -27,8 +27,7 @@ from dashboards import Walk, may_be_empty
 from prometheus_server import prometheus
 from queries import Prometheus
 from servers import RedisServer, free_ports
-from test_gateway import commit_files
-from toy_cell import cell_of
+from toy_cell import cell_of, commit_files
 from toy_gateway import BoardStack
 from toy_stack import toy
 

@@ -15,12 +15,11 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 from servers import RedisServer, S3Server
+from toy_cell import commit_files
 from toy_gateway import KINDS, BoardStack, on_board, stop
-from toy_model import write_model, write_shard
 from toy_stack import TOYS, plan_of
 
 from edgejoule import runs
-from edgejoule.execution import now
 from edgejoule.executor import run_plan
 from edgejoule.folder_store import FolderStore
 from edgejoule.plan import Cell, Plan, Ref, Step, step_key
@@ -29,7 +28,6 @@ from edgejoule.records import BenchmarkRecord, EngineRecord, PredictRecord
 from edgejoule.stack.frontier import survey_frontier
 from edgejoule.stack.run_files import state_of_run
 from edgejoule.stack.submit import cancel, retry
-from edgejoule.store import Made, Manifest, Store
 from edgejoule_agent.predict import predict
 
 ROOT = Path(__file__).parents[2]
@@ -154,31 +152,6 @@ def real_plan(device: str = "host") -> Plan:
         },
     )
     return plan_of(files, build, benchmark)
-
-
-def commit_files(step: Step, store: Store, folder: Path, depth: int = 0) -> None:
-    """Have a step done whose outputs are a model and an image shard."""
-    write_model(folder / "model.onnx", depth)
-    write_shard(folder / "shard.tar")
-    outputs = {
-        "text": store.put(b""),
-        "onnx": store.put((folder / "model.onnx").read_bytes()),
-        "images-000": store.put((folder / "shard.tar").read_bytes()),
-    }
-    store.commit(
-        Manifest(
-            key=step_key(step.kind, 1, step.parameters, {}),
-            kind=step.kind,
-            version=1,
-            step=step.id,
-            parameters=dict(step.parameters),
-            inputs={},
-            outputs=outputs,
-            outcome="ok",
-            reason=None,
-            made=Made(at=now(), host="test", duration_s=0.0, edgejoule="0"),
-        )
-    )
 
 
 # --- faults -------------------------------------------------------------------------------------------

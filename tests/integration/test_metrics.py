@@ -17,8 +17,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 sys.path.insert(0, str(Path(__file__).parent))
 from servers import RedisServer, free_ports
-from test_gateway import commit_files
-from toy_cell import cell_of
+from toy_cell import cell_of, commit_files
 from toy_gateway import BoardStack, on_board, stop
 from toy_stack import plan_of, toy
 

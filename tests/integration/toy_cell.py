@@ -1,10 +1,13 @@
-"""A cell of the toy model that a device builds and measures; its score lies in the store."""
+"""A cell of the toy model that a device builds and measures; model, images and score lie in the store."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
+
+from toy_model import write_model, write_shard
 
 from edgejoule.execution import now
 from edgejoule.plan import Cell, Ref, Step, step_key
@@ -36,13 +39,21 @@ def cell_of(
         Step(f"benchmark/{name}/{trial}", "benchmark", {**asked, "trial": trial}, inputs) for trial in range(trials)
     ]
     score = Step(f"score/{name}", "toy", {"name": f"score-{name}"})
-    _commit_score(score, store)
+    _commit(score, store, {"record": json.dumps({"accuracy": {"ap": 0.2, "ap50": 0.4}}).encode()})
     steps = [build, *measured, score]
     return Cell("toy", "toy", "base", precision, device, tuple(step.id for step in steps)), steps
 
 
-def _commit_score(step: Step, store: Store) -> None:
-    record = {"accuracy": {"ap": 0.2, "ap50": 0.4}}
+def commit_files(step: Step, store: Store, folder: Path, depth: int = 0) -> None:
+    """Have a step done whose outputs are a model and an image shard."""
+    write_model(folder / "model.onnx", depth)
+    write_shard(folder / "shard.tar")
+    files = {"onnx": folder / "model.onnx", "images-000": folder / "shard.tar"}
+    _commit(step, store, {name: path.read_bytes() for name, path in files.items()})
+
+
+def _commit(step: Step, store: Store, outputs: Mapping[str, bytes]) -> None:
+    """Have a step of the toy kind done, with these outputs beside its own."""
     store.commit(
         Manifest(
             key=step_key(step.kind, 1, step.parameters, {}),
@@ -51,7 +62,7 @@ def _commit_score(step: Step, store: Store) -> None:
             step=step.id,
             parameters=dict(step.parameters),
             inputs={},
-            outputs={"text": store.put(b""), "record": store.put(json.dumps(record).encode())},
+            outputs={name: store.put(data) for name, data in {"text": b"", **outputs}.items()},
             outcome="ok",
             reason=None,
             made=Made(at=now(), host="test", duration_s=0.0, edgejoule="0"),
