@@ -7,13 +7,16 @@ ours         step ``benchmark``, as a run carries it out: probes, a process of i
 OpenVINO     its ``benchmark_app``, asked for what our engine is asked for: one synchronous request, one stream, as many
              threads, not pinned, float32. Its clock is inside of the runtime, so ``execution_ms`` of our record is
              what is compared with it; what the whole call from Python takes is told beside it
-ONNX Runtime a loop over ``InferenceSession.run`` in a process that knows nothing of ours. Its ``onnxruntime_perf_test``
-             comes with no package; what does come with the wheel, ``onnxruntime.tools.onnxruntime_test``, is this
-             loop, but without a thread count, and tells the mean with the first run in it
+ONNX Runtime its ``onnxruntime.tools.onnxruntime_test``, the tool that comes with the wheel. It takes as many threads as
+             there are cores, so it is asked only where --threads says as many; it tells the mean with the first runs
+             in it, so it is asked for those alone too, and they are taken off; beside it stands the mean of ours
+a loop       over ``InferenceSession.run`` in a process that knows nothing of ours, for any number of threads, and for
+             the median. (``onnxruntime_perf_test``, which has both, comes with no package.)
 
-In every round, in random order, each runs for some seconds in a new process. A round compares the medians of the turns
-in it, so drift of the machine cancels; told is the geometric mean of the ratios over the rounds, with two standard
-errors, and whether it is within 2 %. The model needs our manifest; the input's values do not matter to its speed.
+In every round, in random order, each runs for some seconds in a new process. A round compares the turns in it, medians
+where the other tells one, so drift of the machine cancels; told is the median of the ratios over the rounds, which a
+neighbour's burst does not move, its interval, and whether that is within 2 %. The model needs our manifest; the input's
+values do not matter to its speed.
 """
 
 from __future__ import annotations
@@ -21,6 +24,8 @@ from __future__ import annotations
 import argparse
 import io
 import json
+import os
+import re
 import statistics
 import subprocess
 import sys
@@ -28,12 +33,13 @@ import tarfile
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
 import onnxruntime
 import openvino
+import scipy.stats
 
 from edgejoule.protocols import PRESETS
 from edgejoule_agent import host
@@ -63,12 +69,12 @@ print(1e3 * statistics.median(times[warm_up:]))
 """
 
 
-def ours(runtime: str, model: Path, folder: Path, threads: int, iterations: int) -> dict[str, float]:
-    """Median of one trial, ms: of the whole call, and of the execution by the runtime's clock where it has one."""
+def ours(runtime: str, model: Path, folder: Path, threads: int, iterations: int) -> dict[str, Any]:
+    """The record of one trial."""
     record = {"hardware": host.hardware_class(runtime), "options": OPTIONS[runtime], "simulated": False}
     protocol = {**PRESETS["quick"].measuring(), "warmup_iterations": WARM_UP, "iterations": iterations}
     protocol.update(idle_s=0.1, power_window_s=0.1)  # no power is asked for here
-    measured = benchmark(
+    return benchmark(
         model,
         {**record, "model": read_model(model)[1]},
         folder / "images.tar",
@@ -76,10 +82,23 @@ def ours(runtime: str, model: Path, folder: Path, threads: int, iterations: int)
         {"device": "host", "trial": 0, "threads": threads, "protocol": protocol},
         lambda done, total, unit: None,
     )
-    return {clock: measured[clock]["p50"] for clock in ("latency_ms", "execution_ms") if measured[clock]}
 
 
-def of_onnxruntime(model: Path, folder: Path, threads: int, iterations: int) -> float:
+def of_the_tool(model: Path, folder: Path, threads: int, iterations: int) -> float:
+    """Mean of ``onnxruntime_test``, ms, without its first runs."""
+
+    def total_ms(runs: int) -> float:
+        words = ["-m", "onnxruntime.tools.onnxruntime_test", str(model), str(runs)]
+        said = subprocess.run([sys.executable, *words], check=True, stdout=subprocess.PIPE, text=True).stdout
+        found = re.search(r"avg latency: (\S+) ms", said)
+        if found is None:
+            raise SystemExit(f"onnxruntime_test tells no latency:\n{said}")
+        return runs * float(found[1])
+
+    return (total_ms(WARM_UP + iterations) - total_ms(WARM_UP)) / iterations
+
+
+def of_a_loop(model: Path, folder: Path, threads: int, iterations: int) -> float:
     """Median of a bare loop, ms."""
     words = [str(model), *map(str, (threads, iterations, WARM_UP))]
     return float(subprocess.run([sys.executable, "-c", LOOP, *words], check=True, stdout=subprocess.PIPE).stdout)
@@ -96,7 +115,21 @@ def of_openvino(model: Path, folder: Path, threads: int, iterations: int) -> flo
     return float(told["latency (ms)"])
 
 
-THEIRS: dict[str, Callable[[Path, Path, int, int], float]] = {"onnxruntime": of_onnxruntime, "openvino": of_openvino}
+class Peer(NamedTuple):
+    """Somebody else's benchmark, and which figure of ours is held against its."""
+
+    name: str
+    runtime: str
+    tells_ms: Callable[[Path, Path, int, int], float]
+    clock: str
+    statistic: str
+
+
+PEERS = (
+    Peer("onnxruntime_test", "onnxruntime", of_the_tool, "latency_ms", "mean"),
+    Peer("a loop over run", "onnxruntime", of_a_loop, "latency_ms", "p50"),
+    Peer("benchmark_app", "openvino", of_openvino, "execution_ms", "p50"),
+)
 
 
 def write_shard(path: Path) -> None:
@@ -110,14 +143,14 @@ def write_shard(path: Path) -> None:
 
 
 def told(ratios: list[float]) -> str:
-    """Geometric mean of ratios less one, two standard errors, and whether that is within the limit."""
-    logs = np.log(ratios)
-    middle, error = float(np.exp(logs.mean()) - 1), float(2 * logs.std(ddof=1) / len(logs) ** 0.5)
-    if abs(middle) + error <= LIMIT:
+    """Median of ratios less one, its 95 % interval by the sign test, and whether that is within the limit."""
+    low, high = scipy.stats.quantile_test(ratios, p=0.5).confidence_interval(0.95)
+    if max(abs(low - 1), abs(high - 1)) <= LIMIT:
         verdict = "within"
     else:
-        verdict = "not within" if abs(middle) - error > LIMIT else "not decided: more rounds, or a quieter machine"
-    return f"{middle:+7.2%} ± {error:5.2%}  {verdict}"
+        outside = low > 1 + LIMIT or high < 1 - LIMIT
+        verdict = "not within" if outside else "not decided: more rounds, or a quieter machine"
+    return f"{statistics.median(ratios) - 1:+7.2%} [{low - 1:+.2%}, {high - 1:+.2%}]  {verdict}"
 
 
 def main() -> None:
@@ -127,36 +160,40 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=20)
     parser.add_argument("--seconds", type=float, default=2.0, help="of each turn")
     arguments = parser.parse_args()
-    if arguments.rounds < 2:
-        parser.error("--rounds: at least 2, for an interval")
+    if arguments.rounds < 6:
+        parser.error("--rounds: at least 6, for an interval")
     model, threads = arguments.model.resolve(), arguments.threads
-    turns: dict[tuple[str, str], list[float]] = {(who, each): [] for each in THEIRS for who in ("ours", "theirs")}
+    peers = [peer for peer in PEERS if peer.tells_ms is not of_the_tool or threads == os.cpu_count()]
+    trials: dict[str, list[dict[str, Any]]] = {peer.runtime: [] for peer in peers}
+    theirs: dict[Peer, list[float]] = {peer: [] for peer in peers}
     random = np.random.default_rng(0)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         write_shard(folder / "images.tar")
-        first_ms = {each: ours(each, model, folder, threads, 20)["latency_ms"] for each in THEIRS}
-        calls: dict[str, list[float]] = {each: [] for each in THEIRS}
+        first_ms = {each: ours(each, model, folder, threads, 20)["latency_ms"]["p50"] for each in trials}
         counts = {each: max(20, round(1e3 * arguments.seconds / time_ms)) for each, time_ms in first_ms.items()}
         for _ in range(arguments.rounds):
+            turns = [*trials, *peers]
             for place in random.permutation(len(turns)):
-                who, runtime = list(turns)[place]
-                given: Any = (model, folder, threads, counts[runtime])
-                if who == "theirs":
-                    turns[who, runtime].append(THEIRS[runtime](*given))
-                    continue
-                clocks = ours(runtime, *given)
-                turns[who, runtime].append(clocks.get("execution_ms", clocks["latency_ms"]))
-                calls[runtime].append(clocks["latency_ms"])
+                turn = turns[place]
+                if isinstance(turn, Peer):
+                    theirs[turn].append(turn.tells_ms(model, folder, threads, counts[turn.runtime]))
+                else:
+                    trials[turn].append(ours(turn, model, folder, threads, counts[turn]))
 
     versions = f"onnxruntime {onnxruntime.__version__}, openvino {openvino.__version__.split('-')[0]}"
     print(f"{model.name}, {threads} threads, {arguments.rounds} rounds, turns of {arguments.seconds:g} s; {versions}\n")
-    print("               inferences  median ms: call     ours   theirs    ours against theirs")
-    for runtime in THEIRS:
-        mine, others = turns["ours", runtime], turns["theirs", runtime]
-        ratios = [one / other for one, other in zip(mine, others, strict=True)]
-        call, own, other = (statistics.median(each) for each in (calls[runtime], mine, others))
-        print(f"{runtime:14}{counts[runtime]:11}{call:15.3f}{own:9.3f}{other:9.3f}    {told(ratios)}")
+    print("                   inferences  of each  median ms:  call     ours   theirs    ours against theirs")
+    for peer, told_ms in theirs.items():
+        mine = [trial[peer.clock][peer.statistic] for trial in trials[peer.runtime]]
+        call_ms, own_ms, other_ms = (
+            statistics.median(each)
+            for each in ([trial["latency_ms"]["p50"] for trial in trials[peer.runtime]], mine, told_ms)
+        )
+        ratios = [one / other for one, other in zip(mine, told_ms, strict=True)]
+        of_each = "mean" if peer.statistic == "mean" else "median"
+        row = f"{peer.name:18}{counts[peer.runtime]:11}{of_each:>9}"
+        print(f"{row}{call_ms:18.3f}{own_ms:9.3f}{other_ms:9.3f}    {told(ratios)}")
     print(f"\nwithin: {LIMIT:.0%}, the whole interval")
 
 
