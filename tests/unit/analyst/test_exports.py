@@ -17,6 +17,7 @@ import typer
 from scipy import stats
 from typer.testing import CliRunner
 
+from edgejoule.records import InputSize
 from edgejoule_analyst import commands, exports
 from edgejoule_analyst.charts import all_charts
 from edgejoule_analyst.methods import bibtex, methods
@@ -52,7 +53,7 @@ def test_csv_says_why_a_figure_is_missing(results) -> None:
 
 def test_latex_has_as_many_cells_in_every_line_and_escapes_what_tex_would_read(results) -> None:
     for table, latex in exports.TABLES.values():
-        text = latex(results)
+        text = latex(results).partition(r"\bottomrule")[0]
         columns = len(re.search(r"\\begin\{tabular\}\{(\w+)\}", text).group(1))
         lines = [line for line in text.splitlines() if line.endswith(r"\\")]
         assert len(lines) == len(table(results))
@@ -144,6 +145,64 @@ def test_methods_tell_what_the_record_tells(results, make_results) -> None:
     assert "should not be quoted" in quick
     assert "Energy was not measured" in quick
     assert "simulated" not in quick
+
+
+def test_methods_tell_what_the_device_is_and_what_it_was_fed(results) -> None:
+    board = {
+        "environment": {"model": "Jetson Orin Nano", "l4t": "36.4.3", "power_mode": "15W", "clocks_locked": True},
+        "hardware": {"processor": "its own"},
+        "id": "host",
+    }
+    told = {"environment": board, "input": InputSize(height=320, width=416)}
+    evidence = {name: found.model_copy(update=told) for name, found in results.evidence.items()}
+    data = {"sets": {"calibration": {"images": 48, "source": "shapes-train"}}}
+    text = methods(results.model_copy(update={"evidence": evidence, "data": data}))
+    at = results.rows[0].operating_point
+    for said in (
+        *("Jetson Orin Nano", "L4T 36.4.3", "power mode 15W", "clocks locked", "416 × 320 pixels (nanodet_m, "),
+        *("calibrated on 48 images of shapes-train", f"a confidence of {at.confidence:g}"),
+    ):
+        assert said in text, said
+
+
+def test_every_table_says_which_of_its_figures_are_simulated(results) -> None:
+    assert {row.simulated for row in results.rows} == {True, False}
+    board = results.model_copy(
+        update={
+            "rows": [row.model_copy(update={"device": "nano"}) if row.simulated else row for row in results.rows],
+            "evidence": {
+                row_name(row.model_copy(update={"device": "nano"}) if row.simulated else row): results.evidence[
+                    row_name(row)
+                ]
+                for row in results.rows
+            },
+            "differences": [
+                difference.model_copy(update={"row": difference.row.replace("/host", "/nano")})
+                if difference.row.startswith("a_model")
+                else difference
+                for difference in results.differences
+            ],
+        }
+    )
+    for name, (table, latex) in exports.TABLES.items():
+        head, *lines = table(board)
+        if name == "models":
+            continue  # what a model is, wherever it runs
+        told = {line[head.index("simulated")] for line in lines if any("nano" in cell.split("/") for cell in line)}
+        assert told <= {"true"}, name
+        assert latex(board).count("(simulated)") == sum(line[head.index("simulated")] == "true" for line in lines), name
+
+
+def test_latex_marks_rows_that_something_speaks_against(results, make_results) -> None:
+    assert "dagger" not in exports.rows_latex(results)
+    throttled = [row.model_copy(update={"status": "throttled"}) for row in results.rows[:1]]
+    text = exports.rows_latex(results.model_copy(update={"rows": [*throttled, *results.rows[1:]]}))
+    row, note = (line for line in text.splitlines() if "dagger" in line)
+    assert row.startswith(r"nanodet\_m$\dagger$ & fp32")
+    assert "rows.csv says what" in note
+    quick = make_results([replace(make_results.fp32, protocol="quick")])
+    assert "Protocol quick: for looking" in exports.rows_latex(quick)
+    assert "Protocol quick: for looking" in exports.efficiency_latex(quick)
 
 
 def test_methods_name_every_runtime_and_count_of_iterations(results) -> None:

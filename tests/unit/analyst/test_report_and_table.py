@@ -167,9 +167,15 @@ def test_report_tells_errors_by_size_at_the_operating_point(usual) -> None:
 
 
 @pytest.mark.parametrize("missing", ["score", "benchmark"])
-def test_report_stands_rows_that_were_measured_in_part(cells, analyze_cells, missing) -> None:
-    partial = replace(cells.int8, ended={missing: ("failed", "a board fell off the table")})
-    _, folder = analyze_cells(cells.fp32, partial)
+@pytest.mark.parametrize("variant", ["fp32", "int8"])
+def test_report_stands_rows_that_were_measured_in_part(cells, analyze_cells, missing, variant) -> None:
+    ended = {missing: ("failed", "a board fell off the table")}
+    _, folder = analyze_cells(
+        *(
+            replace(cell, ended=ended if name == variant else {})
+            for name, cell in (("fp32", cells.fp32), ("int8", cells.int8))
+        )
+    )
     text = (folder / "report").read_text(encoding="utf-8")
     Page(text)
     assert "a board fell off the table" in text

@@ -39,7 +39,8 @@ def marks_of(rows: Iterable[Row]) -> list[str]:
     """What must be told of these rows wherever a picture of them goes."""
     rows = list(rows)
     marks = ["SIMULATED"] if any(row.simulated for row in rows) else []
-    return marks + (["NOT COMPARABLE: protocol quick"] if any(not row.comparable for row in rows) else [])
+    protocols = dict.fromkeys(row.protocol for row in rows if not row.comparable)
+    return marks + ([f"NOT COMPARABLE: protocol {', '.join(protocols)}"] if protocols else [])
 
 
 def spec(marks: Sequence[str], values: list[dict[str, Any]], layers: list[Spec], rows_high: bool = False) -> Spec:

@@ -16,7 +16,7 @@ from edgejoule_analyst.charts import Chart, of_device, slug
 from edgejoule_analyst.decision_tables import change_in_words
 from edgejoule_analyst.figures import METRICS
 from edgejoule_analyst.regression import PAIRED
-from edgejoule_analyst.words import level, row_name
+from edgejoule_analyst.words import level, row_name, simulated_devices
 
 VERDICTS = {
     "better": ("#007a5a", "triangle-up"),
@@ -28,16 +28,17 @@ VERDICTS = {
 ON = " on "
 LINES_HIGH = 30
 """Height of a row whose name takes two lines."""
-HEAD = ["row", "metric", "a", "b", "change", "low", "high", "p", "p_holm", "verdict", "fails", "reason"]
+HEAD = ["row", "metric", "a", "b", "change", "low", "high", "p", "p_holm", "verdict", "fails", "simulated", "reason"]
 
 
 def render_comparison(a: Results, b: Results, answer: RunComparison) -> str:
     """The whole page. Equal answers give equal bytes."""
-    charts = all_charts(a, b, answer)
+    charts, simulated = all_charts(a, b, answer), simulated_devices([*a.rows, *b.rows])
     table = [
         [change.cell, change.metric]
         + [_plain(getattr(change, name)) for name in ("a", "b", "change", "low", "high", "p", "p_holm")]
-        + [change.verdict, str(change.fails).lower(), change.absent.get("change", "")]
+        + [change.verdict, str(change.fails).lower()]
+        + [str(change.cell.rpartition("/")[2] in simulated).lower(), change.absent.get("change", "")]
         for change in answer.changes
     ]
     return page.render(
@@ -54,7 +55,7 @@ def render_comparison(a: Results, b: Results, answer: RunComparison) -> str:
         titles={name: metric.title for name, metric in METRICS.items()},
         chosen_between={chart.metric: METRICS[chart.metric].title for chart in charts if chart.metric},
         choices={"verdict": list(dict.fromkeys(change.verdict for change in answer.changes))},
-        simulated=any(row.simulated for results in (a, b) for row in results.rows),
+        simulated_devices=simulated,
     )
 
 

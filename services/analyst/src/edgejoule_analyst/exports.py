@@ -15,7 +15,7 @@ from edgejoule_analyst.charts import all_charts
 from edgejoule_analyst.figures import METRICS, Known, Unknown, interval_of
 from edgejoule_analyst.methods import bibtex, methods
 from edgejoule_analyst.paper_tables import efficiencies, losses, models, ratios
-from edgejoule_analyst.words import NO_GAPS, p_value, points, row_name, signed_points
+from edgejoule_analyst.words import NO_GAPS, p_value, points, row_name, signed_points, simulated_devices
 
 T = TypeVar("T")
 Table = list[list[str]]
@@ -49,6 +49,7 @@ SPECIAL = {character: f"\\{character}" for character in "&%$#_{}"} | {
     "×": r"$\times$",
     "–": "--",
     "★": r"$\star$",
+    "†": r"$\dagger$",
     "<": "$<$",
     ">": "$>$",
 }
@@ -94,14 +95,15 @@ def differences_table(results: Results) -> Table:
     """Every difference in accuracy as a fraction, with its interval and verdict."""
     head = ["row", "against", "metric", "difference", "low", "high", "level", "resamples", "images"]
     head += ["p", "p_holm", "verdict"]
-    return [head, *([_plain(getattr(found, name)) for name in head] for found in results.differences)]
+    lines = ([_plain(getattr(found, name)) for name in head] for found in results.differences)
+    return _with_simulated(results, [head, *lines])
 
 
 def fronts_table(results: Results) -> Table:
     """Each device's Pareto front of AP against mean latency, and its hypervolume up to the reference point."""
     head = ["device", "hypervolume_ap_ms", "reference_ap", "reference_latency_ms"]
     lines = ([*(_plain(getattr(found, name)) for name in head), "; ".join(found.rows)] for found in results.fronts)
-    return [[*head, "rows"], *lines]
+    return _with_simulated(results, [[*head, "rows"], *lines])
 
 
 def models_table(results: Results) -> Table:
@@ -116,13 +118,15 @@ def models_table(results: Results) -> Table:
 def losses_table(results: Results) -> Table:
     """What INT8 costs in AP50 and what training brings back, as fractions: the paper's Tables 1, 7 and 9."""
     head = ["model", "device", "fp32", "ptq", "ptq_loss", "qat", "qat_loss", "gain", "recovered"]
-    return [head, *([_plain(getattr(loss, name)) for name in head] for loss in losses(results))]
+    return _with_simulated(
+        results, [head, *([_plain(getattr(loss, name)) for name in head] for loss in losses(results))]
+    )
 
 
 def ratios_table(results: Results) -> Table:
     """How many times as small and as fast as FP32: the paper's Tables 6 and 7."""
     lines = ([row_name(found.row), _plain(found.size), _plain(found.speed)] for found in ratios(results))
-    return [["row", "size_ratio", "speed_ratio"], *lines]
+    return _with_simulated(results, [["row", "size_ratio", "speed_ratio"], *lines])
 
 
 def efficiency_table(results: Results) -> Table:
@@ -134,7 +138,7 @@ def efficiency_table(results: Results) -> Table:
         values = [row.batch, mean_ms, row.fps, found.practical_fps, row.power_w, found.dynamic_w]
         values += [row.per_image(row.energy_mj), found.images_per_joule, row.map_per_joule]
         table.append([row_name(row), *map(_plain, values)])
-    return table
+    return _with_simulated(results, table)
 
 
 def errors_table(results: Results) -> Table:
@@ -144,32 +148,37 @@ def errors_table(results: Results) -> Table:
     for row in results.rows:
         for size, errors in (row.operating_point.by_size if row.operating_point else {}).items():
             table.append([row_name(row), size, *(_plain(getattr(errors, name)) for name in fields)])
-    return table
+    return _with_simulated(results, table)
 
 
 def seeds_table(results: Results) -> Table:
     """What INT8 by each seed scores, as fractions: what the tests over seeds are made from."""
-    return [
-        ["row", "seed", "ap", "ap50", "runtime", "ran_as"],
-        *(
-            [row_name(row), *map(str, (again.seed, again.ap, again.ap50, again.runtime, again.ran_as))]
-            for row in results.rows
-            for again in row.repeats or ()
-        ),
-    ]
+    lines = (
+        [row_name(row), *map(str, (again.seed, again.ap, again.ap50, again.runtime, again.ran_as))]
+        for row in results.rows
+        for again in row.repeats or ()
+    )
+    return _with_simulated(results, [["row", "seed", "ap", "ap50", "runtime", "ran_as"], *lines])
 
 
 def seed_tests_table(results: Results) -> Table:
     """Every test over seeds, its difference as a fraction; where there is nothing to judge by, the reason."""
-    return [
-        ["row", "against", "metric", "test", "seeds", *SEED_TEST_FIELDS, "reason"],
-        *(
-            [found.row, found.against, found.metric, found.test, " ".join(map(str, found.seeds))]
-            + [_plain(getattr(found, name)) for name in SEED_TEST_FIELDS]
-            + [found.absent.get("p", "")]
-            for found in results.seed_tests
-        ),
-    ]
+    lines = (
+        [found.row, found.against, found.metric, found.test, " ".join(map(str, found.seeds))]
+        + [_plain(getattr(found, name)) for name in SEED_TEST_FIELDS]
+        + [found.absent.get("p", "")]
+        for found in results.seed_tests
+    )
+    head = ["row", "against", "metric", "test", "seeds", *SEED_TEST_FIELDS, "reason"]
+    return _with_simulated(results, [head, *lines])
+
+
+def _with_simulated(results: Results, table: Table) -> Table:
+    """With a last column that says whether the line's device is simulated; it names a row or, without one, a device."""
+    head, *lines = table
+    column = head.index("row" if "row" in head else "device")
+    simulated = simulated_devices(results.rows)
+    return [[*head, "simulated"], *([*line, _plain(line[column].rpartition("/")[2] in simulated)] for line in lines)]
 
 
 def to_csv(table: Table) -> str:
@@ -187,9 +196,9 @@ def rows_latex(results: Results) -> str:
     head = ["Model", "Variant", "Device", "AP", "AP50", "Latency, ms", "Size, MB", "mJ/image", "mAP/J"]
     lines = [
         [
-            row.model,
+            row.model + _dagger(results, row),
             row.variant,
-            row.device + (" (simulated)" if row.simulated else ""),
+            _told(results, row.device),
             *(_with_interval(results, row, metric) for metric in ("ap", "ap50")),
             f"{row.latency_ms.mean:.2f} ± {row.latency_ms.std:.2f}" if row.latency_ms else "–",
             _number(row.size_mb, 2),
@@ -197,17 +206,18 @@ def rows_latex(results: Results) -> str:
             _number(row.map_per_joule, 0),
         ]
         if row.ap is not None or row.latency_ms is not None
-        else [row.model, row.variant, row.device, row.status, *["–"] * 5]
+        else [row.model, row.variant, _told(results, row.device), row.status, *["–"] * 5]
         for row in results.rows
     ]
-    return _latex(head, lines, "lll" + "r" * 6, [*_of_batches(results), *_why_missing(results)])
+    remarks = [*_of_batches(results), *_why_missing(results)]
+    return _latex(head, lines, "lll" + "r" * 6, remarks, _notes(results, results.rows))
 
 
 def differences_latex(results: Results) -> str:
     """The differences for a paper, in points; intervals are not corrected, the verdict is by Holm's p."""
     head = ["Row", "Against", "Metric", "Difference", "Interval", "p", "p, Holm", "Verdict"]
     lines = [
-        [d.row, d.against, d.metric.upper(), signed_points(d.difference),
+        [_told(results, d.row), d.against, d.metric.upper(), signed_points(d.difference),
          f"[{signed_points(d.low)}, {signed_points(d.high)}]",
          *("–" if p is None else p_value(p) for p in (d.p, d.p_holm)), d.verdict]
         for d in results.differences
@@ -219,7 +229,7 @@ def fronts_latex(results: Results) -> str:
     """The fronts for a paper."""
     head = ["Device", "On the front", "Hypervolume, AP ms", "up to AP", "and ms"]
     lines = [
-        [found.device, ", ".join(name.rpartition("/")[0] for name in found.rows),
+        [_told(results, found.device), ", ".join(name.rpartition("/")[0] for name in found.rows),
          *(f"{value:.3g}" for value in (found.hypervolume_ap_ms, found.reference_ap, found.reference_latency_ms))]
         for found in results.fronts
     ]  # fmt: skip
@@ -247,7 +257,7 @@ def losses_latex(results: Results) -> str:
         to_fp32 = [None if lost is None else -lost for lost in (loss.ptq_loss, loss.qat_loss)]
         lines.append(
             [
-                *(loss.model, loss.device, points(loss.fp32)),
+                *(loss.model, _told(results, loss.device), points(loss.fp32)),
                 *(_points(loss.ptq), _signed(to_fp32[0]), _points(loss.qat), _signed(to_fp32[1]), _signed(loss.gain)),
                 "–" if loss.recovered is None else f"{loss.recovered:.0%}",
             ]
@@ -257,7 +267,10 @@ def losses_latex(results: Results) -> str:
 
 def ratios_latex(results: Results) -> str:
     """The ratios for a paper."""
-    lines = [[row_name(found.row), _number(found.size, 2), _number(found.speed, 2)] for found in ratios(results)]
+    lines = [
+        [_told(results, row_name(found.row)), _number(found.size, 2), _number(found.speed, 2)]
+        for found in ratios(results)
+    ]
     return _latex(["Row", "FP32 size / size", "FP32 latency / latency"], lines, "lrr", [])
 
 
@@ -266,7 +279,7 @@ def efficiency_latex(results: Results) -> str:
     head = ["Row", "Latency, ms", "FPS", "Practical FPS", "Power, W", "Dynamic, W", "mJ/image", "Images/J", "mAP/J"]
     lines = [
         [
-            row_name(row) + (" (simulated)" if row.simulated else ""),
+            _told(results, row_name(row)) + _dagger(results, row),
             f"{row.latency_ms.mean:.2f} ± {row.latency_ms.std:.2f}" if row.latency_ms else "–",
             *(_number(row.fps, 1), _number(found.practical_fps, 1)),
             *(_number(row.power_w, 2), _number(found.dynamic_w, 2)),
@@ -276,7 +289,9 @@ def efficiency_latex(results: Results) -> str:
         for found in efficiencies(results)
         for row in [found.row]
     ]
-    return _latex(head, lines, "l" + "r" * 8, _of_batches(results))
+    return _latex(
+        head, lines, "l" + "r" * 8, _of_batches(results), _notes(results, [e.row for e in efficiencies(results)])
+    )
 
 
 def errors_latex(results: Results) -> str:
@@ -284,8 +299,8 @@ def errors_latex(results: Results) -> str:
     head = ["Row", "Size", "Objects", "Found", "Recall", "Shown", "Wrong", "Wrong per image"]
     lines = [
         [
-            *(row_name(row), size, str(errors.objects), str(errors.found), _points(errors.recall), str(errors.shown)),
-            *(str(errors.false_positives), f"{errors.false_positives_per_image:.2f}"),
+            *(_told(results, row_name(row)), size, str(errors.objects), str(errors.found), _points(errors.recall)),
+            *(str(errors.shown), str(errors.false_positives), f"{errors.false_positives_per_image:.2f}"),
         ]
         for row in results.rows
         for size, errors in (row.operating_point.by_size if row.operating_point else {}).items()
@@ -298,7 +313,7 @@ def seed_tests_latex(results: Results) -> str:
     head = ["Row", "Against", "Metric", "Test", "Seeds", "Difference", "Interval", "d_z", "p (Holm)", "Verdict"]
     lines = [
         [
-            *(test.row, test.against, test.metric.upper(), test.test, str(len(test.seeds))),
+            *(_told(results, test.row), test.against, test.metric.upper(), test.test, str(len(test.seeds))),
             signed_points(test.difference),
             f"[{signed_points(test.low)}, {signed_points(test.high)}]"
             if test.low is not None and test.high is not None
@@ -394,6 +409,27 @@ def _number(value: float | None, digits: int, half_width: float | None = None) -
     return f"{value:.{digits}f}" + ("" if half_width is None else f" ± {half_width:.{digits}f}")
 
 
+def _told(results: Results, name: str) -> str:
+    """The name of a row or a device, and whether it is simulated."""
+    return name + (" (simulated)" if name.rpartition("/")[2] in simulated_devices(results.rows) else "")
+
+
+def _dagger(results: Results, row: Row) -> str:
+    """A mark on a row that has figures and something that speaks against them."""
+    checks = results.evidence[row_name(row)].checks
+    return "†" if row.status != "ok" or any(check.verdict == "implausible" for check in checks) else ""
+
+
+def _notes(results: Results, rows: Sequence[Row]) -> list[str]:
+    """What a reader of the table must see of the figures of these rows."""
+    with_figures = [row for row in rows if row.ap is not None or row.latency_ms is not None]
+    notes = ["† Something speaks against these figures: rows.csv says what."]
+    if not any(_dagger(results, row) for row in with_figures):
+        notes = []
+    protocols = dict.fromkeys(row.protocol for row in with_figures if not row.comparable)
+    return notes + ([f"Protocol {', '.join(protocols)}: for looking, not for comparing."] if protocols else [])
+
+
 def _why_missing(results: Results) -> Iterator[str]:
     """Comment lines: why each row has no figures."""
     for row in results.rows:
@@ -408,11 +444,19 @@ def _of_batches(results: Results) -> list[str]:
     return ["Latency is of one inference, in rows -bN with all its N images; FPS counts images."]
 
 
-def _latex(head: Sequence[str], lines: Sequence[Sequence[str]], columns: str, remarks: list[str]) -> str:
+def _latex(
+    head: Sequence[str],
+    lines: Sequence[Sequence[str]],
+    columns: str,
+    remarks: list[str],
+    notes: Sequence[str] = (),
+) -> str:
+    """A tabular; ``remarks`` are comments of its source, ``notes`` lines below it for its readers."""
     body = [" & ".join(map(_tex, line)) + r" \\" for line in lines]
     said = ["% " + " ".join(remark.split()) for remark in remarks]
     top = [rf"\begin{{tabular}}{{{columns}}}", r"\toprule", " & ".join(map(_tex, head)) + r" \\", r"\midrule"]
-    return "\n".join([*said, *top, *body, r"\bottomrule", r"\end{tabular}", ""])
+    below = [rf"\multicolumn{{{len(columns)}}}{{l}}{{{_tex(note)}}} \\" for note in notes]
+    return "\n".join([*said, *top, *body, r"\bottomrule", *below, r"\end{tabular}", ""])
 
 
 def _tex(text: str) -> str:

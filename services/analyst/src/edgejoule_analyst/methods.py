@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 
 from edgejoule.records import Evidence, Results
-from edgejoule_analyst.words import level, variant_name
+from edgejoule_analyst.words import facts, level, row_name, variant_name
 
 AUTHORS = "{The Edgejoule developers}"
 
@@ -64,7 +64,10 @@ def _sentences(results: Results) -> Iterator[str]:
         of_device = [results.evidence[name] for name in results.evidence if name.endswith(f"/{device}")]
         timed = [evidence for evidence in of_device if evidence.trial_means_ms]
         yield _device(device, timed) if timed else ""
+    yield _inputs(results)
+    yield _calibration(results)
     yield _accuracy(results)
+    yield _operating_points(results)
     yield _seeds(results)
     yield _timing(results)
     yield _energy(results)
@@ -77,21 +80,45 @@ def _sentences(results: Results) -> Iterator[str]:
 
 def _device(device: str, timed: Sequence[Evidence]) -> str:
     """What the device is, by its first row, and the runtimes of all of them."""
-    environment, hardware = timed[0].environment, timed[0].hardware
-    facts = [
-        str(environment[name])
-        for name in ("board", "processor", "l4t", "power_mode")
-        if isinstance(environment.get(name), str)
-    ]
-    if hardware and hardware.processor not in facts:
-        facts.append(hardware.processor)
-    if hardware and hardware.gpu:
-        facts.append(hardware.gpu)
+    told, hardware = facts(timed[0].environment), timed[0].hardware
+    said = [str(told["model"])] if isinstance(told.get("model"), str) else []
+    if hardware:
+        said.append(hardware.processor)
+        said += [hardware.gpu] if hardware.gpu else []
+    for name, title in (("l4t", "L4T"), ("jetpack", "JetPack")):
+        said += [f"{title} {told[name]}"] if isinstance(told.get(name), str) else []
+    modes = _unlike(f"power mode {mode}" for each in timed if (mode := facts(each.environment).get("power_mode")))
+    said += [modes] if modes else []
+    if isinstance(locked := told.get("clocks_locked"), bool):
+        said.append("clocks locked" if locked else "clocks not locked")
     of_rows = [each.hardware for each in timed]
     runtimes = _unlike(f"{each.runtime} {each.runtime_version}" if each else "an unknown runtime" for each in of_rows)
     threads = _unlike(f"{each.threads} thread{'s' if each.threads != 1 else ''}" for each in timed if each.threads)
     by = ", ".join([runtimes, *([threads] if threads else [])])
-    return f"{device} is {', '.join(facts) or 'not described'}; inference by {by}."
+    return f"{device} is {', '.join(said) or 'not described'}; inference by {by}."
+
+
+def _inputs(results: Results) -> str:
+    sizes: dict[str, dict[str, None]] = {}
+    for row in results.rows:
+        if size := results.evidence[row_name(row)].input:
+            sizes.setdefault(f"{size.width} × {size.height}", {})[row.model] = None
+    said = [f"{size} pixels ({_listed(list(models))})" for size, models in sizes.items()]
+    return f"Inputs were {_listed(said)}." if said else ""
+
+
+def _calibration(results: Results) -> str:
+    """Of INT8, where a row has it: on how many images of which source, none of which it is scored on."""
+    found = results.data.get("sets", {}).get("calibration", {})
+    if not found or not any(row.hashes.calibration for row in results.rows):
+        return ""
+    return f"INT8 was calibrated on {found['images']} images of {found['source']}."
+
+
+def _operating_points(results: Results) -> str:
+    points = (row.operating_point for row in results.rows)
+    told = _unlike(f"a confidence of {at.confidence:g} and an NMS IoU of {at.nms_iou:g}" for at in points if at)
+    return f"Precision, recall and errors by size are at {told}." if told else ""
 
 
 def _accuracy(results: Results) -> str:

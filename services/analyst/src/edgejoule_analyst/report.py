@@ -6,7 +6,7 @@ to load anything from anywhere.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -47,6 +47,7 @@ def render_report(results: Results, sha256: str) -> str:
         csv_table=rows_table(results),
         filters={**FILTERS, "in_short": partial(in_short, of=results.rows)},
         results=results,
+        simulated_devices=words.simulated_devices(results.rows),
         comparisons=headline.comparisons(results),
         as_cards=headline.AS_CARDS,
         gaps=gaps,
@@ -139,14 +140,6 @@ def _checks(results: Results) -> list[tuple[str, str, dict[str, int]]]:
     return [(name, asked, counts[name]) for name, asked in plausibility.EQUATIONS.items() if name in counts]
 
 
-def facts(probe: Mapping[str, Any]) -> dict[str, Any]:
-    """A probe's facts by name, those of its sections brought to the top."""
-    found: dict[str, Any] = {}
-    for name, value in probe.items():
-        found |= facts(value) if isinstance(value, dict) else {name: value}
-    return found
-
-
 def _environments(results: Results) -> dict[str, Evidence]:
     """Device to the evidence of its first row that was timed."""
     found: dict[str, Evidence] = {}
@@ -179,6 +172,6 @@ FILTERS: dict[str, Callable[..., Any]] = {
     "level": words.level,
     "interval": words.interval,
     "p_value": words.p_value,
-    "facts": facts,
+    "facts": words.facts,
     "plain": _plain,
 }

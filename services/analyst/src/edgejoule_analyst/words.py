@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
+from typing import Any
+
 from edgejoule.records import Difference, Row
 
 VARIANTS = {
@@ -57,6 +60,23 @@ def variant_name(variant: str) -> str:
 def row_name(row: Row) -> str:
     """``model/variant/device``, as in ``Results.evidence`` and ``Difference.row``."""
     return f"{row.model}/{row.variant}/{row.device}"
+
+
+def simulated_devices(rows: Iterable[Row]) -> set[str]:
+    """Devices whose figures come from no real one."""
+    return {row.device for row in rows if row.simulated}
+
+
+def facts(probe: Mapping[str, Any]) -> dict[str, Any]:
+    """A probe's facts by name, those of its sections brought to the top.
+
+    >>> facts({"id": "host", "environment": {"l4t": "36.4.3"}})
+    {'id': 'host', 'l4t': '36.4.3'}
+    """
+    found: dict[str, Any] = {}
+    for name, value in probe.items():
+        found |= facts(value) if isinstance(value, dict) else {name: value}
+    return found
 
 
 def model_name(row: Row) -> str:
