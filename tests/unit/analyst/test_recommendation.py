@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from edgejoule.decisions import Limit, Recommendation
-from edgejoule_analyst.decision_tables import recommendation_words
+from edgejoule_analyst.decision_tables import recommendation_table, recommendation_words
 from edgejoule_analyst.figures import Known, Unknown, known
 from edgejoule_analyst.recommendation import Asked, Candidate, Paired, candidates, recommend
 from edgejoule_analyst.significance import Spread
@@ -207,6 +207,40 @@ def test_best_that_needs_a_review_is_told_as_such_where_the_deployable_lack_the_
     none = ask([cell("host")], "energy")
     assert (none.answer, none.best) == ("review", None)
     assert "has a figure for the objective" in none.absent["best"]
+
+
+def test_simulated_row_is_ranked_beside_no_real_one() -> None:
+    """The board would win both orders; nobody measured it."""
+    board = cell("board", 0.6, 5.0, doubts=["simulated: no real device"], simulated=True)
+    contended = [cell(name, ap50, ms, doubts=["contended"]) for name, ap50, ms in (("a", 0.5, 9.0), ("b", 0.4, 8.0))]
+    answer = ask([*contended, board], "ap50")
+    assert (answer.answer, answer.best, answer.runner_up) == ("review", "a", "b")
+    assert [tie.name for tie in answer.against_best] == ["b"]
+    assert [share.name for share in answer.weighting.shares] == ["a", "b"]
+    assert [note.rpartition("left out of the ")[2] for note in answer.notes if "simulated" in note] == [
+        "order: board",
+        "shares of the weightings: board",
+    ]
+    beside_one = ask([contended[0], board], "ap50")
+    assert (beside_one.best, beside_one.runner_up) == ("a", None)
+    assert beside_one.weighting.absent["shares"] == "there are not two feasible cells of real devices"
+
+
+def test_simulated_rows_alone_are_ranked_and_each_says_so() -> None:
+    boards = [
+        cell(name, ap50, ms, doubts=["simulated: no real device"], simulated=True)
+        for name, ap50, ms in (("m/int8/nano", 0.6, 9.0), ("m/fp32/nano", 0.4, 8.0))
+    ]
+    answer = ask(boards, "ap50")
+    assert (answer.best, answer.runner_up) == ("m/int8/nano", "m/fp32/nano")
+    assert not any("left out" in note for note in answer.notes)
+    said = [line.plain for line in recommendation_words(answer)]
+    assert said[0] == "Best to review by AP50: m/int8/nano (simulated)"
+    assert said[1].startswith("Runner-up: m/fp32/nano (simulated); ")
+    assert said[2].startswith("• m/fp32/nano (simulated): worse")
+    assert "wins: m/int8/nano (simulated) 50%, m/fp32/nano (simulated) 50%." in " ".join(said)
+    names = list(recommendation_table(answer).columns[0].cells)
+    assert [str(name).splitlines()[-1] for name in names] == ["(simulated)"] * 2
 
 
 def test_cell_that_did_not_end_well_is_blocked_by_how_it_ended() -> None:

@@ -23,6 +23,7 @@ from edgejoule_analyst.words import row_name
 MORE_DATA = {"ap": "more evaluation images", "ap50": "more evaluation images"}
 NOT_COMPARABLE = "protocol {0} is for looking: too few inferences and trials to deploy by"
 AMONG_REVIEW = "so the best is chosen among those whose limits are kept but that need a review"
+REAL_ALONE = "simulated rows are ranked beside no real one; left out of the {0}: {1}"
 
 
 @dataclass(frozen=True)
@@ -110,7 +111,7 @@ def recommend(run: str, found: Sequence[Candidate], asked: Asked, pair: Pair = l
     if pools[0]:
         answer, pool = "deployable", pools[0]
     ranked = sorted(
-        pool, key=lambda cell: _value(cell, asked.objective) * (-1 if objective.higher_is_better else 1)
+        _of_one_kind(pool), key=lambda cell: _value(cell, asked.objective) * (-1 if objective.higher_is_better else 1)
     )  # stable: equals stay in the order of the run
     ties, notes = _against_best(ranked, asked, pair)
     if ranked and answer == "review":
@@ -121,6 +122,9 @@ def recommend(run: str, found: Sequence[Candidate], asked: Asked, pair: Pair = l
     if len(ranked) < 2:
         absent |= dict.fromkeys(("runner_up", "runner_up_needs"), absent.get("best", "no other cell keeps the limits"))
     feasible = [cell for cell in judged if cell.verdict.feasible]
+    for what, cells in (("order", pool), ("shares of the weightings", feasible)):
+        if aside := [cell.name for cell in cells if cell not in _of_one_kind(cells)]:
+            notes.append(REAL_ALONE.format(what, ", ".join(aside)))
     return Recommendation(
         run=run,
         confidence=asked.confidence,
@@ -136,6 +140,14 @@ def recommend(run: str, found: Sequence[Candidate], asked: Asked, pair: Pair = l
         notes=notes,
         absent=absent,
     )
+
+
+def _of_one_kind(cells: Sequence[_Judged]) -> list[_Judged]:
+    """Those of real devices; the simulated where there are no others. One order of both would pass a figure that
+    nobody measured for one that somebody did.
+    """
+    real = [cell for cell in cells if not cell.candidate.simulated]
+    return real or list(cells)
 
 
 def _why_not_deployed(judged: Sequence[_Judged], asked: Asked) -> str:
@@ -307,10 +319,16 @@ def _value(cell: _Judged, metric: str) -> float:
 
 
 def _weighting(feasible: Sequence[_Judged], over: Sequence[str]) -> Weighting:
-    """Shares of the simplex of weights, over those metrics that every feasible cell has."""
+    """Shares of the simplex of weights, over those metrics that every feasible cell of one kind has."""
+    simulated_aside = " of real devices" if len(_of_one_kind(feasible)) < len(feasible) else ""
+    feasible = _of_one_kind(feasible)
     metrics = [name for name in over if feasible and all(cell.known(name) for cell in feasible)]
     if len(feasible) < 2 or len(metrics) < 2:
-        reason = "there are not two feasible cells" if len(feasible) < 2 else "no two metrics are known of all of them"
+        reason = (
+            f"there are not two feasible cells{simulated_aside}"
+            if len(feasible) < 2
+            else "no two metrics are known of all of them"
+        )
         return Weighting(metrics=metrics, shares=None, absent={"shares": reason})
     values = {cell.name: [_value(cell, name) for name in metrics] for cell in feasible}
     return Weighting(metrics=metrics, shares=weigh(values, [METRICS[name].higher_is_better for name in metrics]))
