@@ -196,6 +196,50 @@ def test_rows_of_two_gpus_are_not_held_against_each_other(make_results) -> None:
     assert "Example CPU (6/143/8), NVIDIA L4; inference by" in methods(beside)
 
 
+@pytest.mark.parametrize(
+    ("fact", "was", "now", "said"),
+    [
+        ("power_mode", "MAXN", "5W", "measured with power mode MAXN and with power mode 5W"),
+        ("power_mode", "MAXN", None, "measured with power mode MAXN and with power mode not told"),
+        ("clocks_locked", True, False, "measured with locked clocks on and with locked clocks off"),
+        ("l4t", "32.7.4", "32.7.6", "measured with L4T 32.7.4 and with L4T 32.7.6"),
+    ],
+)
+def test_rows_of_one_board_under_unlike_conditions_are_not_judged(runs, altered, fact, was, now, said) -> None:
+    def under(value):
+        def change(results: dict[str, Any]) -> None:
+            for evidence in results["evidence"].values():
+                evidence.get("environment", {}).get("environment", {})[fact] = value
+
+        return change
+
+    a, b = altered(under(was)), altered(under(now))
+    code, answer = call(compare_app, a, b, "--fail-on=latency", "--store", runs["was"].parent / ".store")
+    assert (code, answer["answer"]) == (4, "not judged")
+    assert change(answer, "fp32", "latency")["absent"]["change"] == said
+    assert change(answer, "fp32", "ap50")["verdict"] == "same"
+    assert call(compare_app, a, a, "--fail-on=latency")[0] == 0
+
+
+def test_another_machine_of_the_same_kind_is_told_in_a_note(runs, altered) -> None:
+    def on(machine):
+        def change(results: dict[str, Any]) -> None:
+            for evidence in results["evidence"].values():
+                evidence.get("environment", {}).get("environment", {})["machine_id"] = machine
+
+        return change
+
+    def notes(a, b):
+        return [note for note in call(compare_app, a, b)[1]["notes"] if "another machine" in note]
+
+    one, other = altered(on("0123456789ab")), altered(on("ba9876543210"))
+    assert notes(one, other) == [
+        "Run B measured nanodet_m/fp32/host, nanodet_m/int8-ptq/host on another machine than run A: how far two of one"
+        " kind differ is in no interval."
+    ]
+    assert notes(one, one) == notes(one, altered(on(None))) == []
+
+
 def test_terminal_shows_table_and_outcome(runs) -> None:
     result = CliRunner().invoke(compare_app, [str(runs["was"]), str(runs["worse"]), "--fail-on=ap50"])
     assert result.exit_code == 3
