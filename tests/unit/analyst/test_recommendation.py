@@ -7,7 +7,7 @@ import pytest
 
 from edgejoule.decisions import Limit, Recommendation
 from edgejoule_analyst.decision_tables import recommendation_table, recommendation_words
-from edgejoule_analyst.figures import Known, Unknown, known
+from edgejoule_analyst.figures import Known, Unknown, from_trials, known
 from edgejoule_analyst.recommendation import Asked, Candidate, Paired, candidates, recommend
 from edgejoule_analyst.significance import Spread
 
@@ -256,6 +256,17 @@ def test_tie_is_said_in_words_and_the_paired_test_decides_where_there_is_one() -
     paired = recommend("run", cells, Asked((), "ap50", CONFIDENCE), lambda *_: Paired(0.01, 0.001))
     assert not paired.against_best[0].tie
     assert paired.runner_up_needs == "its AP50 would have to gain 1.0 points, past 41.0 points"
+
+
+def test_trials_without_any_scatter_do_not_show_which_is_worse() -> None:
+    """Three times 9.1 ms, whose standard error as a float is not quite 0."""
+    cells = [replace(cell(name), figures={"latency": from_trials([ms] * 3, CONFIDENCE)}) for name, ms in SAME.items()]
+    best, other = ask(cells, "latency").best, ask(cells, "latency").against_best[0]
+    assert (best, other.tie, other.p) == ("a", True, None)
+    assert other.says == "a tie: every trial of either came to the same figure, which does not tell how the next would"
+
+
+SAME = {"a": 9.1, "b": 9.3}
 
 
 def test_ties_are_corrected_for_the_number_of_cells_held_against_the_best() -> None:

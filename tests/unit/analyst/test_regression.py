@@ -94,6 +94,23 @@ def test_interval_beyond_the_tolerance_without_evidence_is_too_few_trials(runs, 
     assert loose == 0
 
 
+def test_trials_without_any_scatter_are_not_judged_unless_they_are_equal(runs, altered) -> None:
+    """Three times 100.0 MB and three times 100.1 MB: nothing tells that the next would not come to the other."""
+
+    def peaks(*mb: float) -> Callable[[dict[str, Any]], None]:
+        def change(results: dict[str, Any]) -> None:
+            results["evidence"]["nanodet_m/fp32/host"]["trial_memory_peaks_mb"] = list(mb)
+
+        return change
+
+    was, now, scattered = (altered(peaks(*mb)) for mb in ((100.0,) * 3, (100.1,) * 3, (100.1, 100.1, 100.2)))
+    code, answer = call(compare_app, was, now, "--fail-on=memory")
+    assert (code, answer["answer"]) == (4, "not judged")
+    assert change(answer, "fp32", "memory")["absent"]["p"].startswith("every trial of a run came to the same figure")
+    assert call(compare_app, was, was, "--fail-on=memory")[0] == 0
+    assert change(call(compare_app, was, scattered)[1], "fp32", "memory")["p"] > 0
+
+
 def test_tolerance_lets_a_smaller_worsening_pass(runs) -> None:
     code, answer = call(compare_app, runs["was"], runs["worse"], "--fail-on=latency:50%")
     assert (code, change(answer, "int8-ptq", "latency")["verdict"]) == (0, "worse")

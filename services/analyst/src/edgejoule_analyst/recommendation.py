@@ -23,6 +23,7 @@ from edgejoule_analyst.words import row_name
 MORE_DATA = {"ap": "more evaluation images", "ap50": "more evaluation images"}
 NOT_COMPARABLE = "protocol {0} is for looking: too few inferences and trials to deploy by"
 AMONG_REVIEW = "so the best is chosen among those whose limits are kept but that need a review"
+ALIKE = "a tie: every trial of either came to the same figure, which does not tell how the next would"
 REAL_ALONE = "simulated rows are ranked beside no real one; left out of the {0}: {1}"
 
 
@@ -262,20 +263,21 @@ def _against_best(ranked: Sequence[_Judged], asked: Asked, pair: Pair) -> tuple[
         return [], []
     best, others = ranked[0], ranked[1:]
     found = [_difference(best, other, asked.objective, pair) for other in others]
-    tested = [index for index, (_, p, _) in enumerate(found) if p is not None]
-    corrected = dict(zip(tested, holm([found[index][1] or 0.0 for index in tested]), strict=True))
+    tested = [index for index, held in enumerate(found) if held.p is not None]
+    corrected = dict(zip(tested, holm([found[index].p or 0.0 for index in tested]), strict=True))
     ties = []
-    for index, (other, (difference, _, _)) in enumerate(zip(others, found, strict=True)):
+    for index, (other, held) in enumerate(zip(others, found, strict=True)):
         p = corrected.get(index)
-        tie = difference == 0 if p is None else p > 1 - asked.confidence
+        tie = held.alike or held.difference == 0 if p is None else p > 1 - asked.confidence
         what = METRICS[asked.objective].title
         says = (
             f"a tie: {NO_EVIDENCE} in {what} from {best.name}" + (f" (p {p:.2g})" if p is not None else "")
             if tie
             else f"worse in {what} than {best.name}" + (f" (p {p:.2g})" if p is not None else "")
         )
-        ties.append(Tie(name=other.name, difference=difference, p=p, tie=tie, says=says))
-    unpaired = asked.objective in ("ap", "ap50") and not all(paired for _, _, paired in found)
+        says = ALIKE if held.alike else says
+        ties.append(Tie(name=other.name, difference=held.difference, p=p, tie=tie, says=says))
+    unpaired = asked.objective in ("ap", "ap50") and not all(held.paired for held in found)
     note = (
         "the matches of some cells are not at hand, so their APs are compared as if on different images, which sees"
         " smaller differences less well; name the run's store by --store"
@@ -283,17 +285,30 @@ def _against_best(ranked: Sequence[_Judged], asked: Asked, pair: Pair) -> tuple[
     return ties, [note] if unpaired else []
 
 
-def _difference(best: _Judged, other: _Judged, objective: str, pair: Pair) -> tuple[float, float | None, bool]:
-    """Difference, p-value (None: figures without error) and whether it was paired."""
+@dataclass(frozen=True)
+class _Held:
+    """The best less another cell."""
+
+    difference: float
+    p: float | None
+    """None: nothing errs, or there is nothing to tell by how much."""
+    paired: bool = False
+    alike: bool = False
+    """Whether all trials of each came to one figure, so that chance cannot be told from a difference."""
+
+
+def _difference(best: _Judged, other: _Judged, objective: str, pair: Pair) -> _Held:
     if objective in ("ap", "ap50") and (paired := pair(best.name, other.name, objective)):
-        return paired.difference, paired.p, True
+        return _Held(paired.difference, paired.p, paired=True)
     one, two = best.known(objective), other.known(objective)
     if one is None or two is None:
         raise ValueError("only cells whose objective is known are held against each other")
     if one.spread is None or two.spread is None:
-        return one.value - two.value, None, False
+        return _Held(one.value - two.value, None)
     spread = one.spread.less(two.spread)
-    return spread.value, spread.p, False
+    if spread.value and not spread.scattered:
+        return _Held(spread.value, None, alike=True)
+    return _Held(spread.value, spread.p)
 
 
 def _needs(runner_up: _Judged, best: _Judged, asked: Asked, ties: Sequence[Tie]) -> str:

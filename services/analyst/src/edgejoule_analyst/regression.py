@@ -38,6 +38,10 @@ PER_IMAGE = ("energy",)
 ROW_FIELD = {"energy": "energy_mj", "power": "power_w", "memory": "memory_peak_mb"}
 CONDITIONS = {"power_mode": "power mode", "clocks_locked": "locked clocks", "l4t": "L4T"}
 """Facts of a device's environment that must be alike, since they decide what the same board comes to."""
+ALIKE = (
+    "every trial of a run came to the same figure, which does not tell how far another would differ, so the difference"
+    " between the runs has nothing to be judged by"
+)
 EXACT = {"size": "size_mb"}
 GATES = (STATUS, *PAIRED, *BY_TRIALS, *EXACT)
 _GATE = re.compile(r"(?P<metric>[a-z0-9-]+)(:(?P<tolerance>\d+(\.\d+)?)(?P<percent>%?))?")
@@ -225,6 +229,8 @@ def _of_trials(name: str, metric: str, a: Side, b: Side, confidence: float) -> C
         return _unjudged(name, metric, values, reason)
     logs = [Spread.of([math.log(value) for value in found]) for found in trials]
     difference = logs[1].less(logs[0])
+    if difference.value and not difference.scattered:
+        return _unjudged(name, metric, values, ALIKE)
     low, high = difference.interval(confidence)
     return _judged(name, metric, values, tuple(map(math.exp, (difference.value, low, high))), difference.p)
 

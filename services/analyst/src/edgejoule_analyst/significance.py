@@ -24,6 +24,8 @@ NO_SPREAD = (
     " calibrate anew by other seeds"
 )
 
+ROUNDING = 1e-12
+
 
 @dataclass(frozen=True)
 class Spread:
@@ -66,6 +68,15 @@ class Spread:
             # as shares of the whole, whose squares cannot underflow
             _inverse(sum((part / variance) ** 2 / freedom for part, freedom in of_each)),
         )
+
+    @property
+    def scattered(self) -> bool:
+        """Whether there is an error to judge by; trials that agree to the last digit leave none but rounding.
+
+        >>> Spread.of([9.1, 9.1, 9.1]).scattered
+        False
+        """
+        return self.error > ROUNDING * max(1.0, abs(self.value))
 
     def interval(self, level: float) -> tuple[float, float]:
         """The two-sided Student interval."""
@@ -125,7 +136,7 @@ def paired_t_test(first: Sequence[float], second: Sequence[float], level: float 
     differences = np.subtract(second, first)
     if len(differences) < 2:
         raise ValueError(f"{len(differences)} pair has no spread; two are the least")
-    if np.ptp(differences) <= 1e-12 * max(1.0, float(np.abs(differences).max())):
+    if np.ptp(differences) <= ROUNDING * max(1.0, float(np.abs(differences).max())):
         raise ValueError(NO_SPREAD)
     found = Spread.of(differences.tolist())
     low, high = found.interval(level)
