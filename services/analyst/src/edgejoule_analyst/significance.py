@@ -146,20 +146,29 @@ def paired_t_test(first: Sequence[float], second: Sequence[float], level: float 
     )
 
 
-def holm(p_values: Sequence[float]) -> list[float]:
+def holm(p_values: Sequence[float], among: int | None = None) -> list[float]:
     """Each p-value, raised so that all those at or under a level are errors with at most that probability, together.
 
     Holm (1979): the smallest times their number, the next times one less, and so on, never falling. It asks nothing of
     how the tests hang together.
 
+    Args:
+        among: how many tests these were chosen from by what the data say, at least their number. The rest need not be
+            made: when the first true hypothesis among these is rejected, those rejected before it are false, so of
+            all there are at most ``among`` less their number of true ones, and that is what its p-value is multiplied
+            by. Holm's own proof asks no more.
+
     >>> holm([0.01, 0.04, 0.03])
     [0.03, 0.06, 0.06]
+    >>> holm([0.01, 0.02], among=3)
+    [0.03, 0.04]
     """
+    family = len(p_values) if among is None else among
     order = sorted(range(len(p_values)), key=p_values.__getitem__)
     adjusted = [0.0] * len(p_values)
     highest = 0.0
     for place, index in enumerate(order):
-        highest = max(highest, min(1.0, (len(p_values) - place) * p_values[index]))
+        highest = max(highest, min(1.0, (family - place) * p_values[index]))
         adjusted[index] = highest
     return adjusted
 
