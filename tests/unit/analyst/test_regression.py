@@ -198,6 +198,22 @@ def test_without_its_matches_an_ap_is_not_judged_and_the_reason_says_what_to_do(
     assert call(compare_app, runs["was"], tmp_path, "--fail-on=ap50", "--store", runs["was"].parent / ".store")[0] == 3
 
 
+def test_accuracies_on_evaluation_sets_that_differ_in_anything_are_not_judged(runs, altered) -> None:
+    """Boxes that were moved leave ids and counts as they were."""
+
+    def moved_boxes(results: dict[str, Any]) -> None:
+        for row in results["rows"]:
+            row["hashes"]["data"] = "0" * 64
+
+    store = runs["was"].parent / ".store"
+    code, answer = call(compare_app, runs["was"], altered(moved_boxes, "worse"), "--fail-on=ap50", "--store", store)
+    assert (code, answer["answer"]) == (4, "not judged")
+    assert change(answer, "int8-ptq", "ap50")["absent"]["change"] == (
+        "the evaluation sets of the two runs are not the same bytes: pictures, annotations or names differ"
+    )
+    assert change(answer, "fp32", "ap50")["verdict"] == "same"  # whatever changed, its matches did not
+
+
 def test_rows_of_two_gpus_are_not_held_against_each_other(make_results) -> None:
     results = make_results([make_results.fp32])
     (row,) = results.rows
