@@ -94,6 +94,23 @@ def test_interval_beyond_the_tolerance_without_evidence_is_too_few_trials(runs, 
     assert loose == 0
 
 
+def test_trials_without_any_scatter_are_not_judged_unless_they_are_equal(runs, altered) -> None:
+    """Three times 100.0 MB and three times 100.1 MB: nothing tells that the next would not come to the other."""
+
+    def peaks(*mb: float) -> Callable[[dict[str, Any]], None]:
+        def change(results: dict[str, Any]) -> None:
+            results["evidence"]["nanodet_m/fp32/host"]["trial_memory_peaks_mb"] = list(mb)
+
+        return change
+
+    was, now, scattered = (altered(peaks(*mb)) for mb in ((100.0,) * 3, (100.1,) * 3, (100.1, 100.1, 100.2)))
+    code, answer = call(compare_app, was, now, "--fail-on=memory")
+    assert (code, answer["answer"]) == (4, "not judged")
+    assert change(answer, "fp32", "memory")["absent"]["p"].startswith("every trial of a run came to the same figure")
+    assert call(compare_app, was, was, "--fail-on=memory")[0] == 0
+    assert change(call(compare_app, was, scattered)[1], "fp32", "memory")["p"] > 0
+
+
 def test_tolerance_lets_a_smaller_worsening_pass(runs) -> None:
     code, answer = call(compare_app, runs["was"], runs["worse"], "--fail-on=latency:50%")
     assert (code, change(answer, "int8-ptq", "latency")["verdict"]) == (0, "worse")
@@ -181,6 +198,22 @@ def test_without_its_matches_an_ap_is_not_judged_and_the_reason_says_what_to_do(
     assert call(compare_app, runs["was"], tmp_path, "--fail-on=ap50", "--store", runs["was"].parent / ".store")[0] == 3
 
 
+def test_accuracies_on_evaluation_sets_that_differ_in_anything_are_not_judged(runs, altered) -> None:
+    """Boxes that were moved leave ids and counts as they were."""
+
+    def moved_boxes(results: dict[str, Any]) -> None:
+        for row in results["rows"]:
+            row["hashes"]["data"] = "0" * 64
+
+    store = runs["was"].parent / ".store"
+    code, answer = call(compare_app, runs["was"], altered(moved_boxes, "worse"), "--fail-on=ap50", "--store", store)
+    assert (code, answer["answer"]) == (4, "not judged")
+    assert change(answer, "int8-ptq", "ap50")["absent"]["change"] == (
+        "the evaluation sets of the two runs are not the same bytes: pictures, annotations or names differ"
+    )
+    assert change(answer, "fp32", "ap50")["verdict"] == "same"  # whatever changed, its matches did not
+
+
 def test_rows_of_two_gpus_are_not_held_against_each_other(make_results) -> None:
     results = make_results([make_results.fp32])
     (row,) = results.rows
@@ -194,6 +227,50 @@ def test_rows_of_two_gpus_are_not_held_against_each_other(make_results) -> None:
     assert unlike(on("NVIDIA L4"), on("NVIDIA L4")) is None
     beside = results.model_copy(update={"evidence": {row_name(row): on("NVIDIA L4")[1]}})
     assert "Example CPU (6/143/8), NVIDIA L4; inference by" in methods(beside)
+
+
+@pytest.mark.parametrize(
+    ("fact", "was", "now", "said"),
+    [
+        ("power_mode", "MAXN", "5W", "measured with power mode MAXN and with power mode 5W"),
+        ("power_mode", "MAXN", None, "measured with power mode MAXN and with power mode not told"),
+        ("clocks_locked", True, False, "measured with locked clocks on and with locked clocks off"),
+        ("l4t", "32.7.4", "32.7.6", "measured with L4T 32.7.4 and with L4T 32.7.6"),
+    ],
+)
+def test_rows_of_one_board_under_unlike_conditions_are_not_judged(runs, altered, fact, was, now, said) -> None:
+    def under(value):
+        def change(results: dict[str, Any]) -> None:
+            for evidence in results["evidence"].values():
+                evidence.get("environment", {}).get("environment", {})[fact] = value
+
+        return change
+
+    a, b = altered(under(was)), altered(under(now))
+    code, answer = call(compare_app, a, b, "--fail-on=latency", "--store", runs["was"].parent / ".store")
+    assert (code, answer["answer"]) == (4, "not judged")
+    assert change(answer, "fp32", "latency")["absent"]["change"] == said
+    assert change(answer, "fp32", "ap50")["verdict"] == "same"
+    assert call(compare_app, a, a, "--fail-on=latency")[0] == 0
+
+
+def test_another_machine_of_the_same_kind_is_told_in_a_note(runs, altered) -> None:
+    def on(machine):
+        def change(results: dict[str, Any]) -> None:
+            for evidence in results["evidence"].values():
+                evidence.get("environment", {}).get("environment", {})["machine_id"] = machine
+
+        return change
+
+    def notes(a, b):
+        return [note for note in call(compare_app, a, b)[1]["notes"] if "another machine" in note]
+
+    one, other = altered(on("0123456789ab")), altered(on("ba9876543210"))
+    assert notes(one, other) == [
+        "Run B measured nanodet_m/fp32/host, nanodet_m/int8-ptq/host on another machine than run A: how far two of one"
+        " kind differ is in no interval."
+    ]
+    assert notes(one, one) == notes(one, altered(on(None))) == []
 
 
 def test_terminal_shows_table_and_outcome(runs) -> None:

@@ -71,6 +71,14 @@ def test_holm_is_closed_testing_by_bonferroni(seed: int) -> None:
     assert holm(p_values) == pytest.approx(closed(p_values), abs=1e-15)
 
 
+@pytest.mark.parametrize("seed", range(20))
+def test_holm_of_some_tests_of_a_family_is_at_least_that_of_all_of_it_where_they_are_its_smallest(seed: int) -> None:
+    p_values = sorted((np.random.default_rng(seed).random(8) ** 3).tolist())
+    assert holm(p_values[:3], among=8) == pytest.approx(holm(p_values)[:3], abs=1e-15)
+    some = p_values[1::2]
+    assert all(ours >= alone for ours, alone in zip(holm(some, among=8), holm(some), strict=True))
+
+
 def test_holm_of_nothing_is_nothing() -> None:
     assert holm([]) == []
 

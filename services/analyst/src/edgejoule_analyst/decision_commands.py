@@ -241,6 +241,13 @@ def _matches_of(results: Results, cell: str) -> str | None:
     return results.evidence[cell].matches if cell in results.evidence else None
 
 
+def _evaluation_sets(results: Results, cell: str) -> set[str]:
+    """The hash of the set that the cell was scored on; empty where it was not told."""
+    from edgejoule_analyst.words import row_name
+
+    return {row.hashes.data for row in results.rows if row_name(row) == cell and row.hashes.data is not None}
+
+
 def _pair_within(results: Results, kept: Store | None) -> recommendation.Pair:
     from edgejoule_analyst.permutation import TOSSES, paired_permutation
     from edgejoule_analyst.recommendation import Paired
@@ -274,6 +281,8 @@ def _pair_between(
             return next(each for each in found if isinstance(each, str))
         if not found[0].same_images(found[1]):
             return "the two runs scored it on different images, or on different annotations of them"
+        if len(_evaluation_sets(a, cell) | _evaluation_sets(b, cell)) > 1:
+            return "the evaluation sets of the two runs are not the same bytes: pictures, annotations or names differ"
         return found[0], found[1]
 
     @cache

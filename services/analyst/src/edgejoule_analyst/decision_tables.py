@@ -87,7 +87,7 @@ def recommendation_table(answer: Recommendation) -> Table:
         table.add_column(f"{_short(metric)}, {METRICS[metric].unit}".rstrip(", "), justify="right")
     rank = {answer.best: " ★", answer.runner_up: " (2nd)"}
     for cell in answer.cells:
-        name = Text(_in_lines(cell.name) + rank.get(cell.name, ""))
+        name = Text(_in_lines(cell.name) + rank.get(cell.name, "") + ("\n(simulated)" if cell.simulated else ""))
         verdict = Text(cell.verdict, style=STYLES[cell.verdict])
         table.add_row(name, verdict, *(_figure(cell.figures.get(metric), metric) for metric in asked))
     return table
@@ -107,21 +107,24 @@ def _figure(figure: Figure | None, metric: str) -> str:
 def recommendation_words(answer: Recommendation) -> list[Text]:
     """The answer, why, and what rules out each other cell."""
     metric = METRICS[answer.objective]
+    marked = {cell.name: cell.name + (" (simulated)" if cell.simulated else "") for cell in answer.cells}
     lines = []
     if answer.best is None:
         lines.append(Text(f"No recommendation: {answer.absent['best']}.", style="bold"))
     else:
         kind = "Best" if answer.answer == "deployable" else "Best to review"
-        lines.append(Text(f"{kind} by {metric.title}: {answer.best}", style="bold"))
+        lines.append(Text(f"{kind} by {metric.title}: {marked[answer.best]}", style="bold"))
     if answer.runner_up is not None:
-        lines.append(Text(f"Runner-up: {answer.runner_up}; {answer.runner_up_needs}."))
-    lines += [Text(f"• {other.name}: {other.says}") for other in answer.against_best]
+        lines.append(Text(f"Runner-up: {marked[answer.runner_up]}; {answer.runner_up_needs}."))
+    lines += [Text(f"• {marked[other.name]}: {other.says}") for other in answer.against_best]
     for cell in answer.cells:
         if cell.verdict != "deployable":
             lines.append(Text(f"{cell.name} ({cell.verdict}): {'; '.join(cell.reasons)}", STYLES[cell.verdict]))
     if answer.weighting.shares:
         told = ", ".join(METRICS[name].title for name in answer.weighting.metrics)
-        won = ", ".join(f"{share.name} {share.share:.0%}" for share in answer.weighting.shares if share.share >= 0.005)
+        won = ", ".join(
+            f"{marked[share.name]} {share.share:.0%}" for share in answer.weighting.shares if share.share >= 0.005
+        )
         lines.append(Text(f"Of all weightings of {told}, wins: {won}.", style="dim"))
     return lines + [Text(f"Note: {note}.", style="dim") for note in answer.notes]
 

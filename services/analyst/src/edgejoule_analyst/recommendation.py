@@ -23,6 +23,8 @@ from edgejoule_analyst.words import row_name
 MORE_DATA = {"ap": "more evaluation images", "ap50": "more evaluation images"}
 NOT_COMPARABLE = "protocol {0} is for looking: too few inferences and trials to deploy by"
 AMONG_REVIEW = "so the best is chosen among those whose limits are kept but that need a review"
+ALIKE = "a tie: every trial of either came to the same figure, which does not tell how the next would"
+REAL_ALONE = "simulated rows are ranked beside no real one; left out of the {0}: {1}"
 
 
 @dataclass(frozen=True)
@@ -110,7 +112,7 @@ def recommend(run: str, found: Sequence[Candidate], asked: Asked, pair: Pair = l
     if pools[0]:
         answer, pool = "deployable", pools[0]
     ranked = sorted(
-        pool, key=lambda cell: _value(cell, asked.objective) * (-1 if objective.higher_is_better else 1)
+        _of_one_kind(pool), key=lambda cell: _value(cell, asked.objective) * (-1 if objective.higher_is_better else 1)
     )  # stable: equals stay in the order of the run
     ties, notes = _against_best(ranked, asked, pair)
     if ranked and answer == "review":
@@ -121,6 +123,9 @@ def recommend(run: str, found: Sequence[Candidate], asked: Asked, pair: Pair = l
     if len(ranked) < 2:
         absent |= dict.fromkeys(("runner_up", "runner_up_needs"), absent.get("best", "no other cell keeps the limits"))
     feasible = [cell for cell in judged if cell.verdict.feasible]
+    for what, cells in (("order", pool), ("shares of the weightings", feasible)):
+        if aside := [cell.name for cell in cells if cell not in _of_one_kind(cells)]:
+            notes.append(REAL_ALONE.format(what, ", ".join(aside)))
     return Recommendation(
         run=run,
         confidence=asked.confidence,
@@ -136,6 +141,14 @@ def recommend(run: str, found: Sequence[Candidate], asked: Asked, pair: Pair = l
         notes=notes,
         absent=absent,
     )
+
+
+def _of_one_kind(cells: Sequence[_Judged]) -> list[_Judged]:
+    """Those of real devices; the simulated where there are no others. One order of both would pass a figure that
+    nobody measured for one that somebody did.
+    """
+    real = [cell for cell in cells if not cell.candidate.simulated]
+    return real or list(cells)
 
 
 def _why_not_deployed(judged: Sequence[_Judged], asked: Asked) -> str:
@@ -245,25 +258,31 @@ def _figure(found: Known | Unknown) -> Figure:
 
 
 def _against_best(ranked: Sequence[_Judged], asked: Asked, pair: Pair) -> tuple[list[Tie], list[str]]:
-    """The best held against each other cell of its pool, Holm-corrected."""
+    """The best held against each other cell of its pool.
+
+    The data chose which is the best, so the family is every pair of the pool: the best of ten equals is
+    significantly better than one of them far more often than nine tests would tell.
+    """
     if len(ranked) < 2:
         return [], []
     best, others = ranked[0], ranked[1:]
     found = [_difference(best, other, asked.objective, pair) for other in others]
-    tested = [index for index, (_, p, _) in enumerate(found) if p is not None]
-    corrected = dict(zip(tested, holm([found[index][1] or 0.0 for index in tested]), strict=True))
+    tested = [index for index, held in enumerate(found) if held.p is not None]
+    p_values = holm([found[index].p or 0.0 for index in tested], among=math.comb(len(tested) + 1, 2))
+    corrected = dict(zip(tested, p_values, strict=True))
     ties = []
-    for index, (other, (difference, _, _)) in enumerate(zip(others, found, strict=True)):
+    for index, (other, held) in enumerate(zip(others, found, strict=True)):
         p = corrected.get(index)
-        tie = difference == 0 if p is None else p > 1 - asked.confidence
+        tie = held.alike or held.difference == 0 if p is None else p > 1 - asked.confidence
         what = METRICS[asked.objective].title
         says = (
             f"a tie: {NO_EVIDENCE} in {what} from {best.name}" + (f" (p {p:.2g})" if p is not None else "")
             if tie
             else f"worse in {what} than {best.name}" + (f" (p {p:.2g})" if p is not None else "")
         )
-        ties.append(Tie(name=other.name, difference=difference, p=p, tie=tie, says=says))
-    unpaired = asked.objective in ("ap", "ap50") and not all(paired for _, _, paired in found)
+        says = ALIKE if held.alike else says
+        ties.append(Tie(name=other.name, difference=held.difference, p=p, tie=tie, says=says))
+    unpaired = asked.objective in ("ap", "ap50") and not all(held.paired for held in found)
     note = (
         "the matches of some cells are not at hand, so their APs are compared as if on different images, which sees"
         " smaller differences less well; name the run's store by --store"
@@ -271,17 +290,30 @@ def _against_best(ranked: Sequence[_Judged], asked: Asked, pair: Pair) -> tuple[
     return ties, [note] if unpaired else []
 
 
-def _difference(best: _Judged, other: _Judged, objective: str, pair: Pair) -> tuple[float, float | None, bool]:
-    """Difference, p-value (None: figures without error) and whether it was paired."""
+@dataclass(frozen=True)
+class _Held:
+    """The best less another cell."""
+
+    difference: float
+    p: float | None
+    """None: nothing errs, or there is nothing to tell by how much."""
+    paired: bool = False
+    alike: bool = False
+    """Whether all trials of each came to one figure, so that chance cannot be told from a difference."""
+
+
+def _difference(best: _Judged, other: _Judged, objective: str, pair: Pair) -> _Held:
     if objective in ("ap", "ap50") and (paired := pair(best.name, other.name, objective)):
-        return paired.difference, paired.p, True
+        return _Held(paired.difference, paired.p, paired=True)
     one, two = best.known(objective), other.known(objective)
     if one is None or two is None:
         raise ValueError("only cells whose objective is known are held against each other")
     if one.spread is None or two.spread is None:
-        return one.value - two.value, None, False
+        return _Held(one.value - two.value, None)
     spread = one.spread.less(two.spread)
-    return spread.value, spread.p, False
+    if spread.value and not spread.scattered:
+        return _Held(spread.value, None, alike=True)
+    return _Held(spread.value, spread.p)
 
 
 def _needs(runner_up: _Judged, best: _Judged, asked: Asked, ties: Sequence[Tie]) -> str:
@@ -307,10 +339,16 @@ def _value(cell: _Judged, metric: str) -> float:
 
 
 def _weighting(feasible: Sequence[_Judged], over: Sequence[str]) -> Weighting:
-    """Shares of the simplex of weights, over those metrics that every feasible cell has."""
+    """Shares of the simplex of weights, over those metrics that every feasible cell of one kind has."""
+    simulated_aside = " of real devices" if len(_of_one_kind(feasible)) < len(feasible) else ""
+    feasible = _of_one_kind(feasible)
     metrics = [name for name in over if feasible and all(cell.known(name) for cell in feasible)]
     if len(feasible) < 2 or len(metrics) < 2:
-        reason = "there are not two feasible cells" if len(feasible) < 2 else "no two metrics are known of all of them"
+        reason = (
+            f"there are not two feasible cells{simulated_aside}"
+            if len(feasible) < 2
+            else "no two metrics are known of all of them"
+        )
         return Weighting(metrics=metrics, shares=None, absent={"shares": reason})
     values = {cell.name: [_value(cell, name) for name in metrics] for cell in feasible}
     return Weighting(metrics=metrics, shares=weigh(values, [METRICS[name].higher_is_better for name in metrics]))

@@ -36,6 +36,12 @@ BY_TRIALS = {
 PER_IMAGE = ("energy",)
 """The trials tell it per inference."""
 ROW_FIELD = {"energy": "energy_mj", "power": "power_w", "memory": "memory_peak_mb"}
+CONDITIONS = {"power_mode": "power mode", "clocks_locked": "locked clocks", "l4t": "L4T"}
+"""Facts of a device's environment that must be alike, since they decide what the same board comes to."""
+ALIKE = (
+    "every trial of a run came to the same figure, which does not tell how far another would differ, so the difference"
+    " between the runs has nothing to be judged by"
+)
 EXACT = {"size": "size_mb"}
 GATES = (STATUS, *PAIRED, *BY_TRIALS, *EXACT)
 _GATE = re.compile(r"(?P<metric>[a-z0-9-]+)(:(?P<tolerance>\d+(\.\d+)?)(?P<percent>%?))?")
@@ -223,6 +229,8 @@ def _of_trials(name: str, metric: str, a: Side, b: Side, confidence: float) -> C
         return _unjudged(name, metric, values, reason)
     logs = [Spread.of([math.log(value) for value in found]) for found in trials]
     difference = logs[1].less(logs[0])
+    if difference.value and not difference.scattered:
+        return _unjudged(name, metric, values, ALIKE)
     low, high = difference.interval(confidence)
     return _judged(name, metric, values, tuple(map(math.exp, (difference.value, low, high))), difference.p)
 
@@ -243,11 +251,22 @@ def unlike(a: Side, b: Side) -> str | None:
     chips = [found.hardware.gpu or found.hardware.processor for found in (evidence_a, evidence_b) if found.hardware]
     if len(set(chips)) > 1:
         return f"measured on different hardware: {chips[0]} and {chips[1]}"
+    conditions = [found.environment.get("environment", {}) for found in (evidence_a, evidence_b)]
+    for name, called in CONDITIONS.items():
+        told = [of_side.get(name) for of_side in conditions]
+        if told[0] != told[1]:
+            return f"measured with {called} {_fact(told[0])} and with {called} {_fact(told[1])}"
     if row_a.batch != row_b.batch:
         return f"measured at batch {row_a.batch} and at batch {row_b.batch}"
     if evidence_a.threads != evidence_b.threads:
         return f"measured with {evidence_a.threads} threads and with {evidence_b.threads}"
     return None
+
+
+def _fact(told: object) -> str:
+    if isinstance(told, bool):
+        return "on" if told else "off"
+    return "not told" if told is None else str(told)
 
 
 def _of_size(name: str, a: Row, b: Row) -> Change:
@@ -343,6 +362,11 @@ def _notes(a: Results, b: Results, changes: Sequence[Change], tolerated: Mapping
         for metric, cells in _seen(changes, tolerated).items()
         if not tolerated[metric]
     ]
+    if moved := _on_another_machine(a, b, changes):
+        notes.append(
+            f"Run B measured {', '.join(moved)} on another machine than run A: how far two of one kind differ is in no"
+            " interval."
+        )
     if any(row.simulated for results in (a, b) for row in results.rows):
         notes.append("Some figures are simulated: they come from no real device.")
     if not all(row.comparable for results in (a, b) for row in results.rows):
@@ -351,3 +375,16 @@ def _notes(a: Results, b: Results, changes: Sequence[Change], tolerated: Mapping
         "Trials speak of their own session only: what a reboot, another day or another room changes is in no interval."
     )
     return notes
+
+
+def _on_another_machine(a: Results, b: Results, changes: Sequence[Change]) -> list[str]:
+    """Cells whose trials were judged though two machines ran them."""
+    judged = dict.fromkeys(c.cell for c in changes if c.metric in BY_TRIALS and c.change is not None)
+    return [
+        cell for cell in judged if _machine(a, cell) and _machine(b, cell) and _machine(a, cell) != _machine(b, cell)
+    ]
+
+
+def _machine(results: Results, cell: str) -> str | None:
+    facts: Mapping[str, str] = results.evidence.get(cell, NOTHING).environment.get("environment", {})
+    return facts.get("machine_id")

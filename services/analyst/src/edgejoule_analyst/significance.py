@@ -24,6 +24,8 @@ NO_SPREAD = (
     " calibrate anew by other seeds"
 )
 
+ROUNDING = 1e-12
+
 
 @dataclass(frozen=True)
 class Spread:
@@ -66,6 +68,15 @@ class Spread:
             # as shares of the whole, whose squares cannot underflow
             _inverse(sum((part / variance) ** 2 / freedom for part, freedom in of_each)),
         )
+
+    @property
+    def scattered(self) -> bool:
+        """Whether there is an error to judge by; trials that agree to the last digit leave none but rounding.
+
+        >>> Spread.of([9.1, 9.1, 9.1]).scattered
+        False
+        """
+        return self.error > ROUNDING * max(1.0, abs(self.value))
 
     def interval(self, level: float) -> tuple[float, float]:
         """The two-sided Student interval."""
@@ -125,7 +136,7 @@ def paired_t_test(first: Sequence[float], second: Sequence[float], level: float 
     differences = np.subtract(second, first)
     if len(differences) < 2:
         raise ValueError(f"{len(differences)} pair has no spread; two are the least")
-    if np.ptp(differences) <= 1e-12 * max(1.0, float(np.abs(differences).max())):
+    if np.ptp(differences) <= ROUNDING * max(1.0, float(np.abs(differences).max())):
         raise ValueError(NO_SPREAD)
     found = Spread.of(differences.tolist())
     low, high = found.interval(level)
@@ -135,20 +146,29 @@ def paired_t_test(first: Sequence[float], second: Sequence[float], level: float 
     )
 
 
-def holm(p_values: Sequence[float]) -> list[float]:
+def holm(p_values: Sequence[float], among: int | None = None) -> list[float]:
     """Each p-value, raised so that all those at or under a level are errors with at most that probability, together.
 
     Holm (1979): the smallest times their number, the next times one less, and so on, never falling. It asks nothing of
     how the tests hang together.
 
+    Args:
+        among: how many tests these were chosen from by what the data say, at least their number. The rest need not be
+            made: when the first true hypothesis among these is rejected, those rejected before it are false, so of
+            all there are at most ``among`` less their number of true ones, and that is what its p-value is multiplied
+            by. Holm's own proof asks no more.
+
     >>> holm([0.01, 0.04, 0.03])
     [0.03, 0.06, 0.06]
+    >>> holm([0.01, 0.02], among=3)
+    [0.03, 0.04]
     """
+    family = len(p_values) if among is None else among
     order = sorted(range(len(p_values)), key=p_values.__getitem__)
     adjusted = [0.0] * len(p_values)
     highest = 0.0
     for place, index in enumerate(order):
-        highest = max(highest, min(1.0, (len(p_values) - place) * p_values[index]))
+        highest = max(highest, min(1.0, (family - place) * p_values[index]))
         adjusted[index] = highest
     return adjusted
 

@@ -105,10 +105,10 @@ def signed_points(fraction: float) -> str:
 
 def level(fraction: float) -> str:
     """
-    >>> level(0.95)
-    '95 %'
+    >>> level(0.95), level(0.975), level(0.501)
+    ('95 %', '97.5 %', '50.1 %')
     """
-    return f"{100 * fraction:.0f} %"
+    return f"{100 * fraction:g} %"
 
 
 def interval(difference: Difference) -> str:

@@ -60,7 +60,7 @@ class Tie(Record):
     name: str
     difference: float = Field(description="the best less this cell; for mAP/J of their logarithms")
     p: float | None = Field(
-        description="Holm-adjusted over the cells held against the best; null: figures have no error"
+        description="Holm-adjusted over all pairs of cells that are ranked; null: no error, or trials of no scatter"
     )
     tie: bool
     says: str
