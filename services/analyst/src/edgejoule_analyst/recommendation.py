@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from edgejoule.decisions import CellVerdict, Figure, Judgement, Limit, Recommendation, Tie, Verdict, Weighting
 from edgejoule.records import Evidence, Results, Row
 from edgejoule_analyst.bootstrap import NO_EVIDENCE
-from edgejoule_analyst.figures import METRICS, NOTHING, Known, Unknown
+from edgejoule_analyst.figures import METRICS, NOTHING, Known, Unknown, difference_of
 from edgejoule_analyst.ranking import weigh
 from edgejoule_analyst.significance import holm
 from edgejoule_analyst.words import row_name
@@ -113,6 +113,7 @@ def recommend(run: str, found: Sequence[Candidate], asked: Asked, pair: Pair = l
         pool, key=lambda cell: _value(cell, asked.objective) * (-1 if objective.higher_is_better else 1)
     )  # stable: equals stay in the order of the run
     ties, notes = _against_best(ranked, asked, pair)
+    notes += _of_sensors(ranked, asked.objective)
     if ranked and answer == "review":
         notes.insert(0, f"{_why_not_deployed(judged, asked)}, {AMONG_REVIEW}")
     absent = {}
@@ -212,10 +213,9 @@ def _hold(candidate: Candidate, limit: Limit, confidence: float) -> Judgement:
 
 def _where(found: Known, name: str, end: float, least: bool, confidence: float) -> str:
     metric = METRICS[name]
-    if found.low == found.high:
-        return f"{metric.title} of {metric.show(found.value)}"
-    side = "above" if least else "below"
-    return f"{metric.title} of {metric.show(found.value)} ({side} {metric.show(end)} at {100 * confidence:g} %)"
+    said = [f"{'above' if least else 'below'} {metric.show(end)} at {100 * confidence:g} %"]
+    said = ([] if found.low == found.high else said) + ([found.without] if found.without else [])
+    return f"{metric.title} of {metric.show(found.value)}" + (f" ({', '.join(said)})" if said else "")
 
 
 def where_worse(found: Known, name: str, end: float, least: bool, confidence: float) -> str:
@@ -271,6 +271,15 @@ def _against_best(ranked: Sequence[_Judged], asked: Asked, pair: Pair) -> tuple[
     return ties, [note] if unpaired else []
 
 
+def _of_sensors(ranked: Sequence[_Judged], objective: str) -> list[str]:
+    """A note where figures of several power sensors are held against each other, and one's own error is not known."""
+    found = [figure for cell in ranked if (figure := cell.known(objective)) and figure.sensor]
+    unknown = next((figure.without for figure in found if figure.without), None)
+    if unknown is None or len({figure.sensor for figure in found}) < 2:
+        return []
+    return [f"{METRICS[objective].title} of several power sensors is compared {unknown}"]
+
+
 def _difference(best: _Judged, other: _Judged, objective: str, pair: Pair) -> tuple[float, float | None, bool]:
     """Difference, p-value (None: figures without error) and whether it was paired."""
     if objective in ("ap", "ap50") and (paired := pair(best.name, other.name, objective)):
@@ -278,10 +287,8 @@ def _difference(best: _Judged, other: _Judged, objective: str, pair: Pair) -> tu
     one, two = best.known(objective), other.known(objective)
     if one is None or two is None:
         raise ValueError("only cells whose objective is known are held against each other")
-    if one.spread is None or two.spread is None:
-        return one.value - two.value, None, False
-    spread = one.spread.less(two.spread)
-    return spread.value, spread.p, False
+    spread = difference_of(one, two)
+    return (one.value - two.value, None, False) if spread is None else (spread.value, spread.p, False)
 
 
 def _needs(runner_up: _Judged, best: _Judged, asked: Asked, ties: Sequence[Tie]) -> str:

@@ -18,7 +18,15 @@ from edgejoule.decisions import Change, RunComparison, StatusChange
 from edgejoule.errors import OptionError
 from edgejoule.records import Evidence, Results, Row
 from edgejoule_analyst.bootstrap import NO_EVIDENCE, Estimate
-from edgejoule_analyst.figures import METRICS, NOTHING, OLD_RESULTS, ONE_TRIAL
+from edgejoule_analyst.figures import (
+    METRICS,
+    NO_SENSOR_ERROR,
+    NOTHING,
+    OLD_RESULTS,
+    ONE_TRIAL,
+    own_relative_error,
+    sensor_of,
+)
 from edgejoule_analyst.significance import Spread, holm
 from edgejoule_analyst.words import row_name
 
@@ -35,6 +43,7 @@ BY_TRIALS = {
 }
 PER_IMAGE = ("energy",)
 """The trials tell it per inference."""
+BY_SENSOR = ("energy", "power")
 ROW_FIELD = {"energy": "energy_mj", "power": "power_w", "memory": "memory_peak_mb"}
 EXACT = {"size": "size_mb"}
 GATES = (STATUS, *PAIRED, *BY_TRIALS, *EXACT)
@@ -223,6 +232,8 @@ def _of_trials(name: str, metric: str, a: Side, b: Side, confidence: float) -> C
         return _unjudged(name, metric, values, reason)
     logs = [Spread.of([math.log(value) for value in found]) for found in trials]
     difference = logs[1].less(logs[0])
+    if metric in BY_SENSOR and sensor_of(*a) != sensor_of(*b):
+        difference = difference.less(Spread(0.0, math.hypot(own_relative_error(*a), own_relative_error(*b)), math.inf))
     low, high = difference.interval(confidence)
     return _judged(name, metric, values, tuple(map(math.exp, (difference.value, low, high))), difference.p)
 
@@ -343,6 +354,8 @@ def _notes(a: Results, b: Results, changes: Sequence[Change], tolerated: Mapping
         for metric, cells in _seen(changes, tolerated).items()
         if not tolerated[metric]
     ]
+    if _of_unknown_sensors(a, b, changes):
+        notes.append(f"Energy and power of two power sensors are compared {NO_SENSOR_ERROR}.")
     if any(row.simulated for results in (a, b) for row in results.rows):
         notes.append("Some figures are simulated: they come from no real device.")
     if not all(row.comparable for results in (a, b) for row in results.rows):
@@ -351,3 +364,17 @@ def _notes(a: Results, b: Results, changes: Sequence[Change], tolerated: Mapping
         "Trials speak of their own session only: what a reboot, another day or another room changes is in no interval."
     )
     return notes
+
+
+def _of_unknown_sensors(a: Results, b: Results, changes: Sequence[Change]) -> bool:
+    """Whether a test holds two sensors against each other, of which one's own error is not known."""
+    cells = {change.cell for change in changes if change.metric in BY_SENSOR and change.p is not None}
+    first, second = (
+        {name: (row, results.evidence[name]) for row in results.rows if (name := row_name(row)) in cells}
+        for results in (a, b)
+    )
+    return any(
+        sensor_of(*first[cell]) != sensor_of(*second[cell])
+        and None in (first[cell][1].sensor_error_mj, second[cell][1].sensor_error_mj)
+        for cell in cells
+    )

@@ -219,6 +219,7 @@ def make_evidence(measured: Measurements, accuracy: Accuracy | None) -> Evidence
             "trial_means_ms": [float(trial.samples_ms.mean()) for trial in trials],
             **latency.quantiles_by_trial_ms([trial.samples_ms for trial in trials]),
             "trial_energies_mj": _of_every_trial(trials, "energy_mj"),
+            "sensor_error_mj": _mean_of_all([trial.record for trial in trials], "sensor_error_mj"),
             "trial_powers_w": _of_every_trial(trials, "power_w"),
             "trial_memory_peaks_mb": _of_every_trial(trials, "memory_peak_mb"),
             "load_memory_mb": max(_of_every_trial(trials, "load_memory_mb"), default=None),
