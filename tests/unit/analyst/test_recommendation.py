@@ -7,7 +7,7 @@ import pytest
 
 from edgejoule.decisions import Limit, Recommendation
 from edgejoule_analyst.decision_tables import recommendation_words
-from edgejoule_analyst.figures import NO_SENSOR_ERROR, Known, Unknown, known
+from edgejoule_analyst.figures import NO_SENSOR_ERROR, Known, Unknown, interval_of, known
 from edgejoule_analyst.recommendation import Asked, Candidate, Paired, candidates, recommend
 from edgejoule_analyst.significance import Spread
 from edgejoule_analyst.words import row_name
@@ -243,6 +243,23 @@ def test_cell_of_a_run_takes_bounds_from_its_evidence(usual) -> None:
     assert latency.spread == Spread.of(evidence.trial_means_ms)
     assert fp32.figures["energy"] == Unknown(results.rows[0].absent["energy_mj"])
     assert found["nanodet_m/fp16/host"].ended.startswith("unsupported: this CPU computes")
+
+
+def test_quantile_that_is_judged_is_the_one_that_the_row_tells(cells, make_results) -> None:
+    """One slow trial of five takes the pooled p99 beyond the interval of the trials' mean: no limit between is kept."""
+    results = make_results([cells.fp32])
+    (row,) = results.rows
+    evidence = results.evidence[row_name(row)]
+    evidence.trial_p99_ms = [10.2, 10.2, 10.2, 10.2, 30.1]
+    row.latency_ms.p99 = 30.02
+    (found,) = candidates(results, CONFIDENCE)
+    assert found.figures["latency-p99"].value == 30.02
+    interval = interval_of("latency-p99", row, evidence)
+    assert interval.low < interval.value <= interval.high
+    assert [ask([found], "ap50", at_most("latency-p99", ms)).cells[0].verdict for ms in (25, 31)] == [
+        "review",
+        "deployable",
+    ]
 
 
 def test_energy_keeps_a_limit_only_with_what_its_trials_state(cells, analyze_cells) -> None:
