@@ -293,8 +293,8 @@ def _put_trials(row: _Values, trials: Sequence[Trial], endings: Sequence[Ended],
 
 def _put_efficiency(row: _Values, batch: int) -> None:
     ap50, energy_mj = row.values["ap50"], row.values["energy_mj"]
-    known = ap50 is not None and energy_mj is not None
-    why = row.absent.get("energy_mj") or row.absent.get("ap50", "")
+    known = ap50 is not None and bool(energy_mj)
+    why = row.absent.get("energy_mj") or row.absent.get("ap50") or "an energy of 0 mJ allows no ratio to it"
     row.put("map_per_joule", efficiency.map_per_joule(ap50, energy_mj / batch) if known else None, why)
 
 
