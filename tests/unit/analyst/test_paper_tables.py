@@ -76,6 +76,12 @@ def test_mean_ratio_is_missing_where_one_model_is(cells, check_cells) -> None:
     assert speed is None
 
 
+def test_speed_against_a_throttled_row_is_none_and_its_size_is(cells, check_cells) -> None:
+    hot = replace(cells.fp32, throttled="yes")
+    (found,) = paper_tables.ratios(results_of(check_cells, hot, cells.int8))
+    assert (found.speed, found.size) == (None, pytest.approx(3.9 / 1.1))
+
+
 def test_tables_are_empty_where_there_is_nothing(cells, check_cells) -> None:
     results = results_of(check_cells, cells.fp16, cells.failed)
     assert (paper_tables.losses(results), paper_tables.ratios(results), paper_tables.efficiencies(results)) == (

@@ -195,11 +195,21 @@ def test_report_stands_many_rows_and_two_devices(cells, analyze_cells) -> None:
         (Ratio(1.3, 1.2, 1.4), "1.30× as fast (1.20× to 1.40× between trials)"),
         (Ratio(0.8, 0.7, 0.9), "0.80× as fast (0.70× to 0.90× between trials)"),
         (Ratio(1.1, 0.9, 1.3), "no clear difference in speed (1.10×; 0.90× to 1.30× between trials)"),
-        (None, "speed was not compared"),
+        ("no clock", "speed was not compared: no clock"),
     ],
 )
 def test_speed_in_words_is_sure_only_when_all_trials_agree(speed, said) -> None:
     assert speed_in_words(speed) == said
+
+
+@pytest.mark.parametrize("hot", ["fp32", "int8"])
+def test_speed_against_a_throttled_row_is_not_told(cells, analyze_cells, hot) -> None:
+    pair = {name: replace(getattr(cells, name), throttled="yes" if name == hot else "no") for name in ("fp32", "int8")}
+    results, folder = analyze_cells(*pair.values())
+    (found,) = comparisons(results)
+    said = f"speed was not compared: {pair[hot].name} is throttled: the device throttled in trial 0, 1, 2"
+    assert said in found.sentence
+    assert said.partition(": ")[2] in (folder / "report").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize(

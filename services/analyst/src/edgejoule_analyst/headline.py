@@ -8,8 +8,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from edgejoule.records import Difference, Results, Row
+from edgejoule.records import Difference, Evidence, Results, Row
 from edgejoule_analyst.bootstrap import NO_EVIDENCE
+from edgejoule_analyst.figures import OLD_RESULTS
 from edgejoule_analyst.sensitivity import SensitivityClass, sensitivity_class
 from edgejoule_analyst.words import after_holm, factor, interval, row_name, signed_points, variant_name
 
@@ -38,7 +39,8 @@ class Comparison:
     row: Row
     against: Row
     ap: Difference
-    speed: Ratio | None
+    speed: Ratio | str
+    """Or why there is none."""
     size: float | None
     """Bytes of the reference / bytes of the row."""
 
@@ -72,7 +74,7 @@ def comparisons(results: Results) -> list[Comparison]:
             row=rows[difference.row],
             against=rows[difference.against],
             ap=difference,
-            speed=_speed(results, difference),
+            speed=_speed(*((rows[name], results.evidence[name]) for name in (difference.row, difference.against))),
             size=_size(rows[difference.row], rows[difference.against]),
         )
         for difference in results.differences
@@ -94,15 +96,17 @@ def accuracy_in_words(difference: Difference) -> str:
     return f"AP is {difference.verdict} by {100 * abs(difference.difference):.2f} points ({said})"
 
 
-def speed_in_words(speed: Ratio | None) -> str:
+def speed_in_words(speed: Ratio | str) -> str:
     """
     >>> speed_in_words(Ratio(1.31, 1.25, 1.4))
     '1.31× as fast (1.25× to 1.40× between trials)'
     >>> speed_in_words(Ratio(1.01, 0.9, 1.1))
     'no clear difference in speed (1.01×; 0.90× to 1.10× between trials)'
+    >>> speed_in_words("m/fp32/d is throttled")
+    'speed was not compared: m/fp32/d is throttled'
     """
-    if speed is None:
-        return "speed was not compared"
+    if isinstance(speed, str):
+        return f"speed was not compared: {speed}"
     between = f"{factor(speed.low)} to {factor(speed.high)} between trials"
     if not speed.settled:
         return f"no clear difference in speed ({factor(speed.value)}; {between})"
@@ -119,11 +123,16 @@ def size_in_words(size: float | None) -> str:
     return f"{factor(size)} smaller" if size >= 1 else f"{factor(1 / size)} larger"
 
 
-def _speed(results: Results, difference: Difference) -> Ratio | None:
-    row = results.evidence[difference.row].trial_means_ms
-    against = results.evidence[difference.against].trial_means_ms
+def _speed(*sides: tuple[Row, Evidence]) -> Ratio | str:
+    """Of a row and its reference, or why there is none: a figure of a throttled row is of the heat too."""
+    for side, _ in sides:
+        if side.latency_ms is None:
+            return side.absent["latency_ms"]
+        if side.status != "ok":
+            return f"{row_name(side)} is {side.status}: {side.reason}"
+    row, against = (evidence.trial_means_ms for _, evidence in sides)
     if not row or not against:
-        return None
+        return OLD_RESULTS
     value = (sum(against) / len(against)) / (sum(row) / len(row))
     return Ratio(value, min(against) / max(row), max(against) / min(row))
 

@@ -83,6 +83,7 @@ class Ratios:
     row: Row
     size: float | None
     speed: float | None
+    """None too where one of the two throttled: it would be of the heat."""
 
 
 @dataclass(frozen=True)
@@ -161,7 +162,7 @@ def ratios(results: Results) -> list[Ratios]:
     """One for each row that is not FP32 and whose model has an FP32 row on the device, where either can be compared."""
     base = {(row.model, row.device): row for row in results.rows if row.variant == "fp32"}
     found = [
-        Ratios(row, ratio(against.size_mb, row.size_mb), ratio(_mean_ms(against), _mean_ms(row)))
+        Ratios(row, ratio(against.size_mb, row.size_mb), ratio(_ok_ms(against), _ok_ms(row)))
         for row in results.rows
         if row.variant != "fp32" and (against := base.get((row.model, row.device)))
     ]
@@ -186,8 +187,8 @@ def efficiencies(results: Results) -> list[Efficiency]:
     return found
 
 
-def _mean_ms(row: Row) -> float | None:
-    return None if row.latency_ms is None else row.latency_ms.mean
+def _ok_ms(row: Row) -> float | None:
+    return row.latency_ms.mean if row.latency_ms is not None and row.status == "ok" else None
 
 
 def _mean(values: list[float | None]) -> float | None:
