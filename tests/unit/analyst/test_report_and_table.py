@@ -2,21 +2,25 @@ import io
 import json
 import re
 from dataclasses import replace
+from html import escape
 from html.parser import HTMLParser
 
+import numpy as np
 import pytest
 import typer
 from rich.console import Console
+from scipy import stats
 from typer.testing import CliRunner
 
 from edgejoule.errors import DataError
 from edgejoule.records import Results
 from edgejoule_analyst.charts import all_charts
 from edgejoule_analyst.commands import app, hash_of_results, read_results
-from edgejoule_analyst.headline import Ratio, comparisons, size_in_words, speed_in_words
+from edgejoule_analyst.headline import Speed, comparisons, size_in_words, speed_in_words
 from edgejoule_analyst.measurements import Cell, Ended, read_cell, read_ending
 from edgejoule_analyst.report import in_short, render_report
 from edgejoule_analyst.sensitivity import sensitivity_class
+from edgejoule_analyst.significance import holm
 from edgejoule_analyst.table import render_table
 from edgejoule_analyst.words import row_name
 
@@ -99,7 +103,7 @@ def test_every_plot_says_in_words_what_it_shows(usual) -> None:
 
 def test_report_says_the_answer_and_the_reasons(usual) -> None:
     text = (usual[1] / "report").read_text(encoding="utf-8")
-    assert comparisons(usual[0])[0].sentence in text
+    assert escape(comparisons(usual[0])[0].sentence) in text
     for said in ("unsupported", "disguise", "failed", "diverged", "RAPL", "not measured", "truncated JPEG"):
         assert said in text
 
@@ -192,14 +196,49 @@ def test_report_stands_many_rows_and_two_devices(cells, analyze_cells) -> None:
 @pytest.mark.parametrize(
     ("speed", "said"),
     [
-        (Ratio(1.3, 1.2, 1.4), "1.30× as fast (1.20× to 1.40× between trials)"),
-        (Ratio(0.8, 0.7, 0.9), "0.80× as fast (0.70× to 0.90× between trials)"),
-        (Ratio(1.1, 0.9, 1.3), "no clear difference in speed (1.10×; 0.90× to 1.30× between trials)"),
+        (Speed(1.3, 1.2, 1.4, 0.01, 0.02), "1.30× as fast (95 % interval 1.20× to 1.40×, p = 0.020 after Holm)"),
+        (Speed(0.8, 0.7, 0.9, 0.01, 0.02), "0.80× as fast (95 % interval 0.70× to 0.90×, p = 0.020 after Holm)"),
+        (
+            Speed(1.3, 1.2, 1.4, 0.03, 0.06),
+            "no evidence of a difference in speed (1.30×; 95 % interval 1.20× to 1.40×, p = 0.060 after Holm)",
+        ),
+        (Speed(1.3, None, None, None, None, "one trial"), "speed is not judged (1.30×): one trial"),
         ("no clock", "speed was not compared: no clock"),
     ],
 )
-def test_speed_in_words_is_sure_only_when_all_trials_agree(speed, said) -> None:
+def test_speed_in_words_is_sure_only_where_the_corrected_test_is(speed, said) -> None:
     assert speed_in_words(speed) == said
+
+
+def test_speed_is_welchs_test_of_the_trials_logarithms_corrected_over_the_run(cells, make_results) -> None:
+    results = make_results([cells.fp32, cells.int8, cells.qat])
+    trials = {name: np.log(found.trial_means_ms) for name, found in results.evidence.items()}
+    found = comparisons(results)
+    theirs = [stats.ttest_ind(trials[c.ap.against], trials[c.ap.row], equal_var=False) for c in found]
+    assert [c.speed.p for c in found] == pytest.approx([each.pvalue for each in theirs])
+    assert [c.speed.p_holm for c in found] == holm([c.speed.p for c in found])
+    for c, each in zip(found, theirs, strict=True):
+        assert (c.speed.low, c.speed.high) == pytest.approx(tuple(np.exp(each.confidence_interval(0.95))))
+
+
+@pytest.mark.parametrize(
+    ("trials", "said"),
+    [
+        ([6.8], "one trial does not tell how far another would differ"),
+        ([6.8, 6.8], "the trials of each are alike to the last digit"),
+    ],
+)
+def test_speed_of_one_trial_or_of_trials_alike_is_not_judged(cells, make_results, trials, said) -> None:
+    results = make_results([cells.fp32, cells.int8])
+    evidence = {
+        name: found.model_copy(update={"trial_means_ms": trials if "int8" in name else [9.0] * len(trials)})
+        for name, found in results.evidence.items()
+    }
+    results = results.model_copy(update={"evidence": evidence})
+    (found,) = comparisons(results)
+    assert (found.speed.verdict, found.speed.low, found.speed.value) == ("not judged", None, pytest.approx(9 / 6.8))
+    assert f"speed is not judged (1.32×): {said}" in found.sentence
+    Page(render_report(results, SHA256))
 
 
 @pytest.mark.parametrize("hot", ["fp32", "int8"])

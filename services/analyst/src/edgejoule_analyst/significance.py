@@ -23,6 +23,7 @@ NO_SPREAD = (
     " scores one checkpoint alike at every trial, and its repetition is no evidence; resample the images, or train and"
     " calibrate anew by other seeds"
 )
+TRIALS_ALIKE = "the trials of each are alike to the last digit, so nothing tells how far another would differ"
 
 
 @dataclass(frozen=True)
@@ -76,6 +77,11 @@ class Spread:
         """What the figure is above, and what it is below, each with ``confidence`` on its own."""
         reach = self._quantile(confidence) * self.error
         return self.value - reach, self.value + reach
+
+    @property
+    def is_alike(self) -> bool:
+        """Whether all that it is of was alike to the last digit, but for rounding: that is no error of nothing."""
+        return self.error <= 1e-12 * max(1.0, abs(self.value))
 
     @property
     def p(self) -> float:
