@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 
 from edgejoule.errors import DataError
 from edgejoule.records import Results
+from edgejoule_analyst.bootstrap import NO_EVIDENCE
 from edgejoule_analyst.charts import all_charts
 from edgejoule_analyst.commands import app, hash_of_results, read_results
 from edgejoule_analyst.headline import Speed, comparisons, size_in_words, speed_in_words
@@ -374,10 +375,33 @@ def test_many_comparisons_become_a_table_with_ptq_as_a_reference_of_qat(cells, a
     Page(report)
     assert report.count('<td class="text short">int8-ptq</td>') == 2
     lost_pp = [100 * (c.against.ap50 - c.row.ap50) for c in comparisons(results) if c.row.variant == "int8-ptq"]
-    assert [c.sensitivity for c in comparisons(results) if c.sensitivity] == [sensitivity_class(pp) for pp in lost_pp]
-    assert report.count(f'<td class="text short">{sensitivity_class(lost_pp[0])}</td>') == 2
+    of_ptq = [c for c in comparisons(results) if c.sensitivity]
+    assert "lower" in {c.ap50.verdict for c in of_ptq}
+    classes = [sensitivity_class(pp) for pp in lost_pp]
+    assert [c.sensitivity for c in of_ptq] == [
+        of_loss if c.ap50.verdict == "lower" else "not shown" for c, of_loss in zip(of_ptq, classes, strict=True)
+    ]
+    assert all(f'<td class="text short">{c.sensitivity}</td>' in report for c in of_ptq)
     assert 'class="tiles' not in report
     assert "ΔAP" in shown(results)
+
+
+@pytest.mark.parametrize(
+    ("lost", "low", "high", "verdict", "said"),
+    [
+        (0.03, -0.07, 0.01, NO_EVIDENCE, "not shown"),
+        (0.03, -0.05, -0.01, "lower", "High"),
+        (0.002, -0.008, 0.004, NO_EVIDENCE, "Low"),
+        (0.002, -0.016, 0.004, NO_EVIDENCE, "not shown"),
+    ],
+)
+def test_sensitivity_is_shown_by_the_corrected_test_or_by_a_whole_interval(
+    usual, lost, low, high, verdict, said
+) -> None:
+    (found,) = comparisons(usual[0])
+    row = found.row.model_copy(update={"ap50": found.against.ap50 - lost})
+    ap50 = found.ap50.model_copy(update={"difference": -lost, "low": low, "high": high, "verdict": verdict})
+    assert replace(found, row=row, ap50=ap50).sensitivity == said
 
 
 def test_what_several_rows_have_to_say_is_said_once(cells, analyze_cells) -> None:

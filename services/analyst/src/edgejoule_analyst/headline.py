@@ -9,6 +9,7 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean
+from typing import Literal
 
 from edgejoule.records import Difference, Evidence, Results, Row
 from edgejoule_analyst.bootstrap import LEVEL, NO_EVIDENCE
@@ -18,6 +19,7 @@ from edgejoule_analyst.significance import TRIALS_ALIKE, Spread, holm, verdict
 from edgejoule_analyst.words import after_holm, factor, interval, level, row_name, signed_points, variant_name
 
 NOT_JUDGED = "not judged"
+NOT_SHOWN: Literal["not shown"] = "not shown"
 AS_CARDS = 3
 """More comparisons than these are told in a table, not each in a sentence."""
 
@@ -59,6 +61,8 @@ class Comparison:
     ap: Difference
     speed: Speed | str
     """Or why there is none."""
+    ap50: Difference | None
+    """None in results of before it was tested."""
     size: float | None
     """Bytes of the reference / bytes of the row."""
 
@@ -68,13 +72,20 @@ class Comparison:
         return self.against.variant == "fp32"
 
     @property
-    def sensitivity(self) -> SensitivityClass | None:
-        """The paper's class of what post-training INT8 lost in AP50; None for anything else."""
+    def sensitivity(self) -> SensitivityClass | Literal["not shown"] | None:
+        """The paper's class of what post-training INT8 lost in AP50; None for anything else.
+
+        It is shown where the corrected test finds a difference, or where the whole interval is of one class.
+        """
         if self.row.variant != "int8-ptq" or not self.to_float or self.row.ap50 is None or self.against.ap50 is None:
             return None
-        return sensitivity_class(
-            round(100 * (self.against.ap50 - self.row.ap50), 9)
-        )  # .401 - .376 is above .025 in binary
+        if self.ap50 is None:
+            return NOT_SHOWN
+        lost = (self.against.ap50 - self.row.ap50, -self.ap50.low, -self.ap50.high)
+        # .401 - .376 is above .025 in binary
+        found, *of_ends = (sensitivity_class(round(100 * loss, 9)) for loss in lost)
+        is_shown = self.ap50.verdict != NO_EVIDENCE or set(of_ends) == {found}
+        return found if is_shown else NOT_SHOWN
 
     @property
     def sentence(self) -> str:
@@ -87,12 +98,14 @@ class Comparison:
 def comparisons(results: Results) -> list[Comparison]:
     """Each difference between two rows, in the order of the rows."""
     rows = {row_name(row): row for row in results.rows}
+    of_ap50 = {(each.row, each.against): each for each in results.differences if each.metric == "ap50"}
     found = [
         Comparison(
             row=rows[difference.row],
             against=rows[difference.against],
             ap=difference,
             speed=_speed(*((rows[name], results.evidence[name]) for name in (difference.row, difference.against))),
+            ap50=of_ap50.get((difference.row, difference.against)),
             size=_size(rows[difference.row], rows[difference.against]),
         )
         for difference in results.differences
