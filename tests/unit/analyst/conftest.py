@@ -66,6 +66,9 @@ class Synthetic:
     contended: bool = False
     throttled: str = "no"
     power_w: float | None = None
+    sensor_error_mj: float | None = None
+    power_scatter: float = 0.0
+    """Share by which each trial's power, and so its energy, is above that of the one before."""
     preconditioning: Preconditioning | None = None
     simulated: bool = False
     steady: bool = False
@@ -242,7 +245,6 @@ NOT_HERE = (
     "throughput",
     "device_memory_mb",
     "preconditioning",
-    "sensor_error_mj",
 )
 UNCERTAIN = {
     "power_of": "rail VDD_IN",
@@ -267,10 +269,13 @@ def samples_of(cell: Synthetic, trial: int) -> np.ndarray:
 
 
 def benchmark_record(cell: Synthetic, trial: int) -> BenchmarkRecord:
-    energy = None if cell.power_w is None else cell.power_w * cell.latency_ms * cell.energy_factor
+    power_w = None if cell.power_w is None else cell.power_w * (1 + cell.power_scatter * (trial - 1))
+    energy = None if power_w is None else power_w * cell.latency_ms * cell.energy_factor
     absent = dict.fromkeys(NOT_HERE, "no such sensor")
     if cell.preconditioning is not None:
         del absent["preconditioning"]
+    if cell.sensor_error_mj is None:
+        absent["sensor_error_mj"] = "no data sheet tells this sensor's largest error"
     if energy is None:
         absent |= dict.fromkeys(POWER, NO_POWER)
     return BenchmarkRecord(
@@ -286,12 +291,13 @@ def benchmark_record(cell: Synthetic, trial: int) -> BenchmarkRecord:
         load_memory_mb=31.5,
         batch=cell.batch,
         memory_peak_mb=210,
-        power_w=cell.power_w,
+        power_w=power_w,
         energy_mj=energy,
         temperature_c=None,
         throttled=cell.throttled,
         throttled_evidence="as made up",
         **{**dict.fromkeys(NOT_HERE[1:]), "preconditioning": cell.preconditioning},
+        sensor_error_mj=cell.sensor_error_mj,
         **(dict.fromkeys(UNCERTAIN) if energy is None else {**UNCERTAIN, "idle_power_w": cell.idle_w}),
         protocol_values={},
         started_at=f"2026-11-26T12:00:{trial:02d}+00:00",

@@ -27,8 +27,12 @@ def test_losses_are_those_of_the_papers_tables(model) -> None:
 
 
 def test_nothing_lost_leaves_nothing_to_bring_back() -> None:
-    assert Loss("m", "d", fp32=0.4, ptq=0.41, qat=0.42, is_certain=True).recovered is None
-    assert Loss("m", "d", fp32=0.4, ptq=0.399, qat=0.401, is_certain=False).recovered is None
+    sure = {"is_certain": True, "gain_is_certain": True}
+    assert Loss("m", "d", fp32=0.4, ptq=0.41, qat=0.42, **sure).recovered is None
+    lost = Loss("m", "d", fp32=0.4, ptq=0.38, qat=0.39, **sure)
+    assert lost.recovered == pytest.approx(0.5)
+    assert replace(lost, is_certain=False).recovered is None
+    assert replace(lost, gain_is_certain=False).recovered is None
     assert Loss("m", "d", fp32=0.4, ptq=None, qat=0.42, is_certain=True).gain is None
 
 
@@ -57,9 +61,20 @@ def test_tables_of_a_run_follow_from_its_rows(cells, check_cells) -> None:
 @pytest.mark.parametrize(("said", "is_certain"), [("lower", True), ("no evidence of a difference", False)])
 def test_loss_is_certain_by_the_corrected_test_whatever_its_interval(cells, check_cells, said, is_certain) -> None:
     results = results_of(check_cells, cells.fp32, cells.int8)
-    row = "nanodet_m/int8-ptq/host"
-    results.differences = [SimpleNamespace(metric="ap50", row=row, low=-0.03, high=-0.01, verdict=said)]
+    pair = {"row": "nanodet_m/int8-ptq/host", "against": "nanodet_m/fp32/host"}
+    results.differences = [SimpleNamespace(metric="ap50", **pair, low=-0.03, high=-0.01, verdict=said)]
     assert paper_tables.losses(results)[0].is_certain is is_certain
+
+
+@pytest.mark.parametrize(("said", "recovered"), [("higher", True), ("no evidence of a difference", False)])
+def test_share_that_training_brought_back_asks_for_a_certain_gain(cells, check_cells, said, recovered) -> None:
+    results = results_of(check_cells, cells.fp32, cells.int8, cells.qat)
+    fp32, ptq, qat = (f"nanodet_m/{variant}/host" for variant in ("fp32", "int8-ptq", "int8-qat"))
+    results.differences = [
+        SimpleNamespace(metric="ap50", row=ptq, against=fp32, verdict="lower"),
+        SimpleNamespace(metric="ap50", row=qat, against=ptq, verdict=said),
+    ]
+    assert (paper_tables.losses(results)[0].recovered is not None) is recovered
 
 
 def test_mean_ratio_is_missing_where_one_model_is(cells, check_cells) -> None:
@@ -74,6 +89,12 @@ def test_mean_ratio_is_missing_where_one_model_is(cells, check_cells) -> None:
     ((_, _, _, size, speed),) = paper_tables.mean_ratios(paper_tables.ratios(part))
     assert size == pytest.approx(3.9 / 1.1)
     assert speed is None
+
+
+def test_speed_against_a_throttled_row_is_none_and_its_size_is(cells, check_cells) -> None:
+    hot = replace(cells.fp32, throttled="yes")
+    (found,) = paper_tables.ratios(results_of(check_cells, hot, cells.int8))
+    assert (found.speed, found.size) == (None, pytest.approx(3.9 / 1.1))
 
 
 def test_tables_are_empty_where_there_is_nothing(cells, check_cells) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from edgejoule.errors import EdgejouleError
 from edgejoule_analyst.decision_commands import compare_app, recommend_app
 from edgejoule_analyst.figures import METRICS
 from edgejoule_analyst.methods import methods
-from edgejoule_analyst.regression import GATES, Gate, unlike
+from edgejoule_analyst.regression import GATES, Gate, compare, unlike
 from edgejoule_analyst.words import row_name
 
 
@@ -271,6 +272,31 @@ def test_another_machine_of_the_same_kind_is_told_in_a_note(runs, altered) -> No
         " kind differ is in no interval."
     ]
     assert notes(one, one) == notes(one, altered(on(None))) == []
+
+
+@pytest.mark.parametrize(("error_mj", "verdict"), [(0.0, "worse"), (0.9, "no evidence of a difference")])
+def test_energy_and_power_of_two_boards_differ_by_their_sensors_errors_too(make_results, error_mj, verdict) -> None:
+    """4 % more where trials scatter by .1 %; between two sensors of ± 5 % each that is nothing."""
+    was = replace(make_results.fp32, power_w=2.0, sensor_error_mj=error_mj, power_scatter=0.001)
+    now = replace(was, power_w=2.08, environment={"machine_id": "another"})
+    answers = [
+        compare(make_results([was]), make_results([run]), [], 0.95, lambda *_: "no matches")
+        for run in (now, replace(now, environment={}))
+    ]
+    (other, same) = (
+        {c.metric: c.verdict for c in answer.changes if c.metric in ("energy", "power")} for answer in answers
+    )
+    assert same == {"energy": "worse", "power": "worse"}
+    assert other == {"energy": verdict, "power": verdict}
+
+
+def test_energies_of_two_boards_whose_sensors_error_nobody_knows_are_noted(make_results) -> None:
+    was = replace(make_results.fp32, power_w=2.0, power_scatter=0.001)
+    notes = [
+        compare(make_results([was]), make_results([replace(was, environment=on)]), [], 0.95, lambda *_: "none").notes
+        for on in ({"machine_id": "another"}, {})
+    ]
+    assert ["which no data sheet tells" in " ".join(each) for each in notes] == [True, False]
 
 
 def test_terminal_shows_table_and_outcome(runs) -> None:

@@ -2,21 +2,26 @@ import io
 import json
 import re
 from dataclasses import replace
+from html import escape
 from html.parser import HTMLParser
 
+import numpy as np
 import pytest
 import typer
 from rich.console import Console
+from scipy import stats
 from typer.testing import CliRunner
 
 from edgejoule.errors import DataError
 from edgejoule.records import Results
+from edgejoule_analyst.bootstrap import NO_EVIDENCE
 from edgejoule_analyst.charts import all_charts
 from edgejoule_analyst.commands import app, hash_of_results, read_results
-from edgejoule_analyst.headline import Ratio, comparisons, size_in_words, speed_in_words
+from edgejoule_analyst.headline import Speed, comparisons, size_in_words, speed_in_words
 from edgejoule_analyst.measurements import Cell, Ended, read_cell, read_ending
 from edgejoule_analyst.report import in_short, render_report
 from edgejoule_analyst.sensitivity import sensitivity_class
+from edgejoule_analyst.significance import holm
 from edgejoule_analyst.table import render_table
 from edgejoule_analyst.words import row_name
 
@@ -99,7 +104,7 @@ def test_every_plot_says_in_words_what_it_shows(usual) -> None:
 
 def test_report_says_the_answer_and_the_reasons(usual) -> None:
     text = (usual[1] / "report").read_text(encoding="utf-8")
-    assert comparisons(usual[0])[0].sentence in text
+    assert escape(comparisons(usual[0])[0].sentence) in text
     for said in ("unsupported", "disguise", "failed", "diverged", "RAPL", "not measured", "truncated JPEG"):
         assert said in text
 
@@ -198,14 +203,59 @@ def test_report_stands_many_rows_and_two_devices(cells, analyze_cells) -> None:
 @pytest.mark.parametrize(
     ("speed", "said"),
     [
-        (Ratio(1.3, 1.2, 1.4), "1.30× as fast (1.20× to 1.40× between trials)"),
-        (Ratio(0.8, 0.7, 0.9), "0.80× as fast (0.70× to 0.90× between trials)"),
-        (Ratio(1.1, 0.9, 1.3), "no clear difference in speed (1.10×; 0.90× to 1.30× between trials)"),
-        (None, "speed was not compared"),
+        (Speed(1.3, 1.2, 1.4, 0.01, 0.02), "1.30× as fast (95 % interval 1.20× to 1.40×, p = 0.020 after Holm)"),
+        (Speed(0.8, 0.7, 0.9, 0.01, 0.02), "0.80× as fast (95 % interval 0.70× to 0.90×, p = 0.020 after Holm)"),
+        (
+            Speed(1.3, 1.2, 1.4, 0.03, 0.06),
+            "no evidence of a difference in speed (1.30×; 95 % interval 1.20× to 1.40×, p = 0.060 after Holm)",
+        ),
+        (Speed(1.3, None, None, None, None, "one trial"), "speed is not judged (1.30×): one trial"),
+        ("no clock", "speed was not compared: no clock"),
     ],
 )
-def test_speed_in_words_is_sure_only_when_all_trials_agree(speed, said) -> None:
+def test_speed_in_words_is_sure_only_where_the_corrected_test_is(speed, said) -> None:
     assert speed_in_words(speed) == said
+
+
+def test_speed_is_welchs_test_of_the_trials_logarithms_corrected_over_the_run(cells, make_results) -> None:
+    results = make_results([cells.fp32, cells.int8, cells.qat])
+    trials = {name: np.log(found.trial_means_ms) for name, found in results.evidence.items()}
+    found = comparisons(results)
+    theirs = [stats.ttest_ind(trials[c.ap.against], trials[c.ap.row], equal_var=False) for c in found]
+    assert [c.speed.p for c in found] == pytest.approx([each.pvalue for each in theirs])
+    assert [c.speed.p_holm for c in found] == holm([c.speed.p for c in found])
+    for c, each in zip(found, theirs, strict=True):
+        assert (c.speed.low, c.speed.high) == pytest.approx(tuple(np.exp(each.confidence_interval(0.95))))
+
+
+@pytest.mark.parametrize(
+    ("trials", "said"),
+    [
+        ([6.8], "one trial does not tell how far another would differ"),
+        ([6.8, 6.8], "the trials of each are alike to the last digit"),
+    ],
+)
+def test_speed_of_one_trial_or_of_trials_alike_is_not_judged(cells, make_results, trials, said) -> None:
+    results = make_results([cells.fp32, cells.int8])
+    evidence = {
+        name: found.model_copy(update={"trial_means_ms": trials if "int8" in name else [9.0] * len(trials)})
+        for name, found in results.evidence.items()
+    }
+    results = results.model_copy(update={"evidence": evidence})
+    (found,) = comparisons(results)
+    assert (found.speed.verdict, found.speed.low, found.speed.value) == ("not judged", None, pytest.approx(9 / 6.8))
+    assert f"speed is not judged (1.32×): {said}" in found.sentence
+    Page(render_report(results, SHA256))
+
+
+@pytest.mark.parametrize("hot", ["fp32", "int8"])
+def test_speed_against_a_throttled_row_is_not_told(cells, analyze_cells, hot) -> None:
+    pair = {name: replace(getattr(cells, name), throttled="yes" if name == hot else "no") for name in ("fp32", "int8")}
+    results, folder = analyze_cells(*pair.values())
+    (found,) = comparisons(results)
+    said = f"speed was not compared: {pair[hot].name} is throttled: the device throttled in trial 0, 1, 2"
+    assert said in found.sentence
+    assert said.partition(": ")[2] in (folder / "report").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize(
@@ -331,10 +381,33 @@ def test_many_comparisons_become_a_table_with_ptq_as_a_reference_of_qat(cells, a
     Page(report)
     assert report.count('<td class="text short">int8-ptq</td>') == 2
     lost_pp = [100 * (c.against.ap50 - c.row.ap50) for c in comparisons(results) if c.row.variant == "int8-ptq"]
-    assert [c.sensitivity for c in comparisons(results) if c.sensitivity] == [sensitivity_class(pp) for pp in lost_pp]
-    assert report.count(f'<td class="text short">{sensitivity_class(lost_pp[0])}</td>') == 2
+    of_ptq = [c for c in comparisons(results) if c.sensitivity]
+    assert "lower" in {c.ap50.verdict for c in of_ptq}
+    classes = [sensitivity_class(pp) for pp in lost_pp]
+    assert [c.sensitivity for c in of_ptq] == [
+        of_loss if c.ap50.verdict == "lower" else "not shown" for c, of_loss in zip(of_ptq, classes, strict=True)
+    ]
+    assert all(f'<td class="text short">{c.sensitivity}</td>' in report for c in of_ptq)
     assert 'class="tiles' not in report
     assert "ΔAP" in shown(results)
+
+
+@pytest.mark.parametrize(
+    ("lost", "low", "high", "verdict", "said"),
+    [
+        (0.03, -0.07, 0.01, NO_EVIDENCE, "not shown"),
+        (0.03, -0.05, -0.01, "lower", "High"),
+        (0.002, -0.008, 0.004, NO_EVIDENCE, "Low"),
+        (0.002, -0.016, 0.004, NO_EVIDENCE, "not shown"),
+    ],
+)
+def test_sensitivity_is_shown_by_the_corrected_test_or_by_a_whole_interval(
+    usual, lost, low, high, verdict, said
+) -> None:
+    (found,) = comparisons(usual[0])
+    row = found.row.model_copy(update={"ap50": found.against.ap50 - lost})
+    ap50 = found.ap50.model_copy(update={"difference": -lost, "low": low, "high": high, "verdict": verdict})
+    assert replace(found, row=row, ap50=ap50).sensitivity == said
 
 
 def test_what_several_rows_have_to_say_is_said_once(cells, analyze_cells) -> None:

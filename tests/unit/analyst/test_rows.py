@@ -11,6 +11,13 @@ def row_of(results, variant="fp32", model="nanodet_m"):
     return next(row for row in results.rows if (row.variant, row.model) == (variant, model))
 
 
+def test_energy_of_zero_leaves_no_map_per_joule_and_the_analysis_goes_on(cells, analyze_cells) -> None:
+    results, _ = analyze_cells(replace(cells.fp32, power_w=2.0, energy_factor=0.0))
+    (row,) = results.rows
+    assert (row.energy_mj, row.map_per_joule) == (0, None)
+    assert row.absent["map_per_joule"] == "an energy of 0 mJ allows no ratio to it"
+
+
 def test_ok_row_has_status_ok_and_no_reason(usual) -> None:
     row = row_of(usual[0])
     assert (row.status, row.reason) == ("ok", None)

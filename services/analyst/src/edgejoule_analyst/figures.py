@@ -16,7 +16,12 @@ from edgejoule_analyst.significance import Spread
 
 OLD_RESULTS = "its results were written without it; run the spec again, which measures nothing anew"
 NOTHING = Evidence.model_validate({})
+NO_SENSOR_ERROR = "without the sensor's own error, which no data sheet tells"
 ONE_TRIAL = "one trial does not tell how far another would differ; measure at least two"
+
+
+Sensor = tuple[str, str | None, str | None]
+"""A device, what its power is of, and the machine: rows of one have the sensor's own error alike."""
 
 
 @dataclass(frozen=True)
@@ -28,6 +33,11 @@ class Known:
     high: float
     spread: Spread | None
     """None: it has no error, as the size of a file."""
+    alike: float = 0.0
+    """Standard error that all rows of one sensor share: in the bounds, not in ``spread``, and of the same scale."""
+    sensor: Sensor | None = None
+    without: str | None = None
+    """What may be off beyond the bounds, and cannot be told."""
 
 
 @dataclass(frozen=True)
@@ -115,6 +125,22 @@ def _repeated(field: str, trials: str, *, per_image: bool = False) -> Estimator:
     return estimate
 
 
+def _quantile(name: str) -> Estimator:
+    """A quantile of all inferences pooled, as the row tells it, with the bounds of the mean of its trials'.
+
+    They reach out to the pooled quantile where that lies beyond: one slow trial moves it far more than their mean.
+    """
+
+    def estimate(row: Row, evidence: Evidence, confidence: float) -> Known | Unknown:
+        found = _repeated("latency_ms", f"trial_{name}_ms")(row, evidence, confidence)
+        if row.latency_ms is None or isinstance(found, Unknown):
+            return found
+        pooled = float(getattr(row.latency_ms, name))
+        return replace(found, value=pooled, low=min(found.low, pooled), high=max(found.high, pooled))
+
+    return estimate
+
+
 def _fps(row: Row, evidence: Evidence, confidence: float) -> Known | Unknown:
     if row.fps is None:
         return Unknown(row.absent["fps"])
@@ -125,29 +151,63 @@ def _fps(row: Row, evidence: Evidence, confidence: float) -> Known | Unknown:
 
 
 def own_energy_error_mj(row: Row, evidence: Evidence) -> float:
-    """Standard uncertainty of a row's energy per image that its trials share, and so do not show: the sensor's.
+    """Standard uncertainty of a row's energy per image that its trials share, and so do not show.
 
-    What the row states, a half-width at 95 %, has the trials' scatter in it (``efficiency.uncertainty``), which is
-    taken out. 0 where nothing is stated.
+    Two parts, as squares: what each trial states of itself (steps of the sensor, moments nobody looked at), which is
+    what the row states (a half-width at 95 %) less the scatter of its trials (``efficiency.uncertainty``); and the
+    sensor's gain and offset by its data sheet. 0 where neither is stated.
     """
-    if row.energy_uncertainty_mj is None:
-        return 0.0
     trials = evidence.trial_energies_mj
     low, high = Spread.of(trials).interval(LEVEL) if len(trials) > 1 else (0.0, 0.0)
-    shared = math.sqrt(max(0.0, row.energy_uncertainty_mj**2 - ((high - low) / 2) ** 2))
+    stated = math.sqrt(max(0.0, (row.energy_uncertainty_mj or 0.0) ** 2 - ((high - low) / 2) ** 2))
+    shared = math.hypot(stated, evidence.sensor_error_mj or 0.0)
     return shared / float(stats.norm.ppf((1 + LEVEL) / 2)) / row.batch
 
 
+def sensor_of(row: Row, evidence: Evidence) -> Sensor:
+    """Which sensor a row's power and energy are of."""
+    return row.device, evidence.power_of, evidence.environment.get("environment", {}).get("machine_id")
+
+
+def own_relative_error(row: Row, evidence: Evidence) -> float:
+    """``own_energy_error_mj`` as a share of the energy; of the mean power, over the same window, the same share."""
+    return own_energy_error_mj(row, evidence) * row.batch / row.energy_mj if row.energy_mj else 0.0
+
+
+def _by_sensor(figure: Known, error: float, row: Row, evidence: Evidence, confidence: float) -> Known:
+    """A figure with what all rows of its sensor share, ``error``, in its bounds; or with a word that it is unknown."""
+    without = NO_SENSOR_ERROR if evidence.sensor_error_mj is None else None
+    wide = _widened(figure, error, confidence)
+    return replace(wide, alike=error, sensor=sensor_of(row, evidence), without=without)
+
+
 def _widened(figure: Known, error: float, confidence: float) -> Known:
-    """A figure whose bounds have one more error in them, normal; not its spread: rows that share it all have it."""
+    """A figure whose bounds have one more error in them, normal."""
     more = float(stats.norm.ppf(confidence)) * error
     below, above = figure.value - figure.low, figure.high - figure.value
     return replace(figure, low=figure.value - math.hypot(below, more), high=figure.value + math.hypot(above, more))
 
 
+def difference_of(one: Known, two: Known) -> Spread | None:
+    """``one`` less ``two``, None where either is exact; what rows of one sensor share counts only between two."""
+    if one.spread is None or two.spread is None:
+        return None
+    found = one.spread.less(two.spread)
+    return found if one.sensor == two.sensor else found.less(Spread(0.0, math.hypot(one.alike, two.alike), math.inf))
+
+
 def _energy(row: Row, evidence: Evidence, confidence: float) -> Known | Unknown:
     found = _repeated("energy_mj", "trial_energies_mj", per_image=True)(row, evidence, confidence)
-    return found if isinstance(found, Unknown) else _widened(found, own_energy_error_mj(row, evidence), confidence)
+    if isinstance(found, Unknown):
+        return found
+    return _by_sensor(found, own_energy_error_mj(row, evidence), row, evidence, confidence)
+
+
+def _power(row: Row, evidence: Evidence, confidence: float) -> Known | Unknown:
+    found = _repeated("power_w", "trial_powers_w")(row, evidence, confidence)
+    if isinstance(found, Unknown):
+        return found
+    return _by_sensor(found, own_relative_error(row, evidence) * found.value, row, evidence, confidence)
 
 
 def _exact(field: str) -> Estimator:
@@ -168,10 +228,10 @@ def _map_per_joule(row: Row, evidence: Evidence, confidence: float) -> Known | U
         return Unknown("its AP50 is 0, of which no relative error can be told", 0.0)
     ap50, energy = (relative(part) for part in parts if isinstance(part, Known))
     log = ap50.less(energy)
-    own = own_energy_error_mj(row, evidence) * row.batch / (row.energy_mj or math.inf)
-    wide = _widened(known(log, confidence), own, confidence)
+    wide = _by_sensor(known(log, confidence), own_relative_error(row, evidence), row, evidence, confidence)
     low, high = (row.map_per_joule * math.exp(end - log.value) for end in (wide.low, wide.high))
-    return Known(row.map_per_joule, low, high, Spread(math.log(row.map_per_joule), log.error, log.freedom))
+    spread = Spread(math.log(row.map_per_joule), log.error, log.freedom)
+    return replace(wide, value=row.map_per_joule, low=low, high=high, spread=spread)
 
 
 def relative(figure: Known) -> Spread:
@@ -185,12 +245,12 @@ METRICS: dict[str, Metric] = {
     "ap": Metric("AP", "points", True, _accuracy("ap"), 100),
     "ap50": Metric("AP50", "points", True, _accuracy("ap50"), 100),
     "latency": Metric("mean latency", "ms", False, _repeated("latency_ms", "trial_means_ms")),
-    "latency-p50": Metric("median latency", "ms", False, _repeated("latency_ms", "trial_p50_ms")),
-    "latency-p90": Metric("90th percentile of latency", "ms", False, _repeated("latency_ms", "trial_p90_ms")),
-    "latency-p99": Metric("99th percentile of latency", "ms", False, _repeated("latency_ms", "trial_p99_ms")),
+    "latency-p50": Metric("median latency", "ms", False, _quantile("p50")),
+    "latency-p90": Metric("90th percentile of latency", "ms", False, _quantile("p90")),
+    "latency-p99": Metric("99th percentile of latency", "ms", False, _quantile("p99")),
     "fps": Metric("images per second", "FPS", True, _fps),
     "energy": Metric("energy per image", "mJ", False, _energy),
-    "power": Metric("power", "W", False, _repeated("power_w", "trial_powers_w")),
+    "power": Metric("power", "W", False, _power),
     "memory": Metric("peak memory", "MB", False, _exact("memory_peak_mb")),
     "size": Metric("size of the engine", "MB", False, _exact("size_mb")),
     "map-per-joule": Metric("mAP/J", "", True, _map_per_joule),

@@ -5,30 +5,51 @@ Quantization-aware INT8 is held against post-training INT8 too: that is what the
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from statistics import fmean
+from typing import Literal
 
-from edgejoule.records import Difference, Results, Row
-from edgejoule_analyst.bootstrap import NO_EVIDENCE
+from edgejoule.records import Difference, Evidence, Results, Row
+from edgejoule_analyst.bootstrap import LEVEL, NO_EVIDENCE
+from edgejoule_analyst.figures import OLD_RESULTS, ONE_TRIAL
 from edgejoule_analyst.sensitivity import SensitivityClass, sensitivity_class
-from edgejoule_analyst.words import after_holm, factor, interval, row_name, signed_points, variant_name
+from edgejoule_analyst.significance import TRIALS_ALIKE, Spread, holm, verdict
+from edgejoule_analyst.words import after_holm, factor, interval, level, row_name, signed_points, variant_name
 
+NOT_JUDGED = "not judged"
+NOT_SHOWN: Literal["not shown"] = "not shown"
 AS_CARDS = 3
 """More comparisons than these are told in a table, not each in a sentence."""
 
 
 @dataclass(frozen=True)
-class Ratio:
-    """How many times as fast, or as small; ``low`` and ``high`` from the least and greatest trial means."""
+class Speed:
+    """How many times as fast as its reference: the ratio of the geometric means of the trials' latencies."""
 
     value: float
-    low: float
-    high: float
+    low: float | None
+    high: float | None
+    """By Welch's test of the trials' logarithms, as ``edgejoule compare``; not corrected."""
+    p: float | None
+    p_holm: float | None
+    """Corrected for every speed that the run compares."""
+    why_not_judged: str | None = None
 
     @property
-    def settled(self) -> bool:
-        """Whether every pair of trials agrees on the direction."""
-        return self.low > 1 or self.high < 1
+    def verdict(self) -> str:
+        """``faster``, ``slower``, no evidence of a difference, or ``not judged``."""
+        if self.p_holm is None:
+            return NOT_JUDGED
+        return {"lower": "slower", "higher": "faster"}.get(said := verdict(self.value - 1, self.p_holm), said)
+
+    @property
+    def interval(self) -> str | None:
+        """``95 % interval 1.25× to 1.40×``; None where it is not judged."""
+        if self.low is None or self.high is None:
+            return None
+        return f"{level(LEVEL)} interval {factor(self.low)} to {factor(self.high)}"
 
 
 @dataclass(frozen=True)
@@ -38,7 +59,10 @@ class Comparison:
     row: Row
     against: Row
     ap: Difference
-    speed: Ratio | None
+    speed: Speed | str
+    """Or why there is none."""
+    ap50: Difference | None
+    """None in results of before it was tested."""
     size: float | None
     """Bytes of the reference / bytes of the row."""
 
@@ -48,13 +72,20 @@ class Comparison:
         return self.against.variant == "fp32"
 
     @property
-    def sensitivity(self) -> SensitivityClass | None:
-        """The paper's class of what post-training INT8 lost in AP50; None for anything else."""
+    def sensitivity(self) -> SensitivityClass | Literal["not shown"] | None:
+        """The paper's class of what post-training INT8 lost in AP50; None for anything else.
+
+        It is shown where the corrected test finds a difference, or where the whole interval is of one class.
+        """
         if self.row.variant != "int8-ptq" or not self.to_float or self.row.ap50 is None or self.against.ap50 is None:
             return None
-        return sensitivity_class(
-            round(100 * (self.against.ap50 - self.row.ap50), 9)
-        )  # .401 - .376 is above .025 in binary
+        if self.ap50 is None:
+            return NOT_SHOWN
+        lost = (self.against.ap50 - self.row.ap50, -self.ap50.low, -self.ap50.high)
+        # .401 - .376 is above .025 in binary
+        found, *of_ends = (sensitivity_class(round(100 * loss, 9)) for loss in lost)
+        is_shown = self.ap50.verdict != NO_EVIDENCE or set(of_ends) == {found}
+        return found if is_shown else NOT_SHOWN
 
     @property
     def sentence(self) -> str:
@@ -67,16 +98,26 @@ class Comparison:
 def comparisons(results: Results) -> list[Comparison]:
     """Each difference between two rows, in the order of the rows."""
     rows = {row_name(row): row for row in results.rows}
-    return [
+    of_ap50 = {(each.row, each.against): each for each in results.differences if each.metric == "ap50"}
+    found = [
         Comparison(
             row=rows[difference.row],
             against=rows[difference.against],
             ap=difference,
-            speed=_speed(results, difference),
+            speed=_speed(*((rows[name], results.evidence[name]) for name in (difference.row, difference.against))),
+            ap50=of_ap50.get((difference.row, difference.against)),
             size=_size(rows[difference.row], rows[difference.against]),
         )
         for difference in results.differences
         if difference.metric == "ap"
+    ]
+    p_values = [each.speed.p for each in found if isinstance(each.speed, Speed) and each.speed.p is not None]
+    corrected = iter(holm(p_values))
+    return [
+        replace(each, speed=replace(each.speed, p_holm=next(corrected)))
+        if isinstance(each.speed, Speed) and each.speed.p is not None
+        else each
+        for each in found
     ]
 
 
@@ -94,19 +135,25 @@ def accuracy_in_words(difference: Difference) -> str:
     return f"AP is {difference.verdict} by {100 * abs(difference.difference):.2f} points ({said})"
 
 
-def speed_in_words(speed: Ratio | None) -> str:
+def speed_in_words(speed: Speed | str) -> str:
     """
-    >>> speed_in_words(Ratio(1.31, 1.25, 1.4))
-    '1.31× as fast (1.25× to 1.40× between trials)'
-    >>> speed_in_words(Ratio(1.01, 0.9, 1.1))
-    'no clear difference in speed (1.01×; 0.90× to 1.10× between trials)'
+    >>> speed_in_words(Speed(1.31, 1.25, 1.4, p=0.001, p_holm=0.002))
+    '1.31× as fast (95 % interval 1.25× to 1.40×, p = 0.002 after Holm)'
+    >>> speed_in_words(Speed(1.01, 0.9, 1.1, p=0.7, p_holm=1.0))
+    'no evidence of a difference in speed (1.01×; 95 % interval 0.90× to 1.10×, p = 1.000 after Holm)'
+    >>> speed_in_words(Speed(1.31, None, None, p=None, p_holm=None, why_not_judged="one trial"))
+    'speed is not judged (1.31×): one trial'
+    >>> speed_in_words("m/fp32/d is throttled")
+    'speed was not compared: m/fp32/d is throttled'
     """
-    if speed is None:
-        return "speed was not compared"
-    between = f"{factor(speed.low)} to {factor(speed.high)} between trials"
-    if not speed.settled:
-        return f"no clear difference in speed ({factor(speed.value)}; {between})"
-    return f"{factor(speed.value)} as fast ({between})"
+    if isinstance(speed, str):
+        return f"speed was not compared: {speed}"
+    if speed.p_holm is None:
+        return f"speed is not judged ({factor(speed.value)}): {speed.why_not_judged}"
+    rests_on = f"{speed.interval}, {after_holm(speed.p_holm)}"
+    if speed.verdict == NO_EVIDENCE:
+        return f"{NO_EVIDENCE} in speed ({factor(speed.value)}; {rests_on})"
+    return f"{factor(speed.value)} as fast ({rests_on})"
 
 
 def size_in_words(size: float | None) -> str:
@@ -119,13 +166,25 @@ def size_in_words(size: float | None) -> str:
     return f"{factor(size)} smaller" if size >= 1 else f"{factor(1 / size)} larger"
 
 
-def _speed(results: Results, difference: Difference) -> Ratio | None:
-    row = results.evidence[difference.row].trial_means_ms
-    against = results.evidence[difference.against].trial_means_ms
+def _speed(*sides: tuple[Row, Evidence]) -> Speed | str:
+    """Of a row and its reference, or why there is none: a figure of a throttled row is of the heat too."""
+    for side, _ in sides:
+        if side.latency_ms is None:
+            return side.absent["latency_ms"]
+        if side.status != "ok":
+            return f"{row_name(side)} is {side.status}: {side.reason}"
+    row, against = (evidence.trial_means_ms for _, evidence in sides)
     if not row or not against:
-        return None
-    value = (sum(against) / len(against)) / (sum(row) / len(row))
-    return Ratio(value, min(against) / max(row), max(against) / min(row))
+        return OLD_RESULTS
+    logs = [[math.log(ms) for ms in trials] for trials in (row, against)]
+    value = math.exp(fmean(logs[1]) - fmean(logs[0]))
+    if min(map(len, logs)) < 2:
+        return Speed(value, None, None, None, None, ONE_TRIAL)
+    found = Spread.of(logs[1]).less(Spread.of(logs[0]))
+    if not found.scattered:
+        return Speed(value, None, None, None, None, TRIALS_ALIKE)
+    low, high = found.interval(LEVEL)
+    return Speed(value, math.exp(low), math.exp(high), found.p, None)
 
 
 def _size(row: Row, against: Row) -> float | None:

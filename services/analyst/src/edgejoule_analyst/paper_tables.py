@@ -48,6 +48,8 @@ class Loss:
     qat: float | None
     is_certain: bool
     """Whether the corrected test finds post-training INT8 lower."""
+    gain_is_certain: bool = False
+    """Whether it finds quantization-aware INT8 higher than that."""
 
     @property
     def ptq_loss(self) -> float | None:
@@ -66,12 +68,14 @@ class Loss:
 
     @property
     def recovered(self) -> float | None:
-        """Gain / loss; None where it is not certain that anything was lost which could be brought back.
+        """Gain / loss; None where it is not certain that anything was lost, and that anything was brought back.
 
-        >>> round(Loss("yolov5s", "nano", fp32=0.462, ptq=0.430, qat=0.453, is_certain=True).recovered, 3)
+        >>> round(Loss("yolov5s", "nano", 0.462, 0.430, 0.453, is_certain=True, gain_is_certain=True).recovered, 3)
         0.719
         """
-        if self.gain is None or self.ptq_loss is None or self.ptq_loss <= 0 or not self.is_certain:
+        if self.gain is None or self.ptq_loss is None or self.ptq_loss <= 0:
+            return None
+        if not self.is_certain or not self.gain_is_certain:
             return None
         return self.gain / self.ptq_loss
 
@@ -83,6 +87,7 @@ class Ratios:
     row: Row
     size: float | None
     speed: float | None
+    """None too where one of the two throttled: it would be of the heat."""
 
 
 @dataclass(frozen=True)
@@ -145,15 +150,17 @@ def models(results: Results) -> list[ModelFacts]:
 
 def losses(results: Results) -> list[Loss]:
     """One for each model and device with an AP50 in FP32 and in some INT8."""
-    certain = {d.row for d in results.differences if d.metric == "ap50" and d.verdict == "lower"}
+    verdicts = {(d.row, d.against): d.verdict for d in results.differences if d.metric == "ap50"}
     ap50 = {(row.model, row.device, row.variant): row.ap50 for row in results.rows}
     found = []
     for row in results.rows:
         if row.variant == "fp32" and row.ap50 is not None:
             ptq, qat = (ap50.get((row.model, row.device, variant)) for variant in ("int8-ptq", "int8-qat"))
             if ptq is not None or qat is not None:
-                is_certain = f"{row.model}/int8-ptq/{row.device}" in certain
-                found.append(Loss(row.model, row.device, row.ap50, ptq, qat, is_certain))
+                names = {variant: f"{row.model}/{variant}/{row.device}" for variant in ("fp32", "int8-ptq", "int8-qat")}
+                is_certain = verdicts.get((names["int8-ptq"], names["fp32"])) == "lower"
+                gained = verdicts.get((names["int8-qat"], names["int8-ptq"])) == "higher"
+                found.append(Loss(row.model, row.device, row.ap50, ptq, qat, is_certain, gained))
     return found
 
 
@@ -161,7 +168,7 @@ def ratios(results: Results) -> list[Ratios]:
     """One for each row that is not FP32 and whose model has an FP32 row on the device, where either can be compared."""
     base = {(row.model, row.device): row for row in results.rows if row.variant == "fp32"}
     found = [
-        Ratios(row, ratio(against.size_mb, row.size_mb), ratio(_mean_ms(against), _mean_ms(row)))
+        Ratios(row, ratio(against.size_mb, row.size_mb), ratio(_ok_ms(against), _ok_ms(row)))
         for row in results.rows
         if row.variant != "fp32" and (against := base.get((row.model, row.device)))
     ]
@@ -186,8 +193,8 @@ def efficiencies(results: Results) -> list[Efficiency]:
     return found
 
 
-def _mean_ms(row: Row) -> float | None:
-    return None if row.latency_ms is None else row.latency_ms.mean
+def _ok_ms(row: Row) -> float | None:
+    return row.latency_ms.mean if row.latency_ms is not None and row.status == "ok" else None
 
 
 def _mean(values: list[float | None]) -> float | None:

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from edgejoule.decisions import CellVerdict, Figure, Judgement, Limit, Recommendation, Tie, Verdict, Weighting
 from edgejoule.records import Evidence, Results, Row
 from edgejoule_analyst.bootstrap import NO_EVIDENCE
-from edgejoule_analyst.figures import METRICS, NOTHING, Known, Unknown
+from edgejoule_analyst.figures import METRICS, NOTHING, Known, Unknown, difference_of
 from edgejoule_analyst.ranking import weigh
 from edgejoule_analyst.significance import holm
 from edgejoule_analyst.words import row_name
@@ -115,6 +115,7 @@ def recommend(run: str, found: Sequence[Candidate], asked: Asked, pair: Pair = l
         _of_one_kind(pool), key=lambda cell: _value(cell, asked.objective) * (-1 if objective.higher_is_better else 1)
     )  # stable: equals stay in the order of the run
     ties, notes = _against_best(ranked, asked, pair)
+    notes += _of_sensors(ranked, asked.objective)
     if ranked and answer == "review":
         notes.insert(0, f"{_why_not_deployed(judged, asked)}, {AMONG_REVIEW}")
     absent = {}
@@ -225,10 +226,9 @@ def _hold(candidate: Candidate, limit: Limit, confidence: float) -> Judgement:
 
 def _where(found: Known, name: str, end: float, least: bool, confidence: float) -> str:
     metric = METRICS[name]
-    if found.low == found.high:
-        return f"{metric.title} of {metric.show(found.value)}"
-    side = "above" if least else "below"
-    return f"{metric.title} of {metric.show(found.value)} ({side} {metric.show(end)} at {100 * confidence:g} %)"
+    said = [f"{'above' if least else 'below'} {metric.show(end)} at {100 * confidence:g} %"]
+    said = ([] if found.low == found.high else said) + ([found.without] if found.without else [])
+    return f"{metric.title} of {metric.show(found.value)}" + (f" ({', '.join(said)})" if said else "")
 
 
 def where_worse(found: Known, name: str, end: float, least: bool, confidence: float) -> str:
@@ -302,15 +302,24 @@ class _Held:
     """Whether all trials of each came to one figure, so that chance cannot be told from a difference."""
 
 
+def _of_sensors(ranked: Sequence[_Judged], objective: str) -> list[str]:
+    """A note where figures of several power sensors are held against each other, and one's own error is not known."""
+    found = [figure for cell in ranked if (figure := cell.known(objective)) and figure.sensor]
+    unknown = next((figure.without for figure in found if figure.without), None)
+    if unknown is None or len({figure.sensor for figure in found}) < 2:
+        return []
+    return [f"{METRICS[objective].title} of several power sensors is compared {unknown}"]
+
+
 def _difference(best: _Judged, other: _Judged, objective: str, pair: Pair) -> _Held:
     if objective in ("ap", "ap50") and (paired := pair(best.name, other.name, objective)):
         return _Held(paired.difference, paired.p, paired=True)
     one, two = best.known(objective), other.known(objective)
     if one is None or two is None:
         raise ValueError("only cells whose objective is known are held against each other")
-    if one.spread is None or two.spread is None:
+    spread = difference_of(one, two)
+    if spread is None:
         return _Held(one.value - two.value, None)
-    spread = one.spread.less(two.spread)
     if spread.value and not spread.scattered:
         return _Held(spread.value, None, alike=True)
     return _Held(spread.value, spread.p)

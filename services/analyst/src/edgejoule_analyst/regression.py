@@ -18,7 +18,15 @@ from edgejoule.decisions import Change, RunComparison, StatusChange
 from edgejoule.errors import OptionError
 from edgejoule.records import Evidence, Results, Row
 from edgejoule_analyst.bootstrap import NO_EVIDENCE, Estimate
-from edgejoule_analyst.figures import METRICS, NOTHING, OLD_RESULTS, ONE_TRIAL
+from edgejoule_analyst.figures import (
+    METRICS,
+    NO_SENSOR_ERROR,
+    NOTHING,
+    OLD_RESULTS,
+    ONE_TRIAL,
+    own_relative_error,
+    sensor_of,
+)
 from edgejoule_analyst.significance import Spread, holm
 from edgejoule_analyst.words import row_name
 
@@ -35,6 +43,7 @@ BY_TRIALS = {
 }
 PER_IMAGE = ("energy",)
 """The trials tell it per inference."""
+BY_SENSOR = ("energy", "power")
 ROW_FIELD = {"energy": "energy_mj", "power": "power_w", "memory": "memory_peak_mb"}
 CONDITIONS = {"power_mode": "power mode", "clocks_locked": "locked clocks", "l4t": "L4T"}
 """Facts of a device's environment that must be alike, since they decide what the same board comes to."""
@@ -231,6 +240,8 @@ def _of_trials(name: str, metric: str, a: Side, b: Side, confidence: float) -> C
     difference = logs[1].less(logs[0])
     if difference.value and not difference.scattered:
         return _unjudged(name, metric, values, ALIKE)
+    if metric in BY_SENSOR and sensor_of(*a) != sensor_of(*b):
+        difference = difference.less(Spread(0.0, math.hypot(own_relative_error(*a), own_relative_error(*b)), math.inf))
     low, high = difference.interval(confidence)
     return _judged(name, metric, values, tuple(map(math.exp, (difference.value, low, high))), difference.p)
 
@@ -367,6 +378,8 @@ def _notes(a: Results, b: Results, changes: Sequence[Change], tolerated: Mapping
             f"Run B measured {', '.join(moved)} on another machine than run A: how far two of one kind differ is in no"
             " interval."
         )
+    if _of_unknown_sensors(a, b, changes):
+        notes.append(f"Energy and power of two power sensors are compared {NO_SENSOR_ERROR}.")
     if any(row.simulated for results in (a, b) for row in results.rows):
         notes.append("Some figures are simulated: they come from no real device.")
     if not all(row.comparable for results in (a, b) for row in results.rows):
@@ -388,3 +401,17 @@ def _on_another_machine(a: Results, b: Results, changes: Sequence[Change]) -> li
 def _machine(results: Results, cell: str) -> str | None:
     facts: Mapping[str, str] = results.evidence.get(cell, NOTHING).environment.get("environment", {})
     return facts.get("machine_id")
+
+
+def _of_unknown_sensors(a: Results, b: Results, changes: Sequence[Change]) -> bool:
+    """Whether a test holds two sensors against each other, of which one's own error is not known."""
+    cells = {change.cell for change in changes if change.metric in BY_SENSOR and change.p is not None}
+    first, second = (
+        {name: (row, results.evidence[name]) for row in results.rows if (name := row_name(row)) in cells}
+        for results in (a, b)
+    )
+    return any(
+        sensor_of(*first[cell]) != sensor_of(*second[cell])
+        and None in (first[cell][1].sensor_error_mj, second[cell][1].sensor_error_mj)
+        for cell in cells
+    )

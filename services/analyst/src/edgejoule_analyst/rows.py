@@ -219,6 +219,7 @@ def make_evidence(measured: Measurements, accuracy: Accuracy | None) -> Evidence
             "trial_means_ms": [float(trial.samples_ms.mean()) for trial in trials],
             **latency.quantiles_by_trial_ms([trial.samples_ms for trial in trials]),
             "trial_energies_mj": _of_every_trial(trials, "energy_mj"),
+            "sensor_error_mj": _mean_of_all([trial.record for trial in trials], "sensor_error_mj"),
             "trial_powers_w": _of_every_trial(trials, "power_w"),
             "trial_memory_peaks_mb": _of_every_trial(trials, "memory_peak_mb"),
             "load_memory_mb": max(_of_every_trial(trials, "load_memory_mb"), default=None),
@@ -292,8 +293,8 @@ def _put_trials(row: _Values, trials: Sequence[Trial], endings: Sequence[Ended],
 
 def _put_efficiency(row: _Values, batch: int) -> None:
     ap50, energy_mj = row.values["ap50"], row.values["energy_mj"]
-    known = ap50 is not None and energy_mj is not None
-    why = row.absent.get("energy_mj") or row.absent.get("ap50", "")
+    known = ap50 is not None and bool(energy_mj)
+    why = row.absent.get("energy_mj") or row.absent.get("ap50") or "an energy of 0 mJ allows no ratio to it"
     row.put("map_per_joule", efficiency.map_per_joule(ap50, energy_mj / batch) if known else None, why)
 
 

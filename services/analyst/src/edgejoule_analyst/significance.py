@@ -23,6 +23,7 @@ NO_SPREAD = (
     " scores one checkpoint alike at every trial, and its repetition is no evidence; resample the images, or train and"
     " calibrate anew by other seeds"
 )
+TRIALS_ALIKE = "the trials of each are alike to the last digit, so nothing tells how far another would differ"
 
 ROUNDING = 1e-12
 

@@ -531,6 +531,11 @@ class Evidence(Record):
     trial_energies_mj: list[float] = Field(
         default_factory=list, description="per inference; empty unless every trial measured it"
     )
+    sensor_error_mj: float | None = Field(
+        None,
+        description="per inference, the mean of the trials: the power sensor's own by its data sheet, a half-width at"
+        " 95 %; not in energy_uncertainty_mj; alike in all rows of a board; null where no data sheet tells it",
+    )
     trial_powers_w: list[float] = Field(default_factory=list, description="empty unless every trial measured it")
     trial_memory_peaks_mb: list[float] = Field(default_factory=list, description="empty unless every trial measured it")
     load_memory_mb: float | None = Field(
