@@ -3,7 +3,7 @@ from dataclasses import replace
 import pytest
 
 from edgejoule.records import Preconditioning
-from edgejoule_analyst.figures import METRICS
+from edgejoule_analyst.figures import METRICS, OVER_IMAGES
 from edgejoule_analyst.words import row_name
 
 
@@ -205,9 +205,21 @@ def test_verdict_is_by_the_corrected_test_and_not_by_the_interval(cells, analyze
     assert (alone.verdict, among.verdict) == ("lower", "no evidence of a difference")
 
 
-def test_interval_of_ap_is_in_the_evidence(usual) -> None:
+@pytest.mark.parametrize("figure", OVER_IMAGES)
+def test_interval_of_a_figure_over_images_is_in_the_evidence(usual, figure) -> None:
+    value, found = (
+        getattr(row_of(usual[0]), figure),
+        getattr(usual[0].evidence["nanodet_m/fp32/host"], f"{figure}_interval"),
+    )
+    if figure == "ap_large":
+        assert value is found is None  # no object of that size
+    else:
+        assert found.low < value < found.high
+    assert getattr(usual[0].evidence["nanodet_m/fp16/host"], f"{figure}_interval") is None
+
+
+def test_evidence_keeps_the_curve_of_latency_and_the_means_of_trials(usual) -> None:
     evidence = usual[0].evidence["nanodet_m/fp32/host"]
-    assert evidence.ap_interval.low < row_of(usual[0]).ap < evidence.ap_interval.high
     assert len(evidence.latency_curve_ms) == 101
     assert len(evidence.trial_means_ms) == 3
 

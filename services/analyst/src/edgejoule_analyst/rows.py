@@ -5,9 +5,20 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, get_args
 
-from edgejoule.records import BenchmarkRecord, EngineRecord, Evidence, Front, Interval, Repeat, Row, ScoreRecord, Status
-from edgejoule_analyst import efficiency, latency
-from edgejoule_analyst.average_precision import Metric
+from edgejoule.records import (
+    BenchmarkRecord,
+    EngineRecord,
+    Evidence,
+    Front,
+    Interval,
+    Repeat,
+    Row,
+    ScoreRecord,
+    SizeIntervals,
+    Status,
+)
+from edgejoule_analyst import efficiency, latency, operating
+from edgejoule_analyst.average_precision import METRICS, SIZES, Figure
 from edgejoule_analyst.bootstrap import Estimate
 from edgejoule_analyst.comparison import Accuracy
 from edgejoule_analyst.measurements import Cell, Ended, Measurements, Remade, Trial
@@ -62,7 +73,7 @@ class _Values:
             self.put(name, None, why)
 
 
-def make_row(cell: Cell, measured: Measurements, recomputed: Mapping[Metric, Estimate] | None) -> Row:
+def make_row(cell: Cell, measured: Measurements, recomputed: Mapping[Figure, Estimate] | None) -> Row:
     """The row of one cell; ``pareto`` is still to be decided, by ``with_pareto``.
 
     Args:
@@ -120,11 +131,11 @@ def find_flags(trials: Sequence[Trial], simulated: bool) -> list[str]:
     return flags
 
 
-def _contradictions(values: Mapping[str, Any], recomputed: Mapping[Metric, Estimate] | None) -> Iterator[str]:
+def _contradictions(values: Mapping[str, Any], recomputed: Mapping[Figure, Estimate] | None) -> Iterator[str]:
     """Where two ways to one figure part."""
-    for metric, ours in (recomputed or {}).items():
-        if abs(ours.value - values[metric]) > AP_TOLERANCE:
-            yield f"{metric} is {values[metric]:.6f} to the scorer and {ours.value:.6f} computed from its matches"
+    for figure, ours in (recomputed or {}).items():
+        if abs(ours.value - values[figure]) > AP_TOLERANCE:
+            yield f"{figure} is {values[figure]:.6f} to the scorer and {ours.value:.6f} computed from its matches"
     power_w, energy_mj = values["power_w"], values["energy_mj"]
     if power_w is not None and energy_mj is not None:
         product_mj = efficiency.energy_per_inference_mj(power_w, values["latency_ms"].mean)
@@ -185,14 +196,28 @@ def fronts(rows: Sequence[Row]) -> list[Front]:
     return found
 
 
-def make_evidence(measured: Measurements, accuracy: Accuracy | None) -> Evidence:
-    """What lies behind a row, for plots, for a decision, and for whoever wants to repeat it."""
+def make_evidence(
+    measured: Measurements, accuracy: Accuracy | None, shown: Mapping[str, Estimate] | None = None
+) -> Evidence:
+    """What lies behind a row, for plots, for a decision, and for whoever wants to repeat it.
+
+    Args:
+        shown: ``operating.intervals``; nothing where they were not made.
+    """
     trials = [trial for trial in measured.trials if isinstance(trial, Trial)]
     values: dict[str, Any] = {}
     if accuracy is not None:
-        for metric in accuracy.values:
-            values[f"{metric}_interval"] = _interval(accuracy.interval(metric))
-            values[f"{metric}_draws"] = accuracy.draws_curve(metric)
+        values |= {f"{figure}_interval": _interval(found) for figure, found in accuracy.intervals().items()}
+        values |= {f"{metric}_draws": accuracy.draws_curve(metric) for metric in METRICS}
+    if shown:
+        values |= {f"{name}_interval": _interval(shown[name]) for name in operating.OF_ALL if name in shown}
+        values["errors_by_size"] = {
+            size: SizeIntervals(
+                recall=_interval(found) if (found := shown.get(f"recall_{size}")) else None,
+                false_positives_per_image=_interval(shown[f"false_positives_per_image_{size}"]),
+            )
+            for size in SIZES
+        }
     if isinstance(measured.score, ScoreRecord):
         score = measured.score
         values |= {
