@@ -38,7 +38,7 @@ from edgejoule.records import (
 )
 from edgejoule_analyst.average_precision import AccuracyCurves, Matches
 from edgejoule_analyst.latency import pool
-from edgejoule_analyst.measurements import Cell, Trial, read_cell
+from edgejoule_analyst.measurements import Cell, Measurements, Trial, read_cell
 from edgejoule_analyst.plausibility import Images, checked
 from edgejoule_analyst.rows import fronts, make_evidence, make_row, with_pareto
 from edgejoule_analyst.steps import analyze
@@ -513,6 +513,17 @@ def checked_cells(cells: list[Synthetic], folder: Path) -> tuple[list[Row], dict
 def check_cells(tmp_path: Path) -> Callable[..., tuple[list[Row], dict[str, Evidence]]]:
     """``check_cells(INT8, ...)``: rows, and evidence by name, with their checks."""
     return lambda *cells: checked_cells(list(cells), tmp_path)
+
+
+@pytest.fixture
+def read_measurements(tmp_path: Path) -> Callable[[Synthetic], tuple[Cell, Measurements]]:
+    """``read_measurements(FP32)``: the cell and what its steps left behind, before a row is made of it."""
+
+    def read(cell: Synthetic) -> tuple[Cell, Measurements]:
+        parameters, inputs = write_inputs([cell], tmp_path)
+        return Cell.model_validate(parameters["cells"][0]), read_cell(0, inputs, cell.precision == "int8")
+
+    return read
 
 
 @pytest.fixture(scope="session")

@@ -172,11 +172,11 @@ def test_report_tells_errors_by_size_at_the_operating_point(usual) -> None:
 
 @pytest.mark.parametrize("missing", ["score", "benchmark"])
 def test_report_stands_rows_that_were_measured_in_part(cells, analyze_cells, missing) -> None:
-    partial = replace(cells.int8, ended={missing: ("failed", "a board fell off the table")})
-    _, folder = analyze_cells(cells.fp32, partial)
-    text = (folder / "report").read_text(encoding="utf-8")
-    Page(text)
-    assert "a board fell off the table" in text
+    for whole, partial in ((cells.fp32, cells.int8), (cells.int8, cells.fp32)):
+        _, folder = analyze_cells(whole, replace(partial, ended={missing: ("failed", "a board fell off the table")}))
+        text = (folder / "report").read_text(encoding="utf-8")
+        Page(text)
+        assert "a board fell off the table" in text
 
 
 def test_report_stands_many_rows_and_two_devices(cells, analyze_cells) -> None:

@@ -1,9 +1,11 @@
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from edgejoule.records import Preconditioning
 from edgejoule_analyst.figures import METRICS, OVER_IMAGES
+from edgejoule_analyst.rows import make_row
 from edgejoule_analyst.words import row_name
 
 
@@ -116,6 +118,22 @@ def test_row_of_a_batch_tells_latency_of_all_its_images_and_the_rest_by_the_imag
         "at batch 1 and 4 (rows -bN: of N images)",
     ):
         assert said in page
+
+
+def test_row_of_trials_that_took_no_time_has_no_rate_and_says_why(cells, read_measurements) -> None:
+    cell, measured = read_measurements(cells.fp32)
+    still = [replace(trial, samples_ms=np.zeros_like(trial.samples_ms)) for trial in measured.trials]
+    row = make_row(cell, replace(measured, trials=still), None)
+    assert (row.latency_ms.mean, row.fps) == (0.0, None)
+    assert row.absent["fps"] == "the mean latency is 0 ms, of which no rate can be told"
+
+
+def test_row_that_took_no_energy_has_no_accuracy_per_joule_and_says_why(cells, analyze_cells) -> None:
+    results, folder = analyze_cells(cells.int8, replace(cells.fp32, power_w=2.0, energy_factor=0.0))
+    row = row_of(results)
+    assert (row.energy_mj, row.map_per_joule) == (0.0, None)
+    assert row.absent["map_per_joule"] == "the energy is 0 mJ, of which no accuracy per joule can be told"
+    assert row.absent["map_per_joule"] in (folder / "report").read_text(encoding="utf-8")
 
 
 WARM = Preconditioning(

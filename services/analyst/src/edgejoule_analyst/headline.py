@@ -122,7 +122,7 @@ def size_in_words(size: float | None) -> str:
 def _speed(results: Results, difference: Difference) -> Ratio | None:
     row = results.evidence[difference.row].trial_means_ms
     against = results.evidence[difference.against].trial_means_ms
-    if not row or not against:
+    if not row or not against or min(*row, *against) == 0:
         return None
     value = (sum(against) / len(against)) / (sum(row) / len(row))
     return Ratio(value, min(against) / max(row), max(against) / min(row))

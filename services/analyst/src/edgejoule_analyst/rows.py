@@ -52,6 +52,8 @@ ENERGY_TOLERANCE = 0.25
 """Power is a mean over a whole trial, pauses between inferences included, so the two need not agree closely."""
 BEYOND = 1.1
 """Of the slowest row's latency: how far a hypervolume reaches, so that the slowest row on the front adds to it."""
+NO_RATE = "the mean latency is 0 ms, of which no rate can be told"
+NO_ENERGY = "the energy is 0 mJ, of which no accuracy per joule can be told"
 NO_OBJECTS = "the evaluation set has no object of this size"
 
 
@@ -296,7 +298,7 @@ def _put_trials(row: _Values, trials: Sequence[Trial], endings: Sequence[Ended],
     executions = [trial.executions_ms for trial in trials if trial.executions_ms is not None]
     whole = len(executions) == len(trials)
     row.put("execution_ms", latency.pool(executions) if whole else None, _first_reason(trials, "execution_ms"))
-    row.put("fps", latency.frames_per_second(pooled.mean, batch), "")
+    row.put("fps", latency.frames_per_second(pooled.mean, batch) if pooled.mean else None, NO_RATE)
     stages = [record.stages_ms for record in records if record.stages_ms is not None]
     whole = len(stages) == len(records)
     mean_stages = {name: _mean(of_trial[name] for of_trial in stages) for name in stages[0]} if whole else None
@@ -317,8 +319,8 @@ def _put_trials(row: _Values, trials: Sequence[Trial], endings: Sequence[Ended],
 
 def _put_efficiency(row: _Values, batch: int) -> None:
     ap50, energy_mj = row.values["ap50"], row.values["energy_mj"]
-    known = ap50 is not None and energy_mj is not None
-    why = row.absent.get("energy_mj") or row.absent.get("ap50", "")
+    known = ap50 is not None and energy_mj
+    why = row.absent.get("energy_mj") or row.absent.get("ap50", NO_ENERGY)
     row.put("map_per_joule", efficiency.map_per_joule(ap50, energy_mj / batch) if known else None, why)
 
 
