@@ -49,6 +49,7 @@ def part(matches: Matches, images: np.ndarray) -> Matches:
         tp=matches.tp[:, kept],
         ignored=matches.ignored[:, kept],
         gt_count=matches.gt_count[images],
+        size_tp=matches.size_tp[:0],  # sizes are not asked for
     )
 
 

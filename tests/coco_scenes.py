@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+from collections.abc import Iterable
 
 import numpy as np
 from pycocotools.coco import COCO
@@ -88,6 +89,26 @@ def oracle(dataset: dict, detections: list[dict]) -> np.ndarray:
     return np.array([of_iou[of_iou > -1].mean() for of_iou in precision])
 
 
+def oracle_figures(dataset: dict, detections: list[dict]) -> dict[str, float]:
+    """What a row tells of an engine, by pycocotools."""
+    result = evaluated(dataset, detections).eval
+    precision, recall = result["precision"][..., 2], result["recall"][..., 2]
+
+    def mean(values: np.ndarray) -> float:
+        there = values[values > -1]
+        return float(there.mean()) if there.size else np.nan
+
+    return {
+        "ap": mean(precision[..., 0]),
+        "ap50": mean(precision[0, ..., 0]),
+        "ap75": mean(precision[5, ..., 0]),
+        "ap_small": mean(precision[..., 1]),
+        "ap_medium": mean(precision[..., 2]),
+        "ap_large": mean(precision[..., 3]),
+        "ar100": mean(recall[..., 0]),
+    }
+
+
 def matches_of(dataset: dict, detections: list[dict]) -> Matches:
     """Matches as the evaluator writes them, from pycocotools' own per-image results."""
     evaluation = evaluated(dataset, detections)
@@ -103,6 +124,13 @@ def matches_of(dataset: dict, detections: list[dict]) -> Matches:
         columns["score"] += item["dtScores"]
         columns["tp"].append(item["dtMatches"] > 0)
         columns["ignored"].append(item["dtIgnore"].astype(bool))
+    objects = [annotation for annotation in dataset["annotations"] if not annotation["iscrowd"]]
+    areas, told = evaluation.params.areaRng[1:], [item for item in evaluation.evalImgs if item]
+    of_sizes = [[item for item in told if item["aRng"] == area] for area in areas]
+    counted = [
+        {i for item in of_size for i, out in zip(item["gtIds"], item["gtIgnore"], strict=True) if not out}
+        for of_size in of_sizes
+    ]
     return Matches(
         image_ids=np.array(image_ids, np.int64),
         category_ids=np.array(CATEGORIES, np.int64),
@@ -113,4 +141,14 @@ def matches_of(dataset: dict, detections: list[dict]) -> Matches:
         tp=np.concatenate(columns["tp"], axis=1),
         ignored=np.concatenate(columns["ignored"], axis=1),
         gt_count=gt_count,
+        size_tp=_packed([item["dtMatches"] > 0 for item in of_size] for of_size in of_sizes),
+        size_ignored=_packed([item["dtIgnore"] for item in of_size] for of_size in of_sizes),
+        size_gt=np.array([[item["id"] in ids for item in objects] for ids in counted], bool).reshape(3, -1),
+        gt_image=np.array([image_ids.index(item["image_id"]) for item in objects], np.int32),
+        gt_category=np.array([CATEGORIES.index(item["category_id"]) for item in objects], np.int32),
     )
+
+
+def _packed(of_sizes: Iterable[list[np.ndarray]]) -> np.ndarray:
+    """[T, D] of each size in parts of D, as bits."""
+    return np.stack([np.packbits(np.concatenate(parts, axis=1).astype(bool), axis=1) for parts in of_sizes])

@@ -17,6 +17,8 @@ from edgejoule.records import EngineRecord, PredictRecord, ScoreRecord
 from edgejoule_agent.errors import AgentError, EngineError, ImageError
 from edgejoule_agent.host import hardware_class
 from edgejoule_agent.steps import predict
+from edgejoule_analyst import operating
+from edgejoule_analyst.average_precision import AccuracyCurves, Matches
 from edgejoule_evaluator.detections import read_detections
 from edgejoule_evaluator.matching import read_matches
 from edgejoule_evaluator.steps import score
@@ -225,6 +227,22 @@ def test_score_of_two_shards(bench: Bench, scorer: str) -> None:
     matches = read_matches(folder / "matches")
     assert matches.gt_count.tolist() == [[2, 1], [0, 0], [1, 1]]
     assert int(matches.tp[0].sum()) == 4
+
+
+def test_analyst_computes_from_the_matches_what_the_score_says(bench: Bench) -> None:
+    folder = bench.score("scored", [bench.predict("one", {1: WHITE, 2: BLACK, 3: WHITE})], dataset())
+    record = ScoreRecord.model_validate_json((folder / "record").read_bytes())
+    matches, all_images = Matches.load(folder / "matches"), np.ones((1, 3), np.int64)
+    curves = AccuracyCurves(matches)
+    told = {name: value for name, value in record.accuracy.model_dump().items() if value is not None}
+    assert dict(zip(curves.figures, curves.at(all_images)[0], strict=True)) == pytest.approx(told, abs=1e-9)
+    assert {"ap_small", "ap_medium"} <= told.keys()
+    shown = dict(zip(operating.FIGURES, operating.figures(matches.operating, all_images)[0], strict=True))
+    point = record.operating_point
+    assert [shown[name] for name in operating.OF_ALL] == [point.precision, point.recall, point.f1]
+    for size in ("small", "medium"):
+        assert shown[f"recall_{size}"] == point.by_size[size].recall
+        assert shown[f"false_positives_per_image_{size}"] == point.by_size[size].false_positives_per_image
 
 
 def test_score_gives_fidelity_to_the_reference(bench: Bench) -> None:

@@ -36,9 +36,9 @@ from edgejoule.records import (
     ScoreRecord,
     SizeErrors,
 )
-from edgejoule_analyst.average_precision import ApCurves, Matches
+from edgejoule_analyst.average_precision import AccuracyCurves, Matches
 from edgejoule_analyst.latency import pool
-from edgejoule_analyst.measurements import Cell, Trial, read_cell
+from edgejoule_analyst.measurements import Cell, Measurements, Trial, read_cell
 from edgejoule_analyst.plausibility import Images, checked
 from edgejoule_analyst.rows import fronts, make_evidence, make_row, with_pareto
 from edgejoule_analyst.steps import analyze
@@ -117,6 +117,24 @@ FAILED = Synthetic(
 )
 
 
+def size_errors(found: int, false_positives: int, objects: int = 100) -> SizeErrors:
+    return SizeErrors(
+        objects=objects,
+        found=found,
+        recall=found / objects if objects else None,
+        shown=found + false_positives,
+        false_positives=false_positives,
+        false_positives_per_image=false_positives / IMAGES,
+    )
+
+
+SIZE_ERRORS = {
+    "small": size_errors(found=30, false_positives=64),
+    "medium": size_errors(found=80, false_positives=24),
+    "large": size_errors(objects=0, found=0, false_positives=2),
+}
+
+
 def synthetic_matches(skill: float) -> Matches:
     """Detections whose luck is drawn once, so that two engines differ only by ``skill``."""
     random = np.random.default_rng(7)
@@ -129,6 +147,9 @@ def synthetic_matches(skill: float) -> Matches:
             image.append(i), category.append(c), luck.append(2.0), score.append(random.beta(2, 5))
     order = np.lexsort((-np.array(score), image))
     strictness = np.linspace(1.0, 0.15, 10)[:, None]
+    tp = np.array(luck)[order] < skill * strictness
+    counts_of = np.random.default_rng(8).integers(0, 2, len(image)) == np.arange(3)[:, None]  # small or medium
+    is_object = np.array(luck)[order] < 2  # each has a detection, if a wrong one
     return Matches(
         image_ids=np.arange(1, IMAGES + 1),
         category_ids=np.arange(1, CATEGORIES + 1),
@@ -136,10 +157,28 @@ def synthetic_matches(skill: float) -> Matches:
         det_image=np.array(image, np.int32)[order],
         det_category=np.array(category, np.int32)[order],
         det_score=np.array(score, np.float32)[order],
-        tp=np.array(luck)[order] < skill * strictness,
+        tp=tp,
         ignored=np.zeros((10, len(image)), bool),
         gt_count=gt_count,
+        size_tp=np.packbits(tp & counts_of[:, None], axis=2),
+        size_ignored=np.packbits(np.repeat(~counts_of[:, None], 10, axis=1), axis=2),
+        size_gt=counts_of[:, is_object],
+        gt_image=np.array(image, np.int32)[order][is_object],
+        gt_category=np.array(category, np.int32)[order][is_object],
+        operating=synthetic_errors(),
     )
+
+
+def synthetic_errors() -> np.ndarray:
+    """What ``SIZE_ERRORS`` tells, by image: as the matches keep it."""
+    random, errors = np.random.default_rng(9), np.zeros((3, 4, IMAGES), np.int32)
+    for of_size, told in zip(errors, SIZE_ERRORS.values(), strict=True):
+        objects, wrong = random.integers(0, IMAGES, told.objects), random.integers(0, IMAGES, told.false_positives)
+        for counts, images in zip(
+            of_size, (objects, objects[: told.found], [*objects[: told.found], *wrong], wrong), strict=True
+        ):
+            np.add.at(counts, np.asarray(images, int), 1)
+    return errors
 
 
 def manifest(detector: str, side: int) -> ModelManifest:
@@ -186,19 +225,10 @@ def engine_record(cell: Synthetic) -> EngineRecord:
     )
 
 
-def size_errors(found: int, false_positives: int, objects: int = 100) -> SizeErrors:
-    return SizeErrors(
-        objects=objects,
-        found=found,
-        recall=found / objects if objects else None,
-        shown=found + false_positives,
-        false_positives=false_positives,
-        false_positives_per_image=false_positives / IMAGES,
-    )
-
-
 def score_record(cell: Synthetic, matches: Matches) -> ScoreRecord:
-    ap = ApCurves(matches).at(np.ones((1, IMAGES), np.int64))[0]
+    curves = AccuracyCurves(matches)
+    (whole,) = curves.at(np.ones((1, IMAGES), np.int64)).tolist()
+    figures = dict(zip(curves.figures, whole, strict=True))
     fidelity = (
         None
         if cell.variant == "fp32"
@@ -206,27 +236,23 @@ def score_record(cell: Synthetic, matches: Matches) -> ScoreRecord:
     )
     return ScoreRecord(
         accuracy=Accuracy(
-            ap=ap.mean() + cell.ap_shift,
-            ap50=ap[0],
-            ap75=ap[5],
-            ap_small=ap.mean() / 2,
-            ap_medium=ap.mean(),
+            ap=figures["ap"] + cell.ap_shift,
+            ap50=figures["ap50"],
+            ap75=figures["ap75"],
+            ap_small=figures["ap_small"],
+            ap_medium=figures["ap_medium"],
             ap_large=None,
-            ar100=0.5,
+            ar100=figures["ar100"],
         ),
         operating_point=OperatingPoint(
             confidence=0.25,
             nms_iou=0.45,
-            precision=0.71,
-            recall=0.52,
-            f1=0.6,
+            precision=0.55,
+            recall=0.55,
+            f1=0.55,
             ap50=0.49,
-            detections=310,
-            by_size={
-                "small": size_errors(found=30, false_positives=64),
-                "medium": size_errors(found=80, false_positives=24),
-                "large": size_errors(objects=0, found=0, false_positives=2),
-            },
+            detections=200,
+            by_size=SIZE_ERRORS,
         ),
         fidelity=fidelity,
         images=IMAGES,
@@ -493,6 +519,17 @@ def checked_cells(cells: list[Synthetic], folder: Path) -> tuple[list[Row], dict
 def check_cells(tmp_path: Path) -> Callable[..., tuple[list[Row], dict[str, Evidence]]]:
     """``check_cells(INT8, ...)``: rows, and evidence by name, with their checks."""
     return lambda *cells: checked_cells(list(cells), tmp_path)
+
+
+@pytest.fixture
+def read_measurements(tmp_path: Path) -> Callable[[Synthetic], tuple[Cell, Measurements]]:
+    """``read_measurements(FP32)``: the cell and what its steps left behind, before a row is made of it."""
+
+    def read(cell: Synthetic) -> tuple[Cell, Measurements]:
+        parameters, inputs = write_inputs([cell], tmp_path)
+        return Cell.model_validate(parameters["cells"][0]), read_cell(0, inputs, cell.precision == "int8")
+
+    return read
 
 
 @pytest.fixture(scope="session")

@@ -4,12 +4,19 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from coco_scenes import copied, matches_of, oracle, random_scene
+from coco_scenes import copied, matches_of, oracle, oracle_figures, random_scene
 from hypothesis import given
 from hypothesis import strategies as st
 
 from edgejoule.errors import DataError
-from edgejoule_analyst.average_precision import RECALL_POINTS, ApCurves, Matches, recall_points_reached
+from edgejoule_analyst.average_precision import (
+    LATER,
+    RECALL_POINTS,
+    AccuracyCurves,
+    ApCurves,
+    Matches,
+    recall_points_reached,
+)
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -27,6 +34,29 @@ def test_ap_equals_pycocotools_on_physically_resampled_images() -> None:
     ap = ApCurves(matches_of(*scene)).at(weights)
     expected = [oracle(*copied(*scene, row)) for row in weights]
     np.testing.assert_allclose(ap, expected, rtol=0, atol=1e-9)
+
+
+def test_every_figure_equals_pycocotools_on_physically_resampled_images() -> None:
+    images, count = 15, 12
+    scene = random_scene(12, images)
+    weights = np.random.default_rng(3).multinomial(images, np.full(images, 1 / images), size=count)
+    curves = AccuracyCurves(matches_of(*scene))
+    expected = [oracle_figures(*copied(*scene, row)) for row in weights]
+    assert set(curves.figures) == set(expected[0])
+    np.testing.assert_allclose(
+        curves.at(weights), [[found[name] for name in curves.figures] for found in expected], rtol=0, atol=1e-9
+    )
+
+
+def test_sizes_without_objects_and_files_of_before_sizes_were_kept_have_no_figure(tmp_path) -> None:
+    matches = matches_of(*random_scene(12, images=15))
+    no_large = replace(matches, size_gt=matches.size_gt & np.array([[True], [True], [False]]))
+    assert "ap_medium" in AccuracyCurves(no_large).figures
+    assert "ap_large" not in AccuracyCurves(no_large).figures
+    np.savez(tmp_path / "older", **{name: array for name, array in vars(matches).items() if name not in LATER})
+    older = Matches.load(tmp_path / "older.npz")
+    assert AccuracyCurves(older).figures == AccuracyCurves(matches, by_size=False).figures
+    assert older.same_images(matches)
 
 
 def test_ap_is_the_same_for_a_resample_whatever_stands_beside_it() -> None:
@@ -71,12 +101,14 @@ def test_load_gives_back_what_was_written(tmp_path) -> None:
     loaded = Matches.load(tmp_path / "matches.npz")
     assert loaded.same_images(matches)
     np.testing.assert_array_equal(loaded.tp, matches.tp)
+    np.testing.assert_array_equal(loaded.size_tp, matches.size_tp)
 
 
-def test_load_names_the_array_when_shapes_disagree(tmp_path) -> None:
-    matches = matches_of(*random_scene(5, images=4))
-    np.savez(tmp_path / "matches", **{**vars(matches), "tp": matches.tp[:, 1:]})
-    with pytest.raises(DataError, match="array tp has shape"):
+@pytest.mark.parametrize("name", ["tp", "size_tp", "size_gt", "operating"])
+def test_load_names_the_array_when_shapes_disagree(tmp_path, name: str) -> None:
+    matches = replace(matches_of(*random_scene(5, images=4)), operating=np.zeros((3, 4, 4), np.int32))
+    np.savez(tmp_path / "matches", **{**vars(matches), name: getattr(matches, name)[:, 1:]})
+    with pytest.raises(DataError, match=f"array {name} has shape"):
         Matches.load(tmp_path / "matches.npz")
 
 

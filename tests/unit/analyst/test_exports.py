@@ -20,9 +20,10 @@ from typer.testing import CliRunner
 from edgejoule.records import InputSize
 from edgejoule_analyst import commands, exports
 from edgejoule_analyst.charts import all_charts
+from edgejoule_analyst.figures import AT_OPERATING_POINT, NOTHING_SHOWN, OLD_RESULTS, OVER_IMAGES
 from edgejoule_analyst.methods import bibtex, methods
 from edgejoule_analyst.report import render_report
-from edgejoule_analyst.words import row_name
+from edgejoule_analyst.words import points, row_name
 
 SHA256 = "5" * 64
 
@@ -31,6 +32,11 @@ SHA256 = "5" * 64
 def results(make_results):
     awkward = replace(make_results.int8, model="a_model,_with 50 % & a 'comma'", power_w=4.0, simulated=True)
     return make_results([make_results.fp32, make_results.fp16, make_results.int8, make_results.failed, awkward])
+
+
+def lines_of(table):
+    """The lines of a table's CSV."""
+    return list(csv.DictReader(io.StringIO(exports.to_csv(table))))
 
 
 def test_csv_has_every_row_with_the_figures_of_results_json(results) -> None:
@@ -123,6 +129,59 @@ def test_one_trial_has_no_interval_and_says_why(results) -> None:
     assert "interval of mean latency, " in line["reason"]
     assert "images per second: one trial does not tell" in line["reason"]
     assert "p99, 95 % interval</dt><dd>none: one trial does not tell" in render_report(alone, SHA256)
+
+
+def test_every_figure_over_images_has_the_interval_that_the_page_tells(results) -> None:
+    rows = {line["row"]: line for line in lines_of(exports.rows_table(results))}
+    accuracy = {line["row"]: line for line in lines_of(exports.accuracy_table(results))}
+    assert set(accuracy) == {row_name(row) for row in results.rows if row.ap is not None}
+    name = row_name(results.rows[0])
+    page, latex = render_report(results, SHA256), exports.accuracy_latex(results)
+    for field in OVER_IMAGES:
+        found = getattr(results.evidence[name], f"{field}_interval")
+        if field == "ap_large":
+            assert rows[name]["ap_large_low"] == accuracy[name]["ap_large_high"] == ""
+            assert "<dt>AP large</dt><dd>none: the evaluation set has no object of this size</dd>" in page
+            continue
+        for told in (rows[name], accuracy[name]):
+            assert [float(told[f"{field}{end}"]) for end in ("_low", "_high")] == [found.low, found.high]
+        ends = [points(end) for end in (getattr(results.rows[0], field), found.low, found.high)]
+        assert "{} [{}, {}]".format(*ends) in latex
+        assert "<dd>{}, 95 % interval {} to {}</dd>".format(*ends) in page
+
+
+def test_figures_of_the_operating_point_have_the_interval_that_the_page_tells(results) -> None:
+    rows = {line["row"]: line for line in lines_of(exports.rows_table(results))}
+    deployed = lines_of(exports.deployed_table(results))
+    page, latex = render_report(results, SHA256), exports.deployed_latex(results)
+    for told in deployed:
+        evidence = results.evidence[told["row"]]
+        for field in AT_OPERATING_POINT:
+            found = getattr(evidence, f"{field}_interval")
+            assert found.low < float(told[field]) < found.high
+            for end in ("", "_low", "_high"):
+                assert told[f"{field}{end}"] == rows[told["row"]][f"{field}{end}"]
+            assert f"55.0 [{points(found.low)}, {points(found.high)}]" in latex
+            assert f"<td>55.0<small>[{points(found.low)}, {points(found.high)}]</small></td>" in page
+
+
+def test_figure_that_does_not_exist_says_why(results) -> None:
+    first = results.rows[0]
+    blind = first.operating_point.model_copy(update={"precision": None, "detections": 0})
+    rows = [first.model_copy(update={"operating_point": blind}), *results.rows[1:]]
+    line = lines_of(exports.rows_table(results.model_copy(update={"rows": rows})))[0]
+    assert line["precision"] == line["precision_low"] == ""
+    assert f"interval of precision: {NOTHING_SHOWN}" in line["reason"]
+
+
+def test_results_of_before_an_interval_was_made_say_so(results) -> None:
+    first = row_name(results.rows[0])
+    older = results.evidence[first].model_copy(update={"ap75_interval": None, "ar100_interval": None})
+    before = results.model_copy(update={"evidence": {**results.evidence, first: older}})
+    line = lines_of(exports.rows_table(before))[0]
+    assert (line["ap75_low"], line["ar100_high"]) == ("", "")
+    assert f"interval of AP75, AR100: {OLD_RESULTS}" in line["reason"]
+    assert f"interval: none, {OLD_RESULTS}" in render_report(before, SHA256).replace("&#39;", "'")
 
 
 def test_fronts_are_told_with_what_their_volume_reaches_to(results) -> None:
@@ -272,8 +331,14 @@ def test_paper_tables_are_written_as_the_report_has_them(results) -> None:
     (measured,) = [line for line in timed.values() if line["energy_per_image_mj"]]
     assert float(measured["images_per_joule"]) == pytest.approx(1000 / float(measured["energy_per_image_mj"]))
     errors = {(line["row"], line["size"]): line for line in read(exports.errors_table)}
-    small = ptq.operating_point.by_size["small"]
-    assert int(errors[row_name(ptq), "small"]["false_positives"]) == small.false_positives
+    small, found = ptq.operating_point.by_size["small"], results.evidence[row_name(ptq)].errors_by_size["small"]
+    told = errors[row_name(ptq), "small"]
+    assert int(told["false_positives"]) == small.false_positives
+    ends = [float(told[f"false_positives_per_image_{end}"]) for end in ("low", "high")]
+    assert ends == [found.false_positives_per_image.low, found.false_positives_per_image.high]
+    assert ends[0] < float(told["false_positives_per_image"]) < ends[1]
+    assert "0.80 [{:.2f}, {:.2f}]".format(*ends) in exports.errors_latex(results)
+    assert errors[row_name(ptq), "large"]["recall_low"] == ""
 
 
 def test_batches_are_told_apart_in_every_table_and_energy_of_an_image_from_that_of_an_inference(make_results) -> None:

@@ -16,6 +16,7 @@ from edgejoule_analyst.drawing import svg
 from edgejoule_analyst.methods import bibtex, methods
 from edgejoule_analyst.recommendation import Asked, candidates, recommend
 from edgejoule_analyst.report import render_report
+from edgejoule_analyst.rows import NO_RATE
 from edgejoule_analyst.table import WIDTH, render_table
 from edgejoule_analyst.words import row_name
 
@@ -75,6 +76,22 @@ RUNS = {
 def run(request, make_results) -> Results:
     make, count = RUNS[request.param]
     return make_results(make(make_results), count)
+
+
+def test_page_and_files_stand_a_row_that_took_no_time(make_results) -> None:
+    made = make_results([make_results.fp32, make_results.int8])
+    first, other = made.rows
+    still = first.latency_ms.model_copy(update=dict.fromkeys(("mean", "std", "p50", "p90", "p99"), 0.0))
+    row = first.model_copy(update={"latency_ms": still, "fps": None, "absent": {**first.absent, "fps": NO_RATE}})
+    evidence = made.evidence[row_name(row)].model_copy(
+        update={"trial_means_ms": [0.0] * 3, "latency_curve_ms": [0.0] * 101}
+    )
+    results = made.model_copy(update={"rows": [row, other], "evidence": {**made.evidence, row_name(row): evidence}})
+    page = render_report(results, SHA256)
+    assert NO_RATE in page
+    assert "speed was not compared" in page
+    assert [chart for chart in all_charts(results) if chart.name == "real-time-host"]
+    assert NO_RATE in exports.to_csv(exports.rows_table(results))
 
 
 def dominates(other, row) -> bool:

@@ -1,9 +1,11 @@
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from edgejoule.records import Preconditioning
-from edgejoule_analyst.figures import METRICS
+from edgejoule_analyst.figures import METRICS, OVER_IMAGES
+from edgejoule_analyst.rows import make_row
 from edgejoule_analyst.words import row_name
 
 
@@ -125,6 +127,22 @@ def test_row_of_a_batch_tells_latency_of_all_its_images_and_the_rest_by_the_imag
         assert said in page
 
 
+def test_row_of_trials_that_took_no_time_has_no_rate_and_says_why(cells, read_measurements) -> None:
+    cell, measured = read_measurements(cells.fp32)
+    still = [replace(trial, samples_ms=np.zeros_like(trial.samples_ms)) for trial in measured.trials]
+    row = make_row(cell, replace(measured, trials=still), None)
+    assert (row.latency_ms.mean, row.fps) == (0.0, None)
+    assert row.absent["fps"] == "the mean latency is 0 ms, of which no rate can be told"
+
+
+def test_row_that_took_no_energy_has_no_accuracy_per_joule_and_says_why(cells, analyze_cells) -> None:
+    results, folder = analyze_cells(cells.int8, replace(cells.fp32, power_w=2.0, energy_factor=0.0))
+    row = row_of(results)
+    assert (row.energy_mj, row.map_per_joule) == (0.0, None)
+    assert row.absent["map_per_joule"] == "the energy is 0 mJ, of which no accuracy per joule can be told"
+    assert row.absent["map_per_joule"] in (folder / "report").read_text(encoding="utf-8")
+
+
 WARM = Preconditioning(
     waited_s=310, temp_c=71, slope_c_min=-3.1, reached="no", words="71.0 °C, changing by -3.1 °C/min; asked for are ..."
 )
@@ -212,9 +230,21 @@ def test_verdict_is_by_the_corrected_test_and_not_by_the_interval(cells, analyze
     assert (alone.verdict, among.verdict) == ("lower", "no evidence of a difference")
 
 
-def test_interval_of_ap_is_in_the_evidence(usual) -> None:
+@pytest.mark.parametrize("figure", OVER_IMAGES)
+def test_interval_of_a_figure_over_images_is_in_the_evidence(usual, figure) -> None:
+    value, found = (
+        getattr(row_of(usual[0]), figure),
+        getattr(usual[0].evidence["nanodet_m/fp32/host"], f"{figure}_interval"),
+    )
+    if figure == "ap_large":
+        assert value is found is None  # no object of that size
+    else:
+        assert found.low < value < found.high
+    assert getattr(usual[0].evidence["nanodet_m/fp16/host"], f"{figure}_interval") is None
+
+
+def test_evidence_keeps_the_curve_of_latency_and_the_means_of_trials(usual) -> None:
     evidence = usual[0].evidence["nanodet_m/fp32/host"]
-    assert evidence.ap_interval.low < row_of(usual[0]).ap < evidence.ap_interval.high
     assert len(evidence.latency_curve_ms) == 101
     assert len(evidence.trial_means_ms) == 3
 

@@ -1,5 +1,7 @@
 """hotcoco, pycocotools and our own matching say the same of any data set."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -10,7 +12,7 @@ from edgejoule.errors import DataError
 from edgejoule_evaluator.detections import Detections
 from edgejoule_evaluator.ground_truth import GroundTruth
 from edgejoule_evaluator.matching import Matches, match, read_matches, write_matches
-from edgejoule_evaluator.scoring import accuracy, ap_by_category, curves
+from edgejoule_evaluator.scoring import Curves, accuracy, ap_by_category, curves
 
 # Coarse values, so that ties of score and of IoU, and areas at the very bounds of small and medium, are common.
 sides = st.sampled_from([0.0, 1.0, 16.0, 31.0, 32.0, 33.0, 48.0, 95.9, 96.0, 97.0, 200.0])
@@ -136,6 +138,27 @@ def average_precision(matches: Matches) -> float:
     return float(np.mean([value for value in cells if value is not None]))
 
 
+def of_size(matches: Matches, number: int) -> Matches:
+    """What is kept of one size, as if it were all that there is."""
+    tp, ignored = (
+        np.unpackbits(bits[number], axis=1, count=len(matches.det_score)).astype(bool)
+        for bits in (matches.size_tp, matches.size_ignored)
+    )
+    mine, gt_count = matches.size_gt[number], np.zeros_like(matches.gt_count)
+    np.add.at(gt_count, (matches.gt_image[mine], matches.gt_category[mine]), 1)
+    return replace(matches, tp=tp, ignored=ignored, gt_count=gt_count)
+
+
+def assert_our_matches_equal(matches: Matches, reference: Curves) -> None:
+    """AP over all areas and of each size, from the definition, against pycocotools."""
+    expected = accuracy(reference)
+    assert average_precision(matches) == pytest.approx(expected.ap, abs=1e-9)
+    for number, ap in enumerate((expected.ap_small, expected.ap_medium, expected.ap_large)):
+        mine = of_size(matches, number)
+        assert mine.gt_count.any() == (ap is not None)
+        assert ap is None or average_precision(mine) == pytest.approx(ap, abs=1e-9)
+
+
 @given(problems())
 @settings(max_examples=120, deadline=None)
 def test_hotcoco_and_our_matches_equal_pycocotools(problem: tuple[GroundTruth, Detections]) -> None:
@@ -144,7 +167,7 @@ def test_hotcoco_and_our_matches_equal_pycocotools(problem: tuple[GroundTruth, D
     np.testing.assert_allclose(fast.precision, reference.precision, rtol=0, atol=1e-12)
     np.testing.assert_allclose(fast.recall, reference.recall, rtol=0, atol=1e-12)
     if not truth.crowd.all():  # else there is no AP, see below
-        assert average_precision(match(truth, detections)) == pytest.approx(accuracy(reference).ap, abs=1e-9)
+        assert_our_matches_equal(match(truth, detections), reference)
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -154,7 +177,7 @@ def test_all_agree_when_crowded_and_over_the_limit_of_detections(seed: int) -> N
     np.testing.assert_allclose(fast.precision, reference.precision, rtol=0, atol=1e-12)
     np.testing.assert_allclose(fast.recall, reference.recall, rtol=0, atol=1e-12)
     matches = match(truth, detections)
-    assert average_precision(matches) == pytest.approx(accuracy(reference).ap, abs=1e-9)
+    assert_our_matches_equal(matches, reference)
     per_cell = np.bincount(matches.det_image * 3 + matches.det_category)
     assert per_cell.max() == 100
     assert matches.ignored.any()

@@ -16,7 +16,8 @@ by side, unless two detections of one image and category have the same score: th
 from __future__ import annotations
 
 import zipfile
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Literal
 
@@ -28,20 +29,30 @@ from edgejoule.errors import DataError
 
 FloatArray = NDArray[np.float64]
 BoolArray = NDArray[np.bool_]
+Indices = NDArray[np.intp]
 Metric = Literal["ap", "ap50"]
 METRICS: tuple[Metric, ...] = ("ap", "ap50")
+"""What two rows are held against each other by."""
+Size = Literal["small", "medium", "large"]
+SIZES: tuple[Size, ...] = ("small", "medium", "large")
+Figure = Literal["ap", "ap50", "ap75", "ap_small", "ap_medium", "ap_large", "ar100"]
+"""What a row tells of itself, each with an interval."""
 
 RECALL_STEP = 0.01
 RECALL_POINTS = 101
+LATER = ("size_tp", "size_ignored", "size_gt", "gt_image", "gt_category", "operating")
+"""Arrays that older matches files do not have."""
 ROWS_PER_BLOCK = 64
 """Resamples worked on at once: the running counts of a category stay in the processor's cache."""
 
 
 @dataclass(frozen=True)
 class Matches:
-    """Which detection found what: output ``matches`` of a ``score`` step (all areas, at most 100 detections per image).
+    """Which detection found what: output ``matches`` of a ``score`` step, at most 100 per image and category.
 
-    I images, C categories, T IoU thresholds, D detections; per image, detections come by falling score.
+    I images, C categories, T IoU thresholds, D detections, G ground truths that count, in ceil(D / 8) bytes D bits; per
+    image, detections come by falling score. What begins with ``size_`` has the matches of small, medium and large
+    objects alone, each size's by itself; S is 3, or 0 where they were not kept, as in older files.
     """
 
     image_ids: NDArray[np.int64]
@@ -62,6 +73,18 @@ class Matches:
     """[T, D]: neither right nor wrong, as a match to a crowd is"""
     gt_count: NDArray[np.int32]
     """[I, C]: ground truths that count"""
+    size_tp: NDArray[np.uint8] = field(default_factory=lambda: np.zeros((0, 0, 0), np.uint8))
+    """[S, T, ceil(D / 8)]: ``tp`` of each size"""
+    size_ignored: NDArray[np.uint8] = field(default_factory=lambda: np.zeros((0, 0, 0), np.uint8))
+    """[S, T, ceil(D / 8)]: ``ignored`` of each size, as what found, or is itself, of another size is too"""
+    size_gt: BoolArray = field(default_factory=lambda: np.zeros((0, 0), np.bool_))
+    """[S, G]: which ground truths are of it; one at the very bound is of both"""
+    gt_image: NDArray[np.int32] = field(default_factory=lambda: np.zeros(0, np.int32))
+    """[G]: index into ``image_ids``"""
+    gt_category: NDArray[np.int32] = field(default_factory=lambda: np.zeros(0, np.int32))
+    """[G]: index into ``category_ids``"""
+    operating: NDArray[np.int32] = field(default_factory=lambda: np.zeros((0, 0, 0), np.int32))
+    """[S, 4, I]: objects, those found, detections shown and those of them that are wrong, at the operating point"""
 
     @classmethod
     def load(cls, path: Path) -> Matches:
@@ -72,7 +95,8 @@ class Matches:
         """
         try:
             with np.load(path, allow_pickle=False) as arrays:
-                matches = cls(**{name: arrays[name] for name in cls.__dataclass_fields__})
+                names = (name for name in cls.__dataclass_fields__ if name in arrays or name not in LATER)
+                matches = cls(**{name: arrays[name] for name in names})
         except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
             raise DataError(f"{path} is not a matches file ({error}); run the score step again") from error
         matches._check(path)
@@ -88,9 +112,41 @@ class Matches:
             "ignored": (thresholds, detections),
             "gt_count": (images, categories),
         }
+        if len(self.size_tp):
+            packed, ground_truths = -(-detections // 8), len(self.gt_image)
+            expected |= dict.fromkeys(("size_tp", "size_ignored"), (len(SIZES), thresholds, packed))
+            expected |= {"size_gt": (len(SIZES), ground_truths), "gt_category": (ground_truths,)}
+        if len(self.operating):
+            expected["operating"] = (len(SIZES), 4, images)
         for name, shape in expected.items():
             if (found := getattr(self, name).shape) != shape:
                 raise DataError(f"{path}: array {name} has shape {found} where {shape} fits the others")
+
+    def by_size(self) -> dict[Size, Matches]:
+        """The matches of the objects of each size, without the detections that count at no threshold; empty where they
+        were not kept.
+        """
+        found: dict[Size, Matches] = {}
+        for number, size in enumerate(SIZES[: len(self.size_tp)]):
+            tp, ignored = (
+                np.unpackbits(bits[number], axis=1, count=len(self.det_score)).astype(np.bool_)
+                for bits in (self.size_tp, self.size_ignored)
+            )
+            counts, mine = ~ignored.all(axis=0), self.size_gt[number]
+            gt_count = np.zeros_like(self.gt_count)
+            np.add.at(gt_count, (self.gt_image[mine], self.gt_category[mine]), 1)
+            found[size] = Matches(
+                image_ids=self.image_ids,
+                category_ids=self.category_ids,
+                ious=self.ious,
+                det_image=self.det_image[counts],
+                det_category=self.det_category[counts],
+                det_score=self.det_score[counts],
+                tp=tp[:, counts],
+                ignored=ignored[:, counts],
+                gt_count=gt_count,
+            )
+        return found
 
     def same_images(self, other: Matches) -> bool:
         """Whether both were scored on the same images, categories and ground truths, so that they can be paired."""
@@ -130,6 +186,13 @@ class ApCurves:
         >>> ApCurves(matches).at(np.ones((1, 1), np.int64))
         array([[0.5]])
         """
+        return self.with_recall(weights)[:, 0]
+
+    def with_recall(self, weights: NDArray[np.int64]) -> FloatArray:
+        """AP and, beside it, the recall that all detections reach, both as in ``at``: [B, 2, T].
+
+        The mean of the second over T is COCO's AR100.
+        """
         blocks = [
             self._block(weights[start : start + ROWS_PER_BLOCK].astype(np.float64))
             for start in range(0, len(weights), ROWS_PER_BLOCK)
@@ -138,15 +201,38 @@ class ApCurves:
 
     def _block(self, weights: FloatArray) -> FloatArray:
         by_image = np.ascontiguousarray(weights.T)  # what a sparse product wants, made once
-        total = np.zeros((len(weights), self._thresholds))
-        present = np.zeros((len(weights), 1))
+        total = np.zeros((len(weights), 2, self._thresholds))
+        present = np.zeros((len(weights), 1, 1))
         for curves in self._categories:
             ground_truths = weights @ self._ground_truths[curves.category][:, None]
-            total += curves.average_precision(weights, by_image, np.maximum(ground_truths, 1))
-            present += ground_truths > 0
+            total += curves.precision_and_recall(weights, by_image, np.maximum(ground_truths, 1))
+            present += (ground_truths > 0)[:, None]
         with np.errstate(invalid="ignore"):
             mean: FloatArray = total / present
         return mean
+
+
+class AccuracyCurves:
+    """COCO's figures of one engine that a row tells, all of the same resamples.
+
+    Args:
+        by_size: AP of each size too, of which there are objects.
+    """
+
+    def __init__(self, matches: Matches, *, by_size: bool = True) -> None:
+        self._curves = ApCurves(matches)
+        self._at_75 = np.isclose(matches.ious, 0.75)
+        sizes = matches.by_size() if by_size else {}
+        self._of_sizes = {size: ApCurves(of_size) for size, of_size in sizes.items() if of_size.gt_count.any()}
+        figures = ("ap", "ap50", "ap75", "ar100", *(f"ap_{size}" for size in self._of_sizes))
+        self.figures: tuple[Figure, ...] = figures  # type: ignore[assignment]
+
+    def at(self, weights: NDArray[np.int64]) -> FloatArray:
+        """Each of ``figures``, [B, F], for B weightings of the images, [B, I]; NaN where there is no ground truth."""
+        ap, recall = np.moveaxis(self._curves.with_recall(weights), 1, 0)
+        of_all = metrics_of(ap)
+        columns = [of_all["ap"], of_all["ap50"], ap[:, self._at_75].mean(axis=1), recall.mean(axis=1)]
+        return np.stack([*columns, *(curves.at(weights).mean(axis=1) for curves in self._of_sizes.values())], axis=1)
 
 
 class _CategoryCurves:
@@ -167,47 +253,60 @@ class _CategoryCurves:
         self._event_image = images[events]
         self._hit = [np.flatnonzero(of_iou) for of_iou in hit[:, events]]
         self._seen = _counts(segment, images[:last], (len(events), len(matches.image_ids)))
-        self._ignored = [
-            _Ignored.of(segment[of_iou], images[:last][of_iou], hits, len(matches.image_ids)) if of_iou.any() else None
-            for of_iou, hits in zip(matches.ignored[:, order[:last]], self._hit, strict=True)
-        ]
+        ignored = matches.ignored[:, order[:last]]
+        self._ignored = _Ignored(ignored, segment, images[:last], self._hit, len(matches.image_ids))
 
-    def average_precision(self, weights: FloatArray, by_image: FloatArray, ground_truths: FloatArray) -> FloatArray:
-        """AP, [B, T], under ``weights`` [B, I], also given as ``by_image`` [I, B]; ``ground_truths`` [B, 1] >= 1."""
-        result = np.zeros((len(weights), len(self._hit)))
+    def precision_and_recall(self, weights: FloatArray, by_image: FloatArray, ground_truths: FloatArray) -> FloatArray:
+        """AP and the recall reached, [B, 2, T], under ``weights`` [B, I], also given as ``by_image`` [I, B];
+        ``ground_truths`` [B, 1] >= 1.
+        """
+        result = np.zeros((len(weights), 2, len(self._hit)))
+        points = points_by_count(ground_truths)
         seen = _running_sum(self._seen, by_image)
-        event_weight = weights[:, self._event_image]
-        for threshold, (hit, ignored) in enumerate(zip(self._hit, self._ignored, strict=True)):
+        event_weight = weights.take(self._event_image, axis=1)
+        of_ignored = self._ignored.up_to_each_hit(by_image)
+        for threshold, (hit, ignored) in enumerate(zip(self._hit, of_ignored, strict=True)):
             if not len(hit):
                 continue
             counted = seen.take(hit, axis=1)
             if ignored is not None:
-                counted -= ignored.up_to_each_hit(by_image)
+                counted -= ignored
             true = event_weight.take(hit, axis=1)
             np.cumsum(true, axis=1, out=true)
-            result[:, threshold] = interpolated_average(true, counted, ground_truths)
+            result[:, 0, threshold] = interpolated_average(true, counted, points)
+            result[:, 1, threshold] = true[:, -1] / ground_truths[:, 0]
         return result
 
 
-@dataclass(frozen=True)
 class _Ignored:
-    """The few detections of one category and threshold that count neither way: [few, images], and how many of these
-    rows lie at or before each hit.
-    """
+    """The few detections of one category that count neither way, those of all thresholds in one product."""
 
-    counts: csr_array
-    rows_so_far: NDArray[np.int64]
+    def __init__(
+        self, ignored: BoolArray, segment: NDArray[np.int64], image: NDArray[np.int32], hits: list[Indices], images: int
+    ) -> None:
+        """``ignored`` [T, N] of N detections with their ``segment`` and ``image``; ``hits``, by threshold, segments."""
+        threshold, which = np.nonzero(ignored)
+        segments = int(segment[-1]) + 1 if len(segment) else 0
+        few, row = np.unique(threshold * segments + segment[which], return_inverse=True)
+        self._counts = _counts(row, image[which], (len(few), images))
+        self._bounds = np.searchsorted(few, np.arange(len(ignored) + 1) * segments).tolist()
+        self._rows_so_far = [
+            np.searchsorted(few[begin:end], number * segments + of_iou, side="right") if end > begin else None
+            for number, ((begin, end), of_iou) in enumerate(zip(pairwise(self._bounds), hits, strict=True))
+        ]
 
-    @classmethod
-    def of(cls, segment: NDArray[np.int64], image: NDArray[np.int32], hit: NDArray[np.int64], images: int) -> _Ignored:
-        few, row = np.unique(segment, return_inverse=True)
-        return cls(_counts(row, image, (len(few), images)), np.searchsorted(few, hit, side="right"))
-
-    def up_to_each_hit(self, by_image: FloatArray) -> FloatArray:
-        """Weighted, [B, K]."""
-        sums = np.zeros((by_image.shape[1], self.counts.shape[0] + 1))
-        sums[:, 1:] = _running_sum(self.counts, by_image)
-        return sums.take(self.rows_so_far, axis=1)
+    def up_to_each_hit(self, by_image: FloatArray) -> list[FloatArray | None]:
+        """Weighted, [B, K] of each threshold; None where there is none."""
+        per_row = (self._counts @ by_image).T
+        found: list[FloatArray | None] = []
+        for (begin, end), rows_so_far in zip(pairwise(self._bounds), self._rows_so_far, strict=True):
+            if rows_so_far is None:
+                found.append(None)
+                continue
+            sums = np.zeros((by_image.shape[1], end - begin + 1))
+            np.cumsum(per_row[:, begin:end], axis=1, out=sums[:, 1:])
+            found.append(sums.take(rows_so_far, axis=1))
+        return found
 
 
 def metrics_of(ap_by_iou: FloatArray) -> dict[Metric, FloatArray]:
@@ -219,23 +318,39 @@ def metrics_of(ap_by_iou: FloatArray) -> dict[Metric, FloatArray]:
     return {"ap": ap_by_iou.mean(axis=1), "ap50": ap_by_iou[:, 0]}
 
 
-def interpolated_average(true: FloatArray, counted: FloatArray, ground_truths: FloatArray) -> FloatArray:
+def interpolated_average(true: FloatArray, counted: FloatArray, points: FloatArray) -> FloatArray:
     """The mean of the interpolated precision at COCO's 101 recall thresholds, [B]: the integral of the paper's Eq. 7.
 
     Args:
         true: [B, K], true positives up to and with each one, by falling score.
         counted: [B, K], detections that count up to there.
-        ground_truths: [B, 1], at least 1.
+        points: [B, N], as ``points_by_count`` tells them.
 
-    >>> interpolated_average(np.array([[1.0, 2.0]]), np.array([[1.0, 4.0]]), np.array([[2.0]])).round(4)
+    >>> points = points_by_count(np.array([[2.0]]))
+    >>> interpolated_average(np.array([[1.0, 2.0]]), np.array([[1.0, 4.0]]), points).round(4)
     array([0.7525])
     """
-    precision = true / np.maximum(counted, 1)
+    precision = np.maximum(counted, 1)
+    np.divide(true, precision, out=precision)
     envelope = np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1]
-    reached = recall_points_reached(true / ground_truths)
+    place = true.astype(np.intp)
+    place += np.arange(len(points))[:, None] * points.shape[1]
+    reached = points.take(place)
     total: FloatArray = envelope[:, 0] * reached[:, 0]
-    total += np.einsum("bk,bk->b", envelope[:, 1:], np.diff(reached, axis=1))
+    total += np.einsum("bk,bk->b", envelope[:, 1:], reached[:, 1:] - reached[:, :-1])
     return total / RECALL_POINTS
+
+
+def points_by_count(ground_truths: FloatArray) -> FloatArray:
+    """How many recall thresholds 0, 1, 2, ... found objects of ``ground_truths``, [B, 1], 1 or more, reach: [B, N].
+
+    Looked up for every true positive at every IoU threshold, which costs less than reckoning it there. Where a row has
+    fewer objects than another, its last columns mean nothing.
+
+    >>> points_by_count(np.array([[2.0]]))
+    array([[  0.,  51., 101.]])
+    """
+    return recall_points_reached(np.arange(ground_truths.max() + 1) / ground_truths)
 
 
 def recall_points_reached(recall: FloatArray) -> FloatArray:

@@ -147,7 +147,7 @@ def _sizes(results: Results, device: str, rows: Sequence[Row]) -> Chart | None:
 
 
 def _real_time(results: Results, device: str, rows: Sequence[Row]) -> Chart | None:
-    timed = sorted((row for row in rows if row.latency_ms), key=lambda row: -(row.fps or 0))
+    timed = sorted((row for row in rows if row.fps is not None), key=lambda row: -(row.fps or 0))
     values = [
         parts.named(row) | {"fps": row.fps, "ms": row.latency_ms.mean} | _ends("fps", row, results)
         for row in timed

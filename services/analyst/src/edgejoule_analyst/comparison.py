@@ -9,7 +9,7 @@ import numpy as np
 
 from edgejoule.errors import DataError
 from edgejoule.records import Difference
-from edgejoule_analyst.average_precision import METRICS, ApCurves, FloatArray, Matches, Metric, metrics_of
+from edgejoule_analyst.average_precision import METRICS, AccuracyCurves, Figure, FloatArray, Matches, Metric
 from edgejoule_analyst.bootstrap import LEVEL, Estimate, basic_interval, distribution, percentile_interval
 from edgejoule_analyst.measurements import Cell
 from edgejoule_analyst.permutation import TOSSES, Permutation, paired_permutations
@@ -18,15 +18,15 @@ from edgejoule_analyst.significance import holm, verdict
 
 @dataclass(frozen=True)
 class Accuracy:
-    """AP and AP50 of one cell: on the images as they are, and under each resample."""
+    """COCO's figures of one cell: on the images as they are, and under each resample."""
 
     matches: Matches
-    values: Mapping[Metric, float]
-    draws: Mapping[Metric, FloatArray]
+    values: Mapping[Figure, float]
+    draws: Mapping[Figure, FloatArray]
 
-    def interval(self, metric: Metric) -> Estimate:
-        """The metric on its own, to be judged beside no other engine."""
-        return basic_interval(self.values[metric], self.draws[metric])
+    def intervals(self) -> dict[Figure, Estimate]:
+        """Each figure on its own, to be judged beside no other engine."""
+        return {figure: basic_interval(value, self.draws[figure]) for figure, value in self.values.items()}
 
     def draws_curve(self, metric: Metric) -> list[float]:
         """The 0th, 1st, ..., 100th percentile of the draws, to a millionth: enough for a bound at any whole percent."""
@@ -34,8 +34,14 @@ class Accuracy:
         return [round(float(value), 6) for value in percentiles]
 
 
-def measure(matches: Matches, *, count: int, seed: int, progress: Callable[[int], None]) -> Accuracy:
-    """AP and AP50 with their bootstrap distributions over images.
+def measure(
+    matches: Matches, *, count: int, seed: int, by_size: bool = True, progress: Callable[[int], None]
+) -> Accuracy:
+    """COCO's figures with their bootstrap distributions over images.
+
+    Args:
+        by_size: AP of the sizes of objects too, which takes as long again.
+        progress: told how many resamples are done.
 
     Raises:
         DataError: no image has a ground truth that counts, so there is no AP.
@@ -43,20 +49,22 @@ def measure(matches: Matches, *, count: int, seed: int, progress: Callable[[int]
     Three images with an object each, found in the first two; AP50 of resamples that miss the third is 1:
 
     >>> places = np.arange(3, dtype=np.int32)
-    >>> matches = Matches(places, np.array([1]), np.array([0.5]), places, np.zeros(3, np.int32),
-    ...                   np.array([0.9, 0.8, 0.7], np.float32), np.array([[True, True, False]]),
-    ...                   np.zeros((1, 3), bool), np.ones((3, 1), np.int32))
+    >>> matches = Matches(places, np.array([1]), np.array([0.5, 0.75]), places, np.zeros(3, np.int32),
+    ...                   np.array([0.9, 0.8, 0.7], np.float32), np.array([[True, True, False]] * 2),
+    ...                   np.zeros((2, 3), bool), np.ones((3, 1), np.int32))
     >>> found = measure(matches, count=200, seed=0, progress=lambda done: None)
     >>> round(found.values["ap50"], 3), float(found.draws["ap50"].max())
     (0.663, 1.0)
     """
     if not matches.gt_count.any():
         raise DataError("the evaluation set has no object that counts, so no AP can be had; give it annotated images")
-    curves = ApCurves(matches)
+    curves = AccuracyCurves(matches, by_size=by_size)
     images = len(matches.image_ids)
-    whole = metrics_of(curves.at(np.ones((1, images), np.int64)))
-    draws = metrics_of(distribution(curves.at, images, count=count, seed=seed, progress=progress))
-    return Accuracy(matches, {metric: float(values[0]) for metric, values in whole.items()}, draws)
+    (whole,) = curves.at(np.ones((1, images), np.int64)).tolist()
+    draws = distribution(curves.at, images, count=count, seed=seed, progress=progress)
+    return Accuracy(
+        matches, dict(zip(curves.figures, whole, strict=True)), dict(zip(curves.figures, draws.T, strict=True))
+    )
 
 
 def differences(
@@ -85,9 +93,9 @@ def differences(
     ...     return Cell(name=precision, model="m", detector="nanodet-m", weights="base", variant=precision,
     ...                 precision=precision, device="host", protocol="quick", comparable=False)
     >>> places = np.arange(3, dtype=np.int32)
-    >>> matches = Matches(places, np.array([1]), np.array([0.5]), places, np.zeros(3, np.int32),
-    ...                   np.array([0.9, 0.8, 0.7], np.float32), np.array([[True, True, False]]),
-    ...                   np.zeros((1, 3), bool), np.ones((3, 1), np.int32))
+    >>> matches = Matches(places, np.array([1]), np.array([0.5, 0.75]), places, np.zeros(3, np.int32),
+    ...                   np.array([0.9, 0.8, 0.7], np.float32), np.array([[True, True, False]] * 2),
+    ...                   np.zeros((2, 3), bool), np.ones((3, 1), np.int32))
     >>> engine = measure(matches, count=100, seed=0, progress=lambda done: None)
     >>> cells = [cell("fp32"), cell("int8")]
     >>> for each in differences(cells, {"fp32": engine, "int8": engine}, seed=0):

@@ -293,7 +293,9 @@ def _pair_between(
         found = both(cell)
         assert not isinstance(found, str)
         with _told(f"resampling {cell}") as progress:
-            first, second = (measure(each, count=RESAMPLES, seed=SEED, progress=progress) for each in found)
+            first, second = (
+                measure(each, count=RESAMPLES, seed=SEED, by_size=False, progress=progress) for each in found
+            )
         return first, second
 
     def pair(cell: str, metric: str) -> PairedChange | str:

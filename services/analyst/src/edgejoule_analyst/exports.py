@@ -4,18 +4,27 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TypeVar, get_args
 
-from edgejoule.records import Results, Row
+from edgejoule.records import Evidence, Interval, Results, Row, SizeErrors, SizeIntervals
 from edgejoule_analyst import drawing
 from edgejoule_analyst.charts import all_charts
-from edgejoule_analyst.figures import METRICS, Known, Unknown, interval_of
+from edgejoule_analyst.figures import (
+    AT_OPERATING_POINT,
+    METRICS,
+    OVER_IMAGES,
+    Known,
+    Unknown,
+    image_figure,
+    image_interval,
+    interval_of,
+)
 from edgejoule_analyst.methods import bibtex, methods
 from edgejoule_analyst.paper_tables import efficiencies, losses, models, ratios
-from edgejoule_analyst.words import NO_GAPS, p_value, points, row_name, signed_points, simulated_devices
+from edgejoule_analyst.words import NO_GAPS, field_name, p_value, points, row_name, signed_points, simulated_devices
 
 T = TypeVar("T")
 Table = list[list[str]]
@@ -58,36 +67,51 @@ SEED_TEST_FIELDS = ("difference", "low", "high", "level", "effect", "t", "freedo
 
 def rows_table(results: Results) -> Table:
     """Every row with its figures in the units of results.json, its intervals, and why what is missing is missing."""
-    intervals = [f"{metric}_{end}" for metric in ("ap", "ap50") for end in ("low", "high")]
-    head = ["row", *CSV_FIELDS, *PER_IMAGE.values(), *intervals]
+    intervals = [f"{field}_{end}" for field in OVER_IMAGES for end in ("low", "high")]
+    head = ["row", *CSV_FIELDS, *PER_IMAGE.values(), *intervals, *_with_ends(AT_OPERATING_POINT)]
     head += [*(f"latency_{name}_ms" for name in LATENCIES[:5]), *LATENCIES[5:]]
     table = [[*head, *(end for pair in INTERVALS.values() for end in pair), "flags", "reason"]]
     for row in results.rows:
         evidence = results.evidence[row_name(row)]
-        ends = [
-            getattr(found, end) if (found := getattr(evidence, f"{metric}_interval")) else None
-            for metric in ("ap", "ap50")
-            for end in ("low", "high")
-        ]
+        over_images = {field_name(field): image_interval(field, row, evidence) for field in OVER_IMAGES}
+        shown = {field_name(field): image_interval(field, row, evidence) for field in AT_OPERATING_POINT}
         latency = [getattr(row.latency_ms, name) if row.latency_ms else None for name in LATENCIES]
         energies = [row.per_image(getattr(row, field)) for field in PER_IMAGE]
-        cells = [row_name(row), *(getattr(row, field) for field in CSV_FIELDS), *energies, *ends, *latency]
-        intervals_of_trials = {name: interval_of(name, row, evidence) for name in INTERVALS}
-        for found in intervals_of_trials.values():
-            cells += [None, None] if isinstance(found, Unknown) else [found.low, found.high]
+        over_trials = {METRICS[name].title: interval_of(name, row, evidence) for name in INTERVALS}
+        cells = [row_name(row), *(getattr(row, field) for field in CSV_FIELDS), *energies, *_ends(over_images.values())]
+        cells += [*_values_and_ends(AT_OPERATING_POINT, row, evidence), *latency, *_ends(over_trials.values())]
         cells.append("; ".join(row.flags))
         gaps = [f"{field}: {reason}" for field, reason in row.absent.items() if field not in NO_GAPS]
-        why = row.reason or "; ".join([*gaps, *_no_intervals(row, intervals_of_trials)])
+        why = row.reason or "; ".join([*gaps, *_no_intervals(row, {**over_images, **shown, **over_trials})])
         table.append([*(_plain(cell) for cell in cells), why])
     return table
 
 
-def _no_intervals(row: Row, found: Mapping[str, Known | Unknown]) -> Iterator[str]:
-    """Why figures that are there have no interval; why one is not there is told of the figure itself."""
+def _ends(found: Iterable[Interval | Known | Unknown | None]) -> Iterator[float | None]:
+    """Low and high of each; None where there is no interval."""
+    for interval in found:
+        yield from (interval.low, interval.high) if isinstance(interval, Interval | Known) else (None, None)
+
+
+def _with_ends(fields: Sequence[str]) -> list[str]:
+    """The names of what ``_values_and_ends`` tells."""
+    return [f"{field}{end}" for field in fields for end in ("", "_low", "_high")]
+
+
+def _values_and_ends(fields: Sequence[str], row: Row, evidence: Evidence) -> Iterator[float | None]:
+    """Each figure over images with the ends of its interval."""
+    for field in fields:
+        value = image_figure(field, row)
+        yield None if isinstance(value, Unknown) else value
+        yield from _ends([image_interval(field, row, evidence)])
+
+
+def _no_intervals(row: Row, found: Mapping[str, Interval | Known | Unknown]) -> Iterator[str]:
+    """Why figures that are there have no interval, by title; why one is not there is told of the figure itself."""
     lacking: dict[str, list[str]] = {}
-    for name, interval in found.items():
+    for title, interval in found.items():
         if isinstance(interval, Unknown) and interval.reason not in row.absent.values():
-            lacking.setdefault(interval.reason, []).append(METRICS[name].title)
+            lacking.setdefault(interval.reason, []).append(title)
     yield from (f"interval of {', '.join(names)}: {reason}" for reason, names in lacking.items())
 
 
@@ -141,14 +165,42 @@ def efficiency_table(results: Results) -> Table:
     return _with_simulated(results, table)
 
 
+def accuracy_table(results: Results) -> Table:
+    """COCO's figures of every scored row as fractions, each with its interval. Why one is missing is in rows.csv."""
+    return _over_images(results, OVER_IMAGES)
+
+
+def deployed_table(results: Results) -> Table:
+    """Precision, recall and F1 of every scored row at its operating point as fractions, each with its interval."""
+    return _over_images(results, AT_OPERATING_POINT)
+
+
+def _over_images(results: Results, fields: Sequence[str]) -> Table:
+    scored = [row for row in results.rows if row.ap is not None]
+    evidence = results.evidence
+    lines = ([row_name(row), *_values_and_ends(fields, row, evidence[row_name(row)])] for row in scored)
+    table = [["row", *_with_ends(fields)], *([_plain(cell) for cell in line] for line in lines)]
+    return _with_simulated(results, table)
+
+
 def errors_table(results: Results) -> Table:
     """Objects found and false positives at the operating point, by size of the object and of the detection."""
     fields = ("objects", "found", "recall", "shown", "false_positives", "false_positives_per_image")
-    table = [["row", "size", *fields]]
-    for row in results.rows:
-        for size, errors in (row.operating_point.by_size if row.operating_point else {}).items():
-            table.append([row_name(row), size, *(_plain(getattr(errors, name)) for name in fields)])
+    with_interval = ("recall", "false_positives_per_image")
+    table = [["row", "size", *fields, *(f"{field}_{end}" for field in with_interval for end in ("low", "high"))]]
+    for row, size, errors, intervals in _by_size(results):
+        cells = [getattr(errors, field) for field in fields]
+        ends = _ends(getattr(intervals, field, None) for field in with_interval)
+        table.append([row_name(row), size, *map(_plain, [*cells, *ends])])
     return _with_simulated(results, table)
+
+
+def _by_size(results: Results) -> Iterator[tuple[Row, str, SizeErrors, SizeIntervals | None]]:
+    """Errors of each size of each row, with their intervals where results have them."""
+    for row in results.rows:
+        intervals = results.evidence[row_name(row)].errors_by_size
+        for size, errors in (row.operating_point.by_size if row.operating_point else {}).items():
+            yield row, size, errors, intervals.get(size)
 
 
 def seeds_table(results: Results) -> Table:
@@ -294,16 +346,38 @@ def efficiency_latex(results: Results) -> str:
     )
 
 
+def accuracy_latex(results: Results) -> str:
+    """COCO's figures for a paper, in points."""
+    return _over_images_latex(results, OVER_IMAGES)
+
+
+def deployed_latex(results: Results) -> str:
+    """The operating point for a paper, in points."""
+    return _over_images_latex(results, AT_OPERATING_POINT)
+
+
+def _over_images_latex(results: Results, fields: Sequence[str]) -> str:
+    lines = [
+        [_told(results, row_name(row)), *(_with_interval(results, row, field) for field in fields)]
+        for row in results.rows
+        if row.ap is not None
+    ]
+    heads = [name[0].upper() + name[1:] for name in map(field_name, fields)]
+    return _latex(["Row", *heads], lines, "l" + "r" * len(fields), [])
+
+
 def errors_latex(results: Results) -> str:
     """Errors by size for a paper."""
     head = ["Row", "Size", "Objects", "Found", "Recall", "Shown", "Wrong", "Wrong per image"]
     lines = [
         [
-            *(_told(results, row_name(row)), size, str(errors.objects), str(errors.found), _points(errors.recall)),
-            *(str(errors.shown), str(errors.false_positives), f"{errors.false_positives_per_image:.2f}"),
+            *(_told(results, row_name(row)), size, str(errors.objects), str(errors.found)),
+            _points(errors.recall) + _bracketed(getattr(intervals, "recall", None), points),
+            *(str(errors.shown), str(errors.false_positives)),
+            f"{errors.false_positives_per_image:.2f}"
+            + _bracketed(getattr(intervals, "false_positives_per_image", None), "{:.2f}".format),
         ]
-        for row in results.rows
-        for size, errors in (row.operating_point.by_size if row.operating_point else {}).items()
+        for row, size, errors, intervals in _by_size(results)
     ]
     return _latex(head, lines, "llrrrrrr", [])
 
@@ -374,6 +448,8 @@ TABLES: dict[str, tuple[Callable[[Results], Table], Callable[[Results], str]]] =
     "losses": (losses_table, losses_latex),
     "ratios": (ratios_table, ratios_latex),
     "efficiency": (efficiency_table, efficiency_latex),
+    "accuracy": (accuracy_table, accuracy_latex),
+    "deployed": (deployed_table, deployed_latex),
     "errors": (errors_table, errors_latex),
     "seed_tests": (seed_tests_table, seed_tests_latex),
 }
@@ -388,11 +464,15 @@ def _plain(value: object) -> str:
     return "" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def _with_interval(results: Results, row: Row, metric: str) -> str:
-    value, interval = getattr(row, metric), getattr(results.evidence[row_name(row)], f"{metric}_interval")
-    if value is None:
+def _with_interval(results: Results, row: Row, field: str) -> str:
+    value, found = image_figure(field, row), image_interval(field, row, results.evidence[row_name(row)])
+    if isinstance(value, Unknown):
         return "–"
-    return points(value) + (f" [{points(interval.low)}, {points(interval.high)}]" if interval else "")
+    return points(value) + _bracketed(None if isinstance(found, Unknown) else found, points)
+
+
+def _bracketed(interval: Interval | None, form: Callable[[float], str]) -> str:
+    return f" [{form(interval.low)}, {form(interval.high)}]" if interval else ""
 
 
 def _points(value: float | None) -> str:

@@ -9,10 +9,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 from scipy import stats
 
-from edgejoule.records import Evidence, Row
+from edgejoule.records import Evidence, Interval, Row
 from edgejoule_analyst.efficiency import LEVEL
 from edgejoule_analyst.latency import frames_per_second
 from edgejoule_analyst.significance import Spread
+from edgejoule_analyst.words import level as level_in_words
+from edgejoule_analyst.words import points
 
 OLD_RESULTS = "its results were written without it; run the spec again, which measures nothing anew"
 NOTHING = Evidence.model_validate({})
@@ -264,6 +266,42 @@ def interval_of(name: str, row: Row, evidence: Evidence, level: float = LEVEL) -
     """
     found = METRICS[name].estimate(row, evidence, (1 + level) / 2)
     return found if isinstance(found, Unknown) else replace(found, low=max(0.0, found.low))
+
+
+OVER_IMAGES = ("ap", "ap50", "ap75", "ap_small", "ap_medium", "ap_large", "ar100")
+"""Fields of a row whose intervals come of resampling the images."""
+AT_OPERATING_POINT = ("precision", "recall", "f1")
+"""The same of its operating point."""
+NOTHING_SHOWN = "no detection reached the confidence of the operating point"
+
+
+def image_figure(field: str, row: Row) -> float | Unknown:
+    """The value of one of ``OVER_IMAGES`` or ``AT_OPERATING_POINT``, or why there is none."""
+    if field in OVER_IMAGES:
+        value, reason = getattr(row, field), row.absent.get(field, "")
+    elif row.operating_point is None:
+        value, reason = None, row.absent["operating_point"]
+    else:
+        value, reason = getattr(row.operating_point, field), NOTHING_SHOWN
+    return Unknown(reason) if value is None else float(value)
+
+
+def image_interval(field: str, row: Row, evidence: Evidence) -> Interval | Unknown:
+    """The interval of ``image_figure``, or why there is none."""
+    value = image_figure(field, row)
+    if isinstance(value, Unknown):
+        return value
+    return getattr(evidence, f"{field}_interval") or Unknown(OLD_RESULTS, value)
+
+
+def image_interval_in_words(field: str, row: Row, evidence: Evidence) -> str:
+    """A figure with its interval, in points: ``41.3, 95 % interval 39.9 to 42.6``; or the reason for none."""
+    value, found = image_figure(field, row), image_interval(field, row, evidence)
+    if isinstance(value, Unknown):
+        return f"none: {value.reason}"
+    if isinstance(found, Unknown):
+        return f"{points(value)}, interval: none, {found.reason}"
+    return f"{points(value)}, {level_in_words(found.level)} interval {points(found.low)} to {points(found.high)}"
 
 
 def interval_in_words(name: str, row: Row, evidence: Evidence) -> str:

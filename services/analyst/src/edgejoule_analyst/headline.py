@@ -176,6 +176,8 @@ def _speed(*sides: tuple[Row, Evidence]) -> Speed | str:
     row, against = (evidence.trial_means_ms for _, evidence in sides)
     if not row or not against:
         return OLD_RESULTS
+    if min(*row, *against) == 0:
+        return "a trial's mean latency is 0 ms"
     logs = [[math.log(ms) for ms in trials] for trials in (row, against)]
     value = math.exp(fmean(logs[1]) - fmean(logs[0]))
     if min(map(len, logs)) < 2:

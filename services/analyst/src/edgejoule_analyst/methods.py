@@ -129,6 +129,11 @@ def _accuracy(results: Results) -> str:
         f"Accuracy is COCO's AP over {scored.images} images, scored by {scored.scorer} from detections with a score of"
         f" {scored.score_floor:g} or more."
     )
+    if scored.ap_interval is not None:
+        text += (
+            f" Each figure of accuracy has a {level(scored.ap_interval.level)} bootstrap interval over the images: a"
+            " basic one for AP and AR, a percentile one at the operating point."
+        )
     if results.differences:
         first = results.differences[0]
         text += (

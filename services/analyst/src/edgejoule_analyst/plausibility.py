@@ -167,6 +167,8 @@ def _roofline(row: Row, evidence: Evidence) -> Check:
     except UnknownError as why:
         return _unchecked(name, str(why))
     mean_ms, gmacs = row.latency_ms.mean, row.batch * row.gmacs
+    if mean_ms == 0:
+        return _implausible(name, f"{gmacs:.4g} GMACs in 0 ms, which no device can do")
     images = "" if row.batch == 1 else f"{row.batch} x "
     does = f"2 x {images}{row.gmacs:.4g} GMACs / {mean_ms:.4g} ms = {2 * gmacs / mean_ms * 1e3:.1f} GOPS"
     if exceeds_roofline(gmacs, mean_ms, peak):

@@ -16,7 +16,7 @@ from markupsafe import Markup
 from edgejoule.records import Evidence, Results, Row
 from edgejoule_analyst import charts, headline, methods, page, paper_tables, plausibility, repeats, words
 from edgejoule_analyst.exports import rows_table
-from edgejoule_analyst.figures import interval_in_words
+from edgejoule_analyst.figures import AT_OPERATING_POINT, OVER_IMAGES, image_interval_in_words, interval_in_words
 
 HASH_DIGITS = 12
 MANY_NAMES = 3
@@ -58,6 +58,8 @@ def render_report(results: Results, sha256: str) -> str:
         class_of=class_of,
         interval_bar=interval_bar,
         interval_in_words=interval_in_words,
+        over_images=(*OVER_IMAGES, *AT_OPERATING_POINT),
+        image_interval_in_words=image_interval_in_words,
         choices={
             name: list(dict.fromkeys(getattr(row, name) for row in results.rows))
             for name in ("device", "variant", "status")

@@ -5,9 +5,20 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, get_args
 
-from edgejoule.records import BenchmarkRecord, EngineRecord, Evidence, Front, Interval, Repeat, Row, ScoreRecord, Status
-from edgejoule_analyst import efficiency, latency
-from edgejoule_analyst.average_precision import Metric
+from edgejoule.records import (
+    BenchmarkRecord,
+    EngineRecord,
+    Evidence,
+    Front,
+    Interval,
+    Repeat,
+    Row,
+    ScoreRecord,
+    SizeIntervals,
+    Status,
+)
+from edgejoule_analyst import efficiency, latency, operating
+from edgejoule_analyst.average_precision import METRICS, SIZES, Figure
 from edgejoule_analyst.bootstrap import Estimate
 from edgejoule_analyst.comparison import Accuracy
 from edgejoule_analyst.measurements import Cell, Ended, Measurements, Remade, Trial
@@ -41,6 +52,8 @@ ENERGY_TOLERANCE = 0.25
 """Power is a mean over a whole trial, pauses between inferences included, so the two need not agree closely."""
 BEYOND = 1.1
 """Of the slowest row's latency: how far a hypervolume reaches, so that the slowest row on the front adds to it."""
+NO_RATE = "the mean latency is 0 ms, of which no rate can be told"
+NO_ENERGY = "the energy is 0 mJ, of which no accuracy per joule can be told"
 NO_OBJECTS = "the evaluation set has no object of this size"
 
 
@@ -62,7 +75,7 @@ class _Values:
             self.put(name, None, why)
 
 
-def make_row(cell: Cell, measured: Measurements, recomputed: Mapping[Metric, Estimate] | None) -> Row:
+def make_row(cell: Cell, measured: Measurements, recomputed: Mapping[Figure, Estimate] | None) -> Row:
     """The row of one cell; ``pareto`` is still to be decided, by ``with_pareto``.
 
     Args:
@@ -120,11 +133,11 @@ def find_flags(trials: Sequence[Trial], simulated: bool) -> list[str]:
     return flags
 
 
-def _contradictions(values: Mapping[str, Any], recomputed: Mapping[Metric, Estimate] | None) -> Iterator[str]:
+def _contradictions(values: Mapping[str, Any], recomputed: Mapping[Figure, Estimate] | None) -> Iterator[str]:
     """Where two ways to one figure part."""
-    for metric, ours in (recomputed or {}).items():
-        if abs(ours.value - values[metric]) > AP_TOLERANCE:
-            yield f"{metric} is {values[metric]:.6f} to the scorer and {ours.value:.6f} computed from its matches"
+    for figure, ours in (recomputed or {}).items():
+        if abs(ours.value - values[figure]) > AP_TOLERANCE:
+            yield f"{figure} is {values[figure]:.6f} to the scorer and {ours.value:.6f} computed from its matches"
     power_w, energy_mj = values["power_w"], values["energy_mj"]
     if power_w is not None and energy_mj is not None:
         product_mj = efficiency.energy_per_inference_mj(power_w, values["latency_ms"].mean)
@@ -185,14 +198,28 @@ def fronts(rows: Sequence[Row]) -> list[Front]:
     return found
 
 
-def make_evidence(measured: Measurements, accuracy: Accuracy | None) -> Evidence:
-    """What lies behind a row, for plots, for a decision, and for whoever wants to repeat it."""
+def make_evidence(
+    measured: Measurements, accuracy: Accuracy | None, shown: Mapping[str, Estimate] | None = None
+) -> Evidence:
+    """What lies behind a row, for plots, for a decision, and for whoever wants to repeat it.
+
+    Args:
+        shown: ``operating.intervals``; nothing where they were not made.
+    """
     trials = [trial for trial in measured.trials if isinstance(trial, Trial)]
     values: dict[str, Any] = {}
     if accuracy is not None:
-        for metric in accuracy.values:
-            values[f"{metric}_interval"] = _interval(accuracy.interval(metric))
-            values[f"{metric}_draws"] = accuracy.draws_curve(metric)
+        values |= {f"{figure}_interval": _interval(found) for figure, found in accuracy.intervals().items()}
+        values |= {f"{metric}_draws": accuracy.draws_curve(metric) for metric in METRICS}
+    if shown:
+        values |= {f"{name}_interval": _interval(shown[name]) for name in operating.OF_ALL if name in shown}
+        values["errors_by_size"] = {
+            size: SizeIntervals(
+                recall=_interval(found) if (found := shown.get(f"recall_{size}")) else None,
+                false_positives_per_image=_interval(shown[f"false_positives_per_image_{size}"]),
+            )
+            for size in SIZES
+        }
     if isinstance(measured.score, ScoreRecord):
         score = measured.score
         values |= {
@@ -272,7 +299,7 @@ def _put_trials(row: _Values, trials: Sequence[Trial], endings: Sequence[Ended],
     executions = [trial.executions_ms for trial in trials if trial.executions_ms is not None]
     whole = len(executions) == len(trials)
     row.put("execution_ms", latency.pool(executions) if whole else None, _first_reason(trials, "execution_ms"))
-    row.put("fps", latency.frames_per_second(pooled.mean, batch), "")
+    row.put("fps", latency.frames_per_second(pooled.mean, batch) if pooled.mean else None, NO_RATE)
     stages = [record.stages_ms for record in records if record.stages_ms is not None]
     whole = len(stages) == len(records)
     mean_stages = {name: _mean(of_trial[name] for of_trial in stages) for name in stages[0]} if whole else None
@@ -294,7 +321,7 @@ def _put_trials(row: _Values, trials: Sequence[Trial], endings: Sequence[Ended],
 def _put_efficiency(row: _Values, batch: int) -> None:
     ap50, energy_mj = row.values["ap50"], row.values["energy_mj"]
     known = ap50 is not None and bool(energy_mj)
-    why = row.absent.get("energy_mj") or row.absent.get("ap50") or "an energy of 0 mJ allows no ratio to it"
+    why = row.absent.get("energy_mj") or row.absent.get("ap50", NO_ENERGY)
     row.put("map_per_joule", efficiency.map_per_joule(ap50, energy_mj / batch) if known else None, why)
 
 

@@ -37,6 +37,7 @@ FIELDS = {
     "ap50": "AP50",
     "ap75": "AP75",
     "ar100": "AR100",
+    "f1": "F1",
 }
 """Fields of a row whose name alone reads badly."""
 

@@ -489,11 +489,19 @@ class SeedTest(Measured):
 
 
 class Interval(Record):
-    """Where an accuracy may lie, judged by resampling the images: a basic bootstrap interval."""
+    """Where a figure may lie, judged by resampling the images: a basic bootstrap interval of an AP or AR, a percentile
+    one of what is told of the operating point."""
 
     low: float
     high: float
     level: float
+
+
+class SizeIntervals(Record):
+    """Where what ``SizeErrors`` tells of one size may lie."""
+
+    recall: Interval | None = Field(description="null where there is no object of this size")
+    false_positives_per_image: Interval
 
 
 class Check(Record):
@@ -509,6 +517,17 @@ class Evidence(Record):
 
     ap_interval: Interval | None = None
     ap50_interval: Interval | None = None
+    ap75_interval: Interval | None = None
+    ap_small_interval: Interval | None = None
+    ap_medium_interval: Interval | None = None
+    ap_large_interval: Interval | None = None
+    ar100_interval: Interval | None = None
+    precision_interval: Interval | None = Field(None, description="at the operating point, as the next two")
+    recall_interval: Interval | None = None
+    f1_interval: Interval | None = None
+    errors_by_size: dict[Literal["small", "medium", "large"], SizeIntervals] = Field(
+        default_factory=dict, description="at the operating point; empty in results of before it was told"
+    )
     images: int | None = Field(None, description="evaluation images scored")
     scorer: str | None = None
     score_floor: float | None = Field(None, description="detections below are not scored")

@@ -4,11 +4,15 @@ The rule (all areas, at most 100 detections per image and category), for each Io
 of a category in an image choose, best score first, the free object they overlap most; a later object
 wins a tie of IoU; a crowd region is chosen only where no object can be, is never used up, and takes its
 detection out of the count. Here all images and categories advance together, one rank per round.
+
+By size of object the same detections are matched again, once for each size: an object of another size then takes its
+detection out of the count, as a crowd region does, but is used up; and a detection of another size that found nothing
+does not count either.
 """
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -25,6 +29,7 @@ from edgejoule_evaluator.scoring import IOU_THRESHOLDS
 
 Int32s = npt.NDArray[np.int32]
 Indices = npt.NDArray[np.intp]
+Bits = npt.NDArray[np.uint8]
 
 _DTYPES = {
     "image_ids": np.int64,
@@ -36,7 +41,15 @@ _DTYPES = {
     "tp": np.bool_,
     "ignored": np.bool_,
     "gt_count": np.int32,
+    "size_tp": np.uint8,
+    "size_ignored": np.uint8,
+    "size_gt": np.bool_,
+    "gt_image": np.int32,
+    "gt_category": np.int32,
+    "operating": np.int32,
 }
+AREAS = ((0.0, 32.0**2), (32.0**2, 96.0**2), (96.0**2, 1e5**2))
+"""Small, medium and large in square pixels, as COCO has them: what lies on a bound is of both sides."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +61,12 @@ class Matches:
         det_image: int32[D], index into ``image_ids``, rising. det_category: int32[D], index into ``category_ids``.
         det_score: float32[D], falling within an image; equal scores stay in the detector's order.
         tp: bool[T, D], matched to an object. ignored: bool[T, D], matched to a crowd region: neither right nor wrong.
-        gt_count: int32[I, C], objects, crowd regions left out.
+        gt_count: int32[I, C], objects, crowd regions left out: G in all.
+        size_tp, size_ignored: uint8[3, T, ceil(D / 8)], the same of small, medium and large objects alone, in bits.
+        size_gt: bool[3, G], which objects are of each size. gt_image, gt_category: int32[G], indices as those of
+            detections. Only ``match`` tells these.
+        operating: int32[3, 4, I], what the detections of the operating point came to: ``operating_point.count_errors``.
+            Only the ``score`` step tells it.
     """
 
     image_ids: Int64s
@@ -60,6 +78,12 @@ class Matches:
     tp: Bools
     ignored: Bools
     gt_count: Int32s
+    size_tp: Bits = field(default_factory=lambda: np.zeros((0, 0, 0), np.uint8))
+    size_ignored: Bits = field(default_factory=lambda: np.zeros((0, 0, 0), np.uint8))
+    size_gt: Bools = field(default_factory=lambda: np.zeros((0, 0), np.bool_))
+    gt_image: Int32s = field(default_factory=lambda: np.zeros(0, np.int32))
+    gt_category: Int32s = field(default_factory=lambda: np.zeros(0, np.int32))
+    operating: Int32s = field(default_factory=lambda: np.zeros((0, 0, 0), np.int32))
 
 
 def write_matches(path: Path, matches: Matches) -> None:
@@ -78,22 +102,57 @@ def read_matches(path: Path) -> Matches:
 
 
 @dataclass(frozen=True)
+class _Near:
+    """What could be matched: P pairs of a detection and an object that share a cell and overlap enough for the least
+    threshold. det, gt: intp[P]. iou: float64[P]. rank: intp[D], of a detection in its cell. crowd: bool[all objects].
+    """
+
+    det: Indices
+    gt: Indices
+    iou: Float64s
+    rank: Indices
+    crowd: Bools
+
+
+@dataclass(frozen=True)
 class Matched:
-    """Matches with what they came from: ``order``, int[D], the detections in the order of ``matches``; ``found``,
-    bool[T, G], objects that a detection was matched to."""
+    """Matches over all areas with what they came from.
+
+    ``order``, int[D], the detections in the order of ``matches``; ``found``, bool[T, all objects], those that a
+    detection was matched to; ``near``, what was to be matched.
+    """
 
     matches: Matches
     order: Indices
     found: Bools
+    near: _Near
 
 
 def match(truth: GroundTruth, detections: Detections) -> Matches:
-    """Match every detection on the images and categories of ``truth``, which must know them all."""
-    return match_objects(truth, detections).matches
+    """Match every detection on the images and categories of ``truth``, which must know them all; by size too."""
+    matched = match_objects(truth, detections)
+    box = detections.bbox[matched.order].astype(np.float64)
+    det_area = box[:, 2] * box[:, 3]
+    size_tp, size_ignored, size_gt = [], [], []
+    for low, high in AREAS:
+        inside = (truth.area >= low) & (truth.area <= high)
+        tp, ignored, _ = _assign(matched.near, truth.crowd | ~inside)
+        ignored |= ~tp & ((det_area < low) | (det_area > high))
+        size_tp.append(np.packbits(tp, axis=1))
+        size_ignored.append(np.packbits(ignored, axis=1))
+        size_gt.append(inside[~truth.crowd])
+    return replace(
+        matched.matches,
+        size_tp=np.stack(size_tp),
+        size_ignored=np.stack(size_ignored),
+        size_gt=np.stack(size_gt),
+        gt_image=np.searchsorted(truth.images, truth.image_id[~truth.crowd]).astype(np.int32),
+        gt_category=np.searchsorted(truth.categories, truth.category_id[~truth.crowd]).astype(np.int32),
+    )
 
 
 def match_objects(truth: GroundTruth, detections: Detections) -> Matched:
-    """As ``match``, and which objects were found."""
+    """As ``match``, over all areas alone, and which objects were found."""
     gt_image = np.searchsorted(truth.images, truth.image_id)
     gt_category = np.searchsorted(truth.categories, truth.category_id)
     det_image = np.searchsorted(truth.images, detections.image_id)
@@ -107,14 +166,11 @@ def match_objects(truth: GroundTruth, detections: Detections) -> Matched:
 
     order = np.lexsort((-detections.score, det_image))
     order = order[rank[order] < MAX_DETECTIONS]
-    tp, ignored, found = _assign(
-        det_box=detections.bbox[order].astype(np.float64),
-        det_cell=det_cell[order],
-        det_rank=rank[order],
-        gt_box=truth.bbox,
-        gt_cell=gt_image * categories + gt_category,
-        crowd=truth.crowd,
-    )
+    det, gt = _pairs(det_cell[order], gt_image * categories + gt_category)
+    iou = box_iou(detections.bbox[order[det]].astype(np.float64), truth.bbox[gt], truth.crowd[gt])
+    enough = iou >= IOU_THRESHOLDS[0]
+    near = _Near(det[enough], gt[enough], iou[enough], rank[order], truth.crowd)
+    tp, ignored, found = _assign(near, truth.crowd)
     gt_count = np.zeros((len(truth.images), categories), np.int32)
     np.add.at(gt_count, (gt_image[~truth.crowd], gt_category[~truth.crowd]), 1)
     matches = Matches(
@@ -128,25 +184,22 @@ def match_objects(truth: GroundTruth, detections: Detections) -> Matched:
         ignored=ignored,
         gt_count=gt_count,
     )
-    return Matched(matches, order, found)
+    return Matched(matches, order, found, near)
 
 
-def _assign(
-    det_box: Float64s, det_cell: Indices, det_rank: Indices, gt_box: Float64s, gt_cell: Indices, crowd: Bools
-) -> tuple[Bools, Bools, Bools]:
-    """tp and ignored, both bool[T, D], and found objects, bool[T, G], by rounds over a detection's rank in its cell."""
-    tp = np.zeros((len(IOU_THRESHOLDS), len(det_box)), np.bool_)
+def _assign(near: _Near, left_out: Bools) -> tuple[Bools, Bools, Bools]:
+    """tp and ignored, both bool[T, D], and found objects, bool[T, all], by rounds over a detection's rank in its cell.
+
+    ``left_out``, bool[all objects], those that take a detection out of the count.
+    """
+    tp = np.zeros((len(IOU_THRESHOLDS), len(near.rank)), np.bool_)
     ignored = np.zeros_like(tp)
-    free = np.ones((len(IOU_THRESHOLDS), len(gt_box)), np.bool_)
+    free = np.ones((len(IOU_THRESHOLDS), len(left_out)), np.bool_)
 
-    det, gt = _pairs(det_cell, gt_cell)
-    iou = box_iou(det_box[det], gt_box[gt], crowd[gt])
-    near = iou >= IOU_THRESHOLDS[0]
-    det, gt, iou = det[near], gt[near], iou[near]
     # The pairs of one detection side by side, the one it wants most first.
-    wanted = np.lexsort((-gt, -iou, crowd[gt], det, det_rank[det]))
-    det, gt, iou = det[wanted], gt[wanted], iou[wanted]
-    rounds = np.flatnonzero(np.diff(det_rank[det], prepend=-1, append=-1))
+    wanted = np.lexsort((-near.gt, -near.iou, left_out[near.gt], near.det, near.rank[near.det]))
+    det, gt, iou = near.det[wanted], near.gt[wanted], near.iou[wanted]
+    rounds = np.flatnonzero(np.diff(near.rank[det], prepend=-1, append=-1))
 
     for begin, end in pairwise(rounds):
         d, g = det[begin:end], gt[begin:end]
@@ -155,10 +208,10 @@ def _assign(
         choice = np.minimum.reduceat(np.where(can, np.arange(len(d)), len(d)), starts, axis=1)
         threshold, which = np.nonzero(choice < len(d))
         chosen = choice[threshold, which]
-        is_crowd = crowd[g[chosen]]
-        tp[threshold, d[chosen]] = ~is_crowd
-        ignored[threshold, d[chosen]] = is_crowd
-        free[threshold, g[chosen]] = is_crowd
+        is_out = left_out[g[chosen]]
+        tp[threshold, d[chosen]] = ~is_out
+        ignored[threshold, d[chosen]] = is_out
+        free[threshold, g[chosen]] = near.crowd[g[chosen]]
     return tp, ignored, ~free
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from edgejoule.records import OperatingPoint, SizeErrors
 from edgejoule_evaluator.detections import Detections
 from edgejoule_evaluator.ground_truth import Float64s, GroundTruth
-from edgejoule_evaluator.matching import Matched, match_objects
+from edgejoule_evaluator.matching import Int32s, match_objects
 from edgejoule_evaluator.scoring import Scorer, accuracy, curves
 
 Size = Literal["small", "medium", "large"]
@@ -21,22 +21,48 @@ SIZES: tuple[Size, ...] = ("small", "medium", "large")
 _BOUNDS = (32.0**2, 96.0**2)  # COCO's; here each area is of one size
 
 
-def operating_point(
-    truth: GroundTruth, detections: Detections, confidence: float, nms_iou: float, scorer: Scorer = "hotcoco"
-) -> OperatingPoint:
-    """Precision, recall and F1 at IoU 0.5, counted over all categories together; crowds as COCO has them.
+def count_errors(truth: GroundTruth, detections: Detections) -> Int32s:
+    """Objects, those found, detections shown, and those of them that are wrong, at IoU 0.5: int32[3, 4, I], of each of
+    ``SIZES`` and each image of ``truth``.
 
-    ``detections`` were made with ``confidence`` and ``nms_iou``. Precision is ``None`` without detections,
-    recall without objects, F1 without both.
+    ``detections`` were made with the operating point's confidence and NMS IoU. Crowds as COCO has them. An object has
+    the size of its annotation's area, a detection that of its own box.
+    """
+    matched = match_objects(truth, detections)
+    matches = matched.matches
+    box = detections.bbox[matched.order].astype(np.float64)
+    objects = _sizes(truth.area), np.searchsorted(truth.images, truth.image_id)
+    shown = _sizes(box[:, 2] * box[:, 3]), matches.det_image.astype(np.intp)
+    right, counts = matches.tp[0], ~matches.ignored[0]
+    errors = np.zeros((len(SIZES), 4, len(truth.images)), np.int32)
+    kinds = (
+        (objects, ~truth.crowd),
+        (objects, ~truth.crowd & matched.found[0]),
+        (shown, counts),
+        (shown, counts & ~right),
+    )
+    for number, ((size, image), which) in enumerate(kinds):
+        np.add.at(errors, (size[which], number, image[which]), 1)
+    return errors
+
+
+def operating_point(
+    truth: GroundTruth,
+    detections: Detections,
+    errors: Int32s,
+    confidence: float,
+    nms_iou: float,
+    scorer: Scorer = "hotcoco",
+) -> OperatingPoint:
+    """Precision, recall and F1 at IoU 0.5, counted over all categories together.
+
+    ``detections`` were made with ``confidence`` and ``nms_iou``; ``errors`` is ``count_errors`` of them. Precision is
+    ``None`` without detections, recall without objects, F1 without both.
 
     Raises:
         DataError: the set has no objects.
     """
-    matched = match_objects(truth, detections)
-    matches = matched.matches
-    right = int(matches.tp[0].sum())
-    shown = int((~matches.ignored[0]).sum())
-    objects = int(matches.gt_count.sum())
+    objects, right, shown, _ = errors.sum(axis=(0, 2)).tolist()
     return OperatingPoint(
         confidence=confidence,
         nms_iou=nms_iou,
@@ -45,31 +71,21 @@ def operating_point(
         f1=2 * right / (shown + objects) if shown + objects else None,
         ap50=accuracy(curves(truth, detections, scorer)).ap50,
         detections=len(detections),
-        by_size=by_size(truth, detections, matched),
+        by_size={size: _size_errors(of_size) for size, of_size in zip(SIZES, errors, strict=True)},
     )
 
 
-def by_size(truth: GroundTruth, detections: Detections, matched: Matched) -> dict[Size, SizeErrors]:
-    """What was found and what was shown wrongly at IoU 0.5, per size."""
-    boxes = detections.bbox[matched.order].astype(np.float64)
-    counts = ~matched.matches.ignored[0]
-    wrong = counts & ~matched.matches.tp[0]
-    object_sizes, shown_sizes = _sizes(truth.area), _sizes(boxes[:, 2] * boxes[:, 3])
-    errors: dict[Size, SizeErrors] = {}
-    for number, size in enumerate(SIZES):
-        objects = (object_sizes == number) & ~truth.crowd
-        of_size = shown_sizes == number
-        total, found = int(objects.sum()), int((objects & matched.found[0]).sum())
-        false = int((wrong & of_size).sum())
-        errors[size] = SizeErrors(
-            objects=total,
-            found=found,
-            recall=found / total if total else None,
-            shown=int((counts & of_size).sum()),
-            false_positives=false,
-            false_positives_per_image=false / len(truth.images),
-        )
-    return errors
+def _size_errors(counts: Int32s) -> SizeErrors:
+    """What was found and what was shown wrongly of one size, from its counts by image, int32[4, I]."""
+    objects, found, shown, wrong = counts.sum(axis=1).tolist()
+    return SizeErrors(
+        objects=objects,
+        found=found,
+        recall=found / objects if objects else None,
+        shown=shown,
+        false_positives=wrong,
+        false_positives_per_image=wrong / counts.shape[1],
+    )
 
 
 def _sizes(area: Float64s) -> np.ndarray[tuple[int, ...], np.dtype[np.intp]]:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from edgejoule_analyst.measurements import Cell
     from edgejoule_analyst.plausibility import Images
 
-VERSION = 3
+VERSION = 4
 QUEUE = "analyze"
 EXCLUSIVE = False
 OUTPUTS = ("results", "report")
@@ -39,6 +39,7 @@ SOURCES = (
     "edgejoule_analyst.latency",
     "edgejoule_analyst.measurements",
     "edgejoule_analyst.methods",
+    "edgejoule_analyst.operating",
     "edgejoule_analyst.page",
     "edgejoule_analyst.paper_tables",
     "edgejoule_analyst.pareto",
@@ -63,10 +64,10 @@ def run(job: Job) -> None:
     """
     from edgejoule import __version__
     from edgejoule.records import Results
-    from edgejoule_analyst.average_precision import METRICS
     from edgejoule_analyst.bootstrap import RESAMPLES
     from edgejoule_analyst.comparison import differences, measure
     from edgejoule_analyst.measurements import Cell, Trial, read_cell
+    from edgejoule_analyst.operating import intervals as operating_intervals
     from edgejoule_analyst.plausibility import checked
     from edgejoule_analyst.repeats import doubts, seed_tests
     from edgejoule_analyst.report import render_report
@@ -85,11 +86,15 @@ def run(job: Job) -> None:
         )
         for number, (name, matches) in enumerate(scored.items())
     }
-    intervals = {name: {metric: of_cell.interval(metric) for metric in METRICS} for name, of_cell in accuracy.items()}
+    shown = {
+        name: operating_intervals(matches.operating, count=RESAMPLES, seed=spec["seed"])
+        for name, matches in scored.items()
+    }
+    intervals = {name: of_cell.intervals() for name, of_cell in accuracy.items()}
     rows = [make_row(cell, measured[cell.name], intervals.get(cell.name)) for cell in cells]
     rows, evidence = checked(
         with_pareto(with_unchanged_flagged(rows)),
-        {name: make_evidence(found, accuracy.get(name)) for name, found in measured.items()},
+        {name: make_evidence(found, accuracy.get(name), shown.get(name)) for name, found in measured.items()},
         {name: [trial for trial in found.trials if isinstance(trial, Trial)] for name, found in measured.items()},
         *(_images(job, role) for role in ("evaluation", "calibration")),
     )
@@ -140,8 +145,9 @@ def _notes(cells: Sequence[Cell], *, over_seeds: bool) -> list[str]:
 
     notes = [
         f"Intervals are {level(LEVEL)} bootstrap intervals over the evaluation images: percentile intervals, on paired"
-        " resamples, for differences; basic intervals for an AP on its own. They speak of the choice of images only,"
-        " not of training, calibration or build. Each is of its own figure, not corrected for how many there are.",
+        " resamples, for differences; basic intervals for an AP or AR on its own; percentile intervals at the operating"
+        " point. They speak of the choice of images only, not of training, calibration or build. Each is of its own"
+        " figure, not corrected for how many there are.",
         "Whether two rows differ in accuracy is judged by a paired permutation test over the images, p-values corrected"
         f" by Holm over all differences of the run, AP and AP50, at {1 - LEVEL:.2g}. An interval, not corrected, may"
         " leave out 0 where the corrected test finds no evidence of a difference.",

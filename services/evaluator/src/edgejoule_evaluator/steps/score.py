@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 
 from edgejoule.job import Job
@@ -19,10 +20,10 @@ from edgejoule_evaluator.detections import Detections, merge, read_detections, r
 from edgejoule_evaluator.fidelity import CONFIDENCE, fidelity
 from edgejoule_evaluator.ground_truth import GroundTruth, from_dataset, require_known_categories
 from edgejoule_evaluator.matching import match, write_matches
-from edgejoule_evaluator.operating_point import operating_point
+from edgejoule_evaluator.operating_point import count_errors, operating_point
 from edgejoule_evaluator.scoring import Scorer, accuracy, ap_by_category, curves
 
-VERSION = 1
+VERSION = 2
 QUEUE = "evaluate"
 EXCLUSIVE = False
 OUTPUTS = ("record", "matches")
@@ -49,12 +50,12 @@ def run(job: Job) -> None:
     truth = from_dataset(job.read_json("dataset"))
     detections = _read(job.inputs_named("detections"), truth)
     whole = curves(truth, detections, scorer)
+    shown = _read(job.inputs_named("operating"), truth)
+    errors = count_errors(truth, shown)
     closeness, absent = _fidelity(job, truth, detections, scorer)
     record = ScoreRecord(
         accuracy=accuracy(whole),
-        operating_point=operating_point(
-            truth, _read(job.inputs_named("operating"), truth), **job.parameters["operating"], scorer=scorer
-        ),
+        operating_point=operating_point(truth, shown, errors, **job.parameters["operating"], scorer=scorer),
         fidelity=closeness,
         images=len(truth.images),
         detections=len(detections),
@@ -64,7 +65,7 @@ def run(job: Job) -> None:
         absent=absent,
     )
     job.write_json("record", record.model_dump(mode="json"))
-    write_matches(job.output("matches"), match(truth, detections))
+    write_matches(job.output("matches"), replace(match(truth, detections), operating=errors))
 
 
 def _fidelity(
