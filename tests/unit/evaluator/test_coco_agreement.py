@@ -137,7 +137,7 @@ def average_precision(matches: Matches) -> float:
 
 
 @given(problems())
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=120)
 def test_hotcoco_and_our_matches_equal_pycocotools(problem: tuple[GroundTruth, Detections]) -> None:
     truth, detections = problem
     fast, reference = curves(truth, detections, scorer="hotcoco"), curves(truth, detections, scorer="pycocotools")
