@@ -235,7 +235,7 @@ BATCHES = st.lists(st.sampled_from([1, 2, 4]), min_size=1, max_size=3, unique=Tr
 
 
 @given(SIDES, BATCHES)
-@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 def test_inputs_are_trained_and_quantized_apart_and_batches_share_it_all(tmp_path, sides, batches):
     training = {**MODEL, "train": {"iterations": 5}}
     single = plan_of(qat_spec(tmp_path, EACH, models=[training]))
@@ -395,7 +395,7 @@ INT8 = ["fp32", "int8-ptq", "int8-qat"]
 
 
 @given(st.integers(1, 6), st.data())
-@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 def test_repeats_add_what_makes_and_scores_int8_anew_and_move_nothing_else(tmp_path, calibrations, data):
     trainings = data.draw(st.integers(1, calibrations))
     before = plan_of(qat_spec(tmp_path, INT8))
