@@ -10,6 +10,7 @@ import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import crowded  # noqa: F401  its profile is Hypothesis' own from here on
 import pytest
 from servers import BUCKET, RedisServer, S3Server
 

@@ -703,6 +703,30 @@ def _(w: Workspace) -> list[str]:
     return ["compare", "results.json", "results.json", "--fail-on", "latency:5%", "--fail-on", "latency"]
 
 
+@case("Decisions", "a weight of no metric", r"there is no metric 'speed' to weigh")
+def _(w: Workspace) -> list[str]:
+    _with_results(w)
+    return ["recommend", "results.json", "--weight", "speed:2", "--weight", "ap50:1"]
+
+
+@case("Decisions", "a weight below 0", r"--weight latency:-1 is not METRIC:WEIGHT")
+def _(w: Workspace) -> list[str]:
+    _with_results(w)
+    return ["recommend", "results.json", "--weight", "ap50:1", "--weight", "latency:-1"]
+
+
+@case("Decisions", "weights that are all 0", r"every weight is 0")
+def _(w: Workspace) -> list[str]:
+    _with_results(w)
+    return ["recommend", "results.json", "--weight", "ap50:0", "--weight", "latency:0"]
+
+
+@case("Decisions", "one weight alone", r"names ap50 alone")
+def _(w: Workspace) -> list[str]:
+    _with_results(w)
+    return ["recommend", "results.json", "--weight", "ap50:1"]
+
+
 @case("Decisions", "two runs to choose from", r"takes RUN and options")
 def _(w: Workspace) -> list[str]:
     _with_results(w)

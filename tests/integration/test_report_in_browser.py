@@ -20,11 +20,12 @@ import pytest
 
 from edgejoule.records import Results
 from edgejoule_analyst import claims_charts
-from edgejoule_analyst.charts import all_charts
+from edgejoule_analyst.charts import all_charts, rank
 from edgejoule_analyst.claims import load_known, load_paper
 from edgejoule_analyst.claims_page import render_claims
 from edgejoule_analyst.comparison_page import render_comparison
 from edgejoule_analyst.exports import rows_table, to_csv
+from edgejoule_analyst.figures import METRICS
 from edgejoule_analyst.regression import Gate, compare
 from edgejoule_analyst.report import render_report
 from edgejoule_analyst.words import row_name
@@ -319,6 +320,50 @@ def test_a_model_at_two_input_sizes_is_two_models_on_the_chart_of_models(visit) 
     assert sorted(label.partition("model: ")[2].partition(";")[0] for label in told) == sorted(names[-len(DETECTORS) :])
     line = page.get_by_role("region", name="What the models are").get_by_role("row").filter(has_text="nanodet_m-416")
     assert line.get_by_role("cell").all_inner_texts() == ["0.95", "416 × 416", "0.61", f"{0.61e6 / 416**2:.2f}"]
+
+
+def test_ranking_follows_the_readers_weights_and_paper_has_them(visit, detectors) -> None:
+    page = visit("detectors")
+    form = page.get_by_role("form", name="Weights, host")
+    place = page.locator("[data-weigh]").first
+    table = page.get_by_role("region", name="Ranking by your own weights, host")
+    ranked = rank(detectors, "host", [row for row in detectors.rows if row.device == "host"])
+    assert form.get_by_role("slider").count() == len(ranked.metrics)
+
+    def shown() -> list[list[str]]:
+        lines = table.locator("tbody tr:visible")
+        return [
+            [cell.strip() for cell in line.all_inner_texts()]
+            for line in (lines.nth(number).locator("th, td") for number in range(lines.count()))
+        ]
+
+    equal = shown()
+    assert len(equal) == min(10, len(ranked.shares))
+    for number, metric in enumerate(ranked.metrics):
+        form.get_by_label(METRICS[metric].title, exact=True).fill("100" if number == 0 else "0")
+    best = sorted(ranked.normalized.values(), key=lambda figures: -figures[0])
+    assert [line[1] for line in shown()] == [f"{figures[0]:.2f}" for figures in best[:10]]
+    expect(place.locator("p").first).to_contain_text("AP50 100 %, mean latency 0 %")
+    form.get_by_label(METRICS[ranked.metrics[0]].title, exact=True).fill("0")
+    expect(place.locator("p").first).to_have_text("Give at least one figure a weight above 0.")
+    form.get_by_role("button", name="Equal weights").click()
+    expect(place.locator("p").first).to_contain_text(f"AP50 {100 / len(ranked.metrics):.0f} %")
+    assert shown() == equal
+    page.emulate_media(media="print")
+    assert not form.is_visible()
+    assert place.locator("p").first.is_visible()
+
+
+def test_chart_of_layers_tells_each_by_name_and_the_table_leads_to_it(visit, detectors) -> None:
+    page = visit("detectors")
+    all_alive(page)
+    page.get_by_role("region", name="Quantization error by layer").get_by_role("link", name="yolov5s").first.click()
+    figure = page.locator("#figure-layers-yolov5s")
+    assert figure.evaluate("one => one.getBoundingClientRect().top") < 900
+    marks = figure.locator(".live g.mark-symbol.role-mark path")
+    assert marks.count() == 2 * 2 * 11
+    marks.nth(0).hover()
+    expect(page.locator("#vg-tooltip-element")).to_contain_text("block.1.conv")
 
 
 def test_board_without_int8_says_so_and_its_charts_say_simulated(visit, detectors) -> None:

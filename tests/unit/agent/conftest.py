@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tarfile
 
+import crowded  # noqa: F401  its profile is Hypothesis' own from here on
 import cv2
 import numpy as np
 import pytest

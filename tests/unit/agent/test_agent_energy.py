@@ -62,7 +62,7 @@ def test_random_moments_see_a_load_that_repeats_with_the_sampler():
     assert abs(found[False].joules - truth) < found[False].uncertainty_j < 8
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     st.lists(st.floats(0.02, 0.2), min_size=80, max_size=120),
     st.floats(0.5, 20),

@@ -12,7 +12,7 @@ from edgejoule_agent.shards import ShardReader
 hypothesis = pytest.importorskip("hypothesis")
 st = pytest.importorskip("hypothesis.strategies")
 
-QUICK = hypothesis.settings(max_examples=100, deadline=None)
+QUICK = hypothesis.settings(max_examples=100)
 
 
 @pytest.fixture(scope="module")

@@ -310,7 +310,8 @@ def test_command_writes_every_figure_in_three_forms_and_the_tables(results, tmp_
     sha256 = hashlib.sha256((tmp_path / "results.json").read_bytes()).hexdigest()
     assert sha256 in (out / "cite.bib").read_text(encoding="utf-8")
     assert {path.name for path in (out / "tables").iterdir()} == {
-        f"{name}.{form}" for name in exports.TABLES if name != "seed_tests" for form in ("csv", "tex")
+        *(f"{name}.{form}" for name in exports.TABLES if name != "seed_tests" for form in ("csv", "tex")),
+        "layers.csv",
     }
 
 

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from edgejoule_analyst.ranking import normalized, weigh, winning_shares
+from edgejoule.errors import OptionError
+from edgejoule_analyst.ranking import normalized, parse_weights, weigh, winning_shares
 
 PAPER = {  # Tables 7-9, INT8 QAT: AP50 in percent, ms, W, MB, mJ
     "NanoDet-m": (38.2, 7, 1.8, 0.9, 12.6),
@@ -47,3 +48,41 @@ def test_papers_own_figures_let_one_cell_win_not_150_percent() -> None:
     assert shares["SSD-Lite-MobileNetV3"].share == pytest.approx(0.227, abs=0.001)
     assert shares["NanoDet-m"].equal_weights_score == pytest.approx(0.8)
     assert shares["SSD-MobileNetV2"].share == shares["EfficientDet-D0"].share == 0
+
+
+def test_own_weights_rank_by_their_sum_and_change_no_share() -> None:
+    weights = parse_weights(["a:6", "b:1", "c:1", "d:1", "e:1"], "abcde")
+    ranked = weigh(PAPER, BETTER, list(weights.values()))
+    scaled = dict(zip(PAPER, normalized(list(PAPER.values()), BETTER), strict=True))
+    assert ranked[0].name == "YOLOv5s"  # as accuracy alone would have it
+    for share in ranked:
+        assert share.score == pytest.approx(0.6 * scaled[share.name][0] + 0.1 * scaled[share.name][1:].sum())
+    assert [share.score for share in ranked] == sorted((share.score for share in ranked), reverse=True)
+    by_name = {share.name: share for share in weigh(PAPER, BETTER)}
+    assert all(share.share == by_name[share.name].share for share in ranked)
+    assert all(share.score == share.equal_weights_score for share in by_name.values())
+
+
+def test_weights_are_shares_of_their_sum_however_great() -> None:
+    assert parse_weights(["a:1e308", "b:1e308"], "ab") == {"a": 0.5, "b": 0.5}
+    assert parse_weights(["b:0", "a:.5"], "ab") == {"b": 0.0, "a": 1.0}
+    assert parse_weights([], "ab") == {}
+
+
+@pytest.mark.parametrize(
+    ("texts", "said"),
+    [
+        (["c:1", "a:1"], r"--weight c:1: there is no metric 'c' to weigh; there are a, b"),
+        (["a", "b:1"], r"--weight a is not METRIC:WEIGHT with a number from 0 on, as in a:2"),
+        (["a:much", "b:1"], r"--weight a:much is not"),
+        (["a:-1", "b:1"], r"--weight a:-1 is not"),
+        (["a:nan", "b:1"], r"--weight a:nan is not"),
+        (["a:inf", "b:1"], r"--weight a:inf is not"),
+        (["a:1", "a:2"], r"names a more than once"),
+        (["a:1"], r"names a alone; name at least two"),
+        (["a:0", "b:0"], r"every weight is 0"),
+    ],
+)
+def test_weights_that_are_none_are_refused_in_one_sentence(texts: list[str], said: str) -> None:
+    with pytest.raises(OptionError, match=said):
+        parse_weights(texts, "ab")

@@ -374,6 +374,35 @@ def test_recommendation_exits_by_what_it_found(runs) -> None:
     assert call(recommend_app, runs["was"], "--max-energy", 30)[0] == 4
 
 
+def test_recommendation_ranks_by_ones_own_weights_and_by_no_others(runs) -> None:
+    _, usual = call(recommend_app, runs["was"])
+    assert usual["weighting"]["weights"] is None
+    assert usual["weighting"]["absent"] == {"weights": "none were asked for"}
+    assert len(usual["weighting"]["metrics"]) > 2
+    best = {}
+    for ap50, latency in ((9, 1), (1, 9)):
+        code, answer = call(recommend_app, runs["was"], f"--weight=ap50:{ap50}", f"--weight=latency:{latency}")
+        assert answer["weighting"]["weights"] == pytest.approx({"ap50": ap50 / 10, "latency": latency / 10})
+        first = answer["weighting"]["shares"][0]
+        best[ap50] = first["name"]
+        assert first["score"] == pytest.approx(0.9)  # of two rows each is the best in one
+        assert sum(share["share"] for share in answer["weighting"]["shares"]) == pytest.approx(1)
+        assert (code, answer["best"]) == (0, usual["best"])  # which is by the objective
+    assert best == {9: "nanodet_m/fp32/host", 1: "nanodet_m/int8-ptq/host"}
+    _, by_p99 = call(recommend_app, runs["was"], "--latency=p99", "--weight=ap50:1", "--weight=latency:1")
+    assert by_p99["weighting"]["metrics"] == ["ap50", "latency-p99"]
+
+
+def test_weight_of_what_a_row_lacks_is_no_ranking_and_says_so(runs) -> None:
+    words = ["--weight=ap50:1", "--weight=energy:1"]
+    _, answer = call(recommend_app, runs["was"], *words)
+    assert answer["weighting"]["shares"] is None
+    why = answer["weighting"]["absent"]["shares"]
+    assert why.startswith("energy per image is to be weighed, and is not known of nanodet_m/fp32/host: the host shows")
+    said = " ".join(CliRunner().invoke(recommend_app, [str(runs["was"]), *words]).stdout.split())
+    assert "Not ranked by your weights (AP50 50%, energy per image 50%): energy per image is to be weighed" in said
+
+
 def test_recommendation_in_words_names_best_runner_up_and_what_blocks(runs) -> None:
     result = CliRunner().invoke(recommend_app, [str(runs["was"]), "--max-latency", "15", "--objective", "latency"])
     said = " ".join(result.stdout.split())
@@ -381,6 +410,10 @@ def test_recommendation_in_words_names_best_runner_up_and_what_blocks(runs) -> N
     assert "Best by mean latency: nanodet_m/int8-ptq/host" in said
     assert "Runner-up: nanodet_m/fp32/host; it would have to be 1.32 times as fast" in said
     assert "nanodet_m/fp16/host (blocked): unsupported: this CPU computes" in said
+    assert "By your weights" not in said
+    words = ["--weight", "ap50:1", "--weight", "latency:3"]
+    said = " ".join(CliRunner().invoke(recommend_app, [str(runs["was"]), *words]).stdout.split())
+    assert "By your weights (AP50 25%, mean latency 75%), of 1: 1. nanodet_m/int8-ptq/host 0.75, 2. nanodet_m/f" in said
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ def test_energy_of_zero_leaves_no_map_per_joule_and_the_analysis_goes_on(cells, 
     results, _ = analyze_cells(replace(cells.fp32, power_w=2.0, energy_factor=0.0))
     (row,) = results.rows
     assert (row.energy_mj, row.map_per_joule) == (0, None)
-    assert row.absent["map_per_joule"] == "an energy of 0 mJ allows no ratio to it"
+    assert row.absent["map_per_joule"] == "the energy is 0 mJ, of which no accuracy per joule can be told"
 
 
 def test_ok_row_has_status_ok_and_no_reason(usual) -> None:

@@ -172,6 +172,8 @@ def test_analysis_runs_whatever_became_of_the_cells(tmp_path):
     assert {"build-2", "score-2", "matches-2", "benchmark-2-4", "samples-2-4", "onnx-2", "weights-2", "data"} <= set(
         analyze.inputs
     )
+    quantizations = {name: ref for name, ref in analyze.inputs.items() if name.startswith("quantization-")}
+    assert quantizations == {"quantization-2": Ref("ptq/nanodet_m", "record", tolerant=True)}
     assert [cell["precision"] for cell in analyze.parameters["cells"]] == ["fp32", "fp16", "int8"]
 
 
@@ -233,7 +235,7 @@ BATCHES = st.lists(st.sampled_from([1, 2, 4]), min_size=1, max_size=3, unique=Tr
 
 
 @given(SIDES, BATCHES)
-@settings(deadline=None, max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 def test_inputs_are_trained_and_quantized_apart_and_batches_share_it_all(tmp_path, sides, batches):
     training = {**MODEL, "train": {"iterations": 5}}
     single = plan_of(qat_spec(tmp_path, EACH, models=[training]))
@@ -393,7 +395,7 @@ INT8 = ["fp32", "int8-ptq", "int8-qat"]
 
 
 @given(st.integers(1, 6), st.data())
-@settings(deadline=None, max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 def test_repeats_add_what_makes_and_scores_int8_anew_and_move_nothing_else(tmp_path, calibrations, data):
     trainings = data.draw(st.integers(1, calibrations))
     before = plan_of(qat_spec(tmp_path, INT8))

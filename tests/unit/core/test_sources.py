@@ -111,7 +111,7 @@ def test_file_changed_just_now_is_not_remembered(cache: HashCache, tmp_path: Pat
 
 
 @given(names=st.sets(st.text("abcÄ.é -", min_size=1, max_size=8).filter(lambda n: not n.startswith(".")), max_size=5))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_folder_hash_depends_on_names(tmp_path_factory: pytest.TempPathFactory, names: set[str]) -> None:
     folder = tmp_path_factory.mktemp("folder")
     cache = HashCache(tmp_path_factory.mktemp("cache") / "hashes.sqlite")

@@ -6,7 +6,7 @@ import textwrap
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from edgejoule.errors import SpecError
@@ -210,7 +210,6 @@ def test_name_that_an_axis_makes_may_not_be_there_already(folder):
     st.lists(st.integers(1, 256), min_size=1, max_size=4, unique=True),
     st.booleans(),
 )
-@settings(deadline=None)
 def test_axes_of_a_model_are_a_value_or_a_list_and_are_quoted_as_short_as_can_be(inputs, batches, short):
     tree = parse_yaml(GOOD.replace("nanodet.pth", "."), "spec.yaml", lines=True)
     tree.value["data"]["sources"] = {name: {"images": ".", "annotations": FILE} for name in ("train", "val")}

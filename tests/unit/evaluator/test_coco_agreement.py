@@ -160,7 +160,7 @@ def assert_our_matches_equal(matches: Matches, reference: Curves) -> None:
 
 
 @given(problems())
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=120)
 def test_hotcoco_and_our_matches_equal_pycocotools(problem: tuple[GroundTruth, Detections]) -> None:
     truth, detections = problem
     fast, reference = curves(truth, detections, scorer="hotcoco"), curves(truth, detections, scorer="pycocotools")

@@ -12,7 +12,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from edgejoule.errors import DataError
@@ -190,7 +190,6 @@ json_values = st.recursive(
 )
 
 
-@settings(deadline=None)
 @given(data=st.data())
 def test_read_never_fails_in_another_way(tmp_path_factory, data):
     content = copy.deepcopy(GOOD)
@@ -280,7 +279,6 @@ def test_a_picture_cut_anywhere_is_found(length, whole):
             pictures.size(whole[:length])
 
 
-@settings(deadline=None)
 @given(st.binary(max_size=60), st.sampled_from([b"", b"\xff\xd8", b"\xff\xd8\xff\xda", b"\x89PNG\r\n\x1a\n"]))
 def test_no_bytes_make_decoding_fail_in_another_way(tail, start):
     with suppress(pictures.BadPicture):

@@ -22,7 +22,7 @@ def test_draw_gives_the_same_picture_whenever_asked():
     assert first[0].shape != other[0].shape or not np.array_equal(first[0], other[0])
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(seed=st.integers(0, 2**32), index=st.integers(1, 10**9))
 def test_draw_keeps_boxes_in_the_frame_and_areas_in_the_boxes(seed, index):
     image, boxes, labels, areas = draw(seed, index)

@@ -12,7 +12,7 @@ import torch
 
 from edgejoule.errors import ModelError
 from edgejoule.job import Job
-from edgejoule.records import Label, ModelManifest
+from edgejoule.records import Label, ModelManifest, QuantizationError
 from edgejoule_agent.contract import read_model
 from edgejoule_trainer.detectors import create
 from edgejoule_trainer.export import export_onnx
@@ -230,8 +230,12 @@ def test_ptq_step_quantizes_from_shards_and_tells_progress(detector, tmp_path):
     told = []
     step = job(tmp_path / "out", told, **inputs)
     ptq.run(step)
-    assert [(done, total) for done, total, _ in told] == [(1, 4), (2, 4), (3, 4), (4, 4)]
+    assert [(done, total) for done, total, _ in told] == [(done, 5) for done in (1, 2, 3, 4, 5)]
     record = json.loads(step.output("record").read_text())
+    error = QuantizationError.model_validate(record["quantization_error"])
+    assert error.images == 1
+    assert [layer.name for layer in error.layers if layer.float_because] == list(record["float_layers"])
+    assert {layer.weights is None for layer in error.layers if layer.float_because is None} == {False}
     assert record["sets"]["calibration"]["images"] == 3
     assert set(record["candidates"]) == {"minmax", "sensitivity"}
     model = onnx.load(step.output("onnx"))

@@ -72,7 +72,7 @@ def slow_assignment(anchors, sizes, boxes, topk):
     return owner
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.integers(0, 10_000))
 def test_assignment_equals_algorithm_written_out(seed):
     rng = np.random.default_rng(seed)

@@ -7,7 +7,8 @@ from torch import Tensor, nn
 
 from edgejoule.errors import ModelError
 from edgejoule_trainer.quantize.calibrate import collect_statistics
-from edgejoule_trainer.quantize.fake import insert_quantizers, weight_errors, weight_scales
+from edgejoule_trainer.quantize.errors import weight_errors
+from edgejoule_trainer.quantize.fake import insert_quantizers, weight_scales
 from edgejoule_trainer.quantize.fold import fold_batch_norm
 from edgejoule_trainer.quantize.placement import Placement, place_quantizers
 
@@ -237,4 +238,6 @@ def test_weight_errors_equal_direct_quantization() -> None:
     weight = network.two.weight.detach()
     steps = weight.abs().amax(dim=(1, 2, 3), keepdim=True) / 127
     expected = ((weight / steps).round() * steps - weight).square().mean()
-    assert weight_errors(fold_batch_norm(network), fake)["two"] == pytest.approx(float(expected), rel=1e-3)
+    found = weight_errors(fold_batch_norm(network), fake)["two"]
+    assert found.msqe == pytest.approx(float(expected), rel=1e-3)
+    assert found.power == pytest.approx(float(weight.square().mean()), rel=1e-5)

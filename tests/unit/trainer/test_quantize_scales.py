@@ -38,7 +38,7 @@ def heavy_tailed(count: int = 20_000) -> torch.Tensor:
     return values
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(st.lists(numbers, min_size=1, max_size=8), min_size=1, max_size=6), st.randoms())
 def test_histogram_does_not_depend_on_order_or_batching(batches, random) -> None:
     one = histogram_of(*(torch.tensor(batch) for batch in batches))
@@ -50,7 +50,7 @@ def test_histogram_does_not_depend_on_order_or_batching(batches, random) -> None
     np.testing.assert_array_equal(one.counts, other.counts)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(numbers, min_size=1, max_size=50))
 def test_histogram_puts_each_value_in_the_bin_that_holds_it(values) -> None:
     histogram = histogram_of(torch.tensor(values))

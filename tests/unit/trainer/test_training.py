@@ -122,7 +122,7 @@ def test_view_without_augmentation_equals_the_input_of_inference(policy, alignme
 
 @RESIZES
 @ALIGNMENTS
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(seed=st.integers(0, 1000))
 def test_boxes_follow_their_pixels(policy, alignment, seed):
     rng = np.random.default_rng(seed)

@@ -170,7 +170,7 @@ def slow_assignment(boxes, anchors, stride, cells):
     return sorted(matches)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.integers(0, 2**32 - 1), st.sampled_from(range(3)))
 def test_assignment_equals_the_slow_search(seed, level):
     rng = np.random.default_rng(seed)

@@ -10,9 +10,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from edgejoule.records import Results, Row
+from edgejoule.decisions import Share
+from edgejoule.records import GraphError, Results, Row
 from edgejoule_analyst import chart_parts as parts
-from edgejoule_analyst import paper_tables, pictures, ranking
+from edgejoule_analyst import layer_errors, paper_tables, pictures, ranking
 from edgejoule_analyst.chart_parts import Spec
 from edgejoule_analyst.figures import METRICS, Known, Metric, interval_of
 from edgejoule_analyst.pictures import FEW, REAL_TIME_FPS
@@ -21,6 +22,10 @@ from edgejoule_analyst.words import level, model_name, p_value, row_name, signed
 SIZES = (("ap_small", "small"), ("ap_medium", "medium"), ("ap_large", "large"))
 CONFIDENCE = 0.975
 """One-sided, so that both bounds together leave out 5 %."""
+MOST_LAYER_MARKS = 2500
+"""In all charts of layers together, so that a page grows by no megabytes; five detectors by two kinds of INT8 fit."""
+WORDS_OF = {"weights": "weights", "input": "what it reads"}
+"""What the charts call ``layer_errors.TENSORS``."""
 RADAR = ("ap50", "latency", "energy", "memory", "size")
 """What the radar and the ranking weigh, where every row that takes part has it."""
 
@@ -50,7 +55,7 @@ def all_charts(results: Results) -> list[Chart]:
     for device in devices:
         here = [row for row in rows if row.device == device]
         found += [chart(results, device, here) for chart in OF_A_DEVICE]
-    found += [_characteristics(results), _seeds(results)]
+    found += [_characteristics(results), _seeds(results), *_layers(results)]
     models = list(dict.fromkeys(name for row in rows for name in (model_name(row), row.model)))
     return [replace(chart, spec=parts.of_models(chart.spec, models)) for chart in found if chart is not None]
 
@@ -337,27 +342,47 @@ def _radar(results: Results, device: str, rows: Sequence[Row]) -> Chart | None:
     )
 
 
-def _ranking(results: Results, device: str, rows: Sequence[Row]) -> Chart | None:
+@dataclass(frozen=True)
+class Ranking:
+    """The rows of a device by weighted normalized metrics."""
+
+    device: str
+    metrics: list[str]
+    """Those of ``RADAR`` that every row has."""
+    normalized: dict[str, list[float]]
+    """Row name to each metric from 0, the worst of the rows, to 1."""
+    shares: list[Share]
+
+
+def rank(results: Results, device: str, rows: Sequence[Row]) -> Ranking | None:
+    """The rows that ended well, by every weighting; None where there are no two rows or no two metrics."""
     candidates = [row for row in rows if row.status == "ok"]
     metrics, known = _common(results, candidates)
     if len(candidates) < 2 or len(metrics) < 2:
         return None
-    by_name = {row_name(row): row for row in candidates}
-    shares = ranking.weigh(
-        {name: [known[name][metric] for metric in metrics] for name in by_name},
-        [METRICS[metric].higher_is_better for metric in metrics],
-    )
+    values = {name: [known[name][metric] for metric in metrics] for name in map(row_name, candidates)}
+    higher = [METRICS[metric].higher_is_better for metric in metrics]
+    scaled = ranking.normalized(list(values.values()), higher).tolist()
+    return Ranking(device, metrics, dict(zip(values, scaled, strict=True)), ranking.weigh(values, higher))
+
+
+def _ranking(results: Results, device: str, rows: Sequence[Row]) -> Chart | None:
+    found = rank(results, device, rows)
+    if found is None:
+        return None
+    by_name = {row_name(row): row for row in rows}
     values = [
         parts.named(by_name[share.name]) | {"share": share.share, "equal": share.equal_weights_score}
-        for share in shares
+        for share in found.shares
         if share.share > 0
     ]
-    weighed = ", ".join(METRICS[metric].title for metric in metrics)
+    weighed = ", ".join(METRICS[metric].title for metric in found.metrics)
+    batches = _of_batches([by_name[name] for name in found.normalized])
     return Chart(
         f"ranking-{slug(device)}",
         f"Who wins, whatever one weighs how, {of_device(device, rows)}",
         f"Of all ways to weigh {weighed} against each other, each scaled from the worst row to the best: the exact part"
-        f" under which each row comes first. Rows that never win are left out.{_of_batches(candidates)}",
+        f" under which each row comes first. Rows that never win are left out.{batches}",
         "; ".join(f"{value['row']} {value['share']:.0%}" for value in values) + ".",
         parts.spec(parts.marks_of(rows), values, pictures.ranking(values), rows_high=True),
     )
@@ -479,6 +504,60 @@ def _seeds(results: Results) -> Chart | None:
         " FP32, which no seed changes.",
         "; ".join(of_rows) + ".",
         parts.spec(parts.marks_of(rows), values, pictures.seeds(values), rows_high=True),
+    )
+
+
+def _layers(results: Results) -> list[Chart]:
+    """Of one model after the other, as long as there is room for their marks."""
+    graphs: dict[str, list[GraphError]] = {}
+    for graph in results.quantization:
+        if graph.error is not None:
+            graphs.setdefault(graph.model, []).append(graph)
+    found, marks = [], 0
+    for model, of in graphs.items():
+        chart = _layers_of(model, of)
+        marks += len(chart.spec["data"]["values"]) if chart else 0
+        if marks > MOST_LAYER_MARKS:
+            break
+        found += [chart] if chart else []
+    return found
+
+
+def layers_figure(model: str) -> str:
+    """Name of the chart of a model's layers."""
+    return f"layers-{slug(model)}"
+
+
+def _layers_of(model: str, graphs: Sequence[GraphError]) -> Chart | None:
+    values, ranked, in_float, said = [], [], {}, []
+    for graph in graphs:
+        assert graph.error is not None
+        parts_of_graph = list(layer_errors.parts_of(graph.error))
+        for part in parts_of_graph:
+            at = {"layer": part.layer, "number": part.number, "of": WORDS_OF[part.tensor], "db": round(part.sqnr_db, 1)}
+            values.append({"variant": graph.variant, **at})
+        worst = layer_errors.worst(parts_of_graph)
+        for rank, part in enumerate(worst, 1):
+            ranked.append({"variant": graph.variant, "number": part.number, "db": part.sqnr_db, "rank": str(rank)})
+        for number, layer in enumerate(graph.error.layers, 1):
+            if layer.float_because is not None:
+                in_float[number] = {"layer": layer.name, "number": number, "why": layer.float_because}
+        told = (
+            f"{rank} {part.layer} ({WORDS_OF[part.tensor]}, {part.sqnr_db:.1f} dB)"
+            for rank, part in enumerate(worst, 1)
+        )
+        said.append(f"{graph.variant}: {', '.join(told)}")
+    if not values:
+        return None
+    stays = f" Grey: {len(in_float)} layers that stay in float." if in_float else ""
+    worst_first = f"Worst of {'; of '.join(said)}."
+    return Chart(
+        layers_figure(model),
+        f"Quantization error by layer, {model}",
+        "Ratio of a tensor's power to its MSQE, in the order in which the network runs its layers; 6 dB are a bit."
+        f" {worst_first}{stays}",
+        worst_first,
+        parts.spec([], values, pictures.layers(values, ranked, list(in_float.values()))),
     )
 
 

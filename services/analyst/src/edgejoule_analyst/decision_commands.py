@@ -88,6 +88,14 @@ def recommend(
     objective: Annotated[
         str, typer.Option(help=f"What the best is best at: {', '.join(OBJECTIVES)}. map-per-joule needs energy.")
     ] = "ap50",
+    weight: Annotated[
+        list[str],
+        typer.Option(
+            metavar="METRIC:WEIGHT",
+            help="Rank by your own weights of these metrics, as in ap50:3 and latency:1, in place of equal ones."
+            " Repeatable.",
+        ),
+    ] = [],  # noqa: B006
     store: StorePlace = None,
     as_json: Json = False,
 ) -> None:
@@ -95,13 +103,14 @@ def recommend(
 
     Exit codes: 0 the best is deployable; 3 every row is blocked; 4 the best needs a review, or none can be named.
     """
-    from edgejoule_analyst import decision_tables, recommendation
+    from edgejoule_analyst import decision_tables, ranking, recommendation
 
     _check_confidence(confidence)
     if latency not in LATENCIES:
         raise OptionError(f"--latency {latency} is not one of {', '.join(LATENCIES)}")
     if objective not in OBJECTIVES:
         raise OptionError(f"--objective {objective} is not one of {', '.join(OBJECTIVES)}")
+    weights = ranking.parse_weights(weight, OBJECTIVES)
     limits = [
         _limit(metric, side, bound)
         for metric, side, bound in (
@@ -119,7 +128,11 @@ def recommend(
     results = read_results(run)
     cells = recommendation.candidates(_on_devices(results, device), confidence)
     asked = recommendation.Asked(
-        limits, LATENCIES[latency] if objective == "latency" else objective, confidence, _weights_over(latency)
+        limits,
+        _of_latency(objective, latency),
+        confidence,
+        [_of_latency(metric, latency) for metric in ("ap50", "latency", "energy", "memory", "size")],
+        {_of_latency(metric, latency): value for metric, value in weights.items()},
     )
     kept = _store_of(run, store)
     answer = recommendation.recommend(results.run, cells, asked, _pair_within(results, kept))
@@ -191,8 +204,9 @@ def _limit(metric: str, side: str, bound: float) -> Limit:
     return Limit.model_validate({"metric": metric, "side": side, "bound": bound})
 
 
-def _weights_over(latency: str) -> tuple[str, ...]:
-    return ("ap50", LATENCIES[latency], "energy", "memory", "size")
+def _of_latency(metric: str, latency: str) -> str:
+    """A metric by its name, ``latency`` as the one that is meant."""
+    return LATENCIES[latency] if metric == "latency" else metric
 
 
 def _on_devices(results: Results, devices: list[str]) -> Results:

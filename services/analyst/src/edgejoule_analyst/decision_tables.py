@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from edgejoule.decisions import Change, Figure, Recommendation, RunComparison
+from edgejoule.decisions import Change, Figure, Recommendation, RunComparison, Weighting
 from edgejoule_analyst.figures import METRICS
 from edgejoule_analyst.regression import PAIRED
 from edgejoule_analyst.words import level, signed_points
@@ -120,13 +120,23 @@ def recommendation_words(answer: Recommendation) -> list[Text]:
     for cell in answer.cells:
         if cell.verdict != "deployable":
             lines.append(Text(f"{cell.name} ({cell.verdict}): {'; '.join(cell.reasons)}", STYLES[cell.verdict]))
+    if answer.weighting.weights:
+        lines.append(_by_weights(answer.weighting))
     if answer.weighting.shares:
         told = ", ".join(METRICS[name].title for name in answer.weighting.metrics)
-        won = ", ".join(
-            f"{marked[share.name]} {share.share:.0%}" for share in answer.weighting.shares if share.share >= 0.005
-        )
+        most = sorted(answer.weighting.shares, key=lambda share: -share.share)
+        won = ", ".join(f"{marked[share.name]} {share.share:.0%}" for share in most if share.share >= 0.005)
         lines.append(Text(f"Of all weightings of {told}, wins: {won}.", style="dim"))
     return lines + [Text(f"Note: {note}.", style="dim") for note in answer.notes]
+
+
+def _by_weights(weighting: Weighting) -> Text:
+    """The ranking by the weights asked for, or why there is none."""
+    asked = ", ".join(f"{METRICS[name].title} {weight:.0%}" for name, weight in (weighting.weights or {}).items())
+    if not weighting.shares:
+        return Text(f"Not ranked by your weights ({asked}): {weighting.absent['shares']}.", "yellow")
+    ranked = ", ".join(f"{rank}. {share.name} {share.score:.2f}" for rank, share in enumerate(weighting.shares, 1))
+    return Text(f"By your weights ({asked}), of 1: {ranked}.")
 
 
 # --- compare -------------------------------------------------------------------------------------

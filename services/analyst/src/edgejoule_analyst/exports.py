@@ -22,6 +22,7 @@ from edgejoule_analyst.figures import (
     image_interval,
     interval_of,
 )
+from edgejoule_analyst.layer_errors import TENSORS, sqnr_db
 from edgejoule_analyst.methods import bibtex, methods
 from edgejoule_analyst.paper_tables import efficiencies, losses, models, ratios
 from edgejoule_analyst.words import NO_GAPS, field_name, p_value, points, row_name, signed_points, simulated_devices
@@ -211,6 +212,21 @@ def seeds_table(results: Results) -> Table:
         for again in row.repeats or ()
     )
     return _with_simulated(results, [["row", "seed", "ap", "ap50", "runtime", "ran_as"], *lines])
+
+
+def layers_table(results: Results) -> Table:
+    """Every layer of every INT8 graph with the error of its weights and its input, or why it has none."""
+    ends = ("msqe", "power", "sqnr_db")
+    table = [
+        ["model", "variant", "number", "layer", *(f"{of}_{end}" for of in TENSORS for end in ends), "float_because"]
+    ]
+    for graph in results.quantization:
+        for number, layer in enumerate(graph.error.layers if graph.error else (), 1):
+            cells: list[object] = [graph.model, graph.variant, number, layer.name]
+            for of in (layer.weights, layer.input):
+                cells += [None] * len(ends) if of is None else [of.msqe, of.power, sqnr_db(of)]
+            table.append([*map(_plain, cells), layer.float_because or ""])
+    return table
 
 
 def seed_tests_table(results: Results) -> Table:
@@ -426,8 +442,9 @@ def export(
         if len(made := table(results)) > 1:
             files[f"tables/{name}.csv"] = partial(_encoded, to_csv, made)
             files[f"tables/{name}.tex"] = partial(_encoded, latex, results)
-    if len(made := seeds_table(results)) > 1:
-        files["tables/seeds.csv"] = partial(_encoded, to_csv, made)
+    for name, table in CSV_ONLY.items():
+        if len(made := table(results)) > 1:
+            files[f"tables/{name}.csv"] = partial(_encoded, to_csv, made)
     for chart in all_charts(results):
         for form in get_args(drawing.Format):
             files[f"figures/{chart.name}.{form}"] = partial(drawing.draw, chart.spec, form)
@@ -454,6 +471,10 @@ TABLES: dict[str, tuple[Callable[[Results], Table], Callable[[Results], str]]] =
     "seed_tests": (seed_tests_table, seed_tests_latex),
 }
 """By the name of its files: a table as CSV and as LaTeX; written where it has a line."""
+
+
+CSV_ONLY: dict[str, Callable[[Results], Table]] = {"seeds": seeds_table, "layers": layers_table}
+"""Tables too long for a page of paper."""
 
 
 def _encoded(write: Callable[[T], str], what: T) -> bytes:

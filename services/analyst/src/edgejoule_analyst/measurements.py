@@ -16,7 +16,7 @@ from pydantic import Field, ValidationError
 
 from edgejoule.canonical import hash_file
 from edgejoule.errors import DataError
-from edgejoule.records import BenchmarkRecord, EngineRecord, Hashes, Record, ScoreRecord
+from edgejoule.records import BenchmarkRecord, EngineRecord, Hashes, QuantizationError, Record, ScoreRecord
 from edgejoule_analyst.average_precision import Matches
 from edgejoule_analyst.latency import FloatArray, load_samples_ms
 
@@ -86,6 +86,8 @@ class Measurements:
     matches_sha256: str | None = None
     repeats: Mapping[int, Remade] = field(default_factory=dict)
     """By further seed."""
+    quantization: QuantizationError | Ended | None = None
+    """Of its graph; None where that is not INT8."""
 
     def endings(self) -> list[Ended]:
         """Steps without result, the most upstream first."""
@@ -97,7 +99,7 @@ def read_cell(index: int, inputs: Mapping[str, Path], quantized: bool, seeds: Se
     """The measurements of the cell whose inputs are called ``build-<index>``, ``score-<index>``, ...
 
     Args:
-        quantized: whether the calibration set had a part in it, so that its hash belongs to the row.
+        quantized: whether it is INT8: the calibration set had a part in it, and its graph's layers have errors.
         seeds: those by which it was made, the run's own first.
 
     Raises:
@@ -126,6 +128,7 @@ def read_cell(index: int, inputs: Mapping[str, Path], quantized: bool, seeds: Se
             )
             for seed in seeds[1:]
         },
+        quantization=_quantization(inputs[f"quantization-{index}"]) if quantized else None,
     )
 
 
@@ -141,6 +144,16 @@ def read_ending(path: Path) -> Ended | None:
     except ValueError:  # a blob whose first byte happens to be a brace
         return None
     return Ended(**value) if value.keys() == OUTCOME_KEYS else None
+
+
+def _quantization(path: Path) -> QuantizationError | Ended:
+    """What the record of a graph's maker, which has a form of its own, tells of the graph's layers."""
+    if ending := read_ending(path):
+        return ending
+    try:
+        return QuantizationError.model_validate(json.loads(path.read_bytes())["quantization_error"])
+    except (ValueError, KeyError, TypeError) as error:  # a ValidationError is a ValueError
+        raise DataError(f"{path} does not tell the quantization error of its layers; run the step again") from error
 
 
 def _trials(index: int, inputs: Mapping[str, Path]) -> list[Trial | Ended]:

@@ -289,3 +289,40 @@ def characteristics(values: Values, cost: str, of: str, accuracy: str) -> list[S
         "tooltip": parts.tooltip(told),
     }
     return [parts.layer("point", bubble, filled=True, opacity=0.85)]
+
+
+def layers(values: Values, ranked: Values, in_float: Values) -> list[Spec]:
+    """``db`` of weights and of inputs (``of``) against the ``number`` of their ``layer``.
+
+    Args:
+        ranked: the worst, by their ``rank``.
+        in_float: ``number``, ``layer`` and ``why`` of those that stay in float.
+    """
+    x = parts.quantitative("number", "layer, as the network runs them", zero=False)
+    y = parts.quantitative("db", "SQNR, dB (more is better)", zero=False)
+    kinds = [kind for kind in ("weights", "what it reads") if any(value["of"] == kind for value in values)]
+    shape = parts.nominal(
+        "of", scale={"domain": kinds, "range": list(parts.SHAPES[: len(kinds)])}, legend={"title": None}
+    )
+    told: list[Spec] = [
+        {"field": "layer", "title": "layer", "type": "nominal"},
+        {"field": "variant", "title": "variant", "type": "nominal"},
+        {"field": "of", "title": "of", "type": "nominal"},
+        {"field": "db", "title": "SQNR, dB", "type": "quantitative", "format": ".1f"},
+    ]
+    colour, place = parts.colour(values), {"x": x, "y": y}
+    mark = {**place, "color": colour, "shape": shape, "opacity": parts.picked(), "tooltip": told}
+    why = [
+        {"field": name, "title": title, "type": "nominal"} for name, title in (("layer", "in float"), ("why", "since"))
+    ]
+    number = {**place, "text": {"field": "rank", "type": "nominal"}, "color": colour}
+    # no words for each of hundreds of marks, which would be half of the page: the chart as a whole has them
+    return [
+        *(
+            [parts.layer("rule", {"x": x, "tooltip": why}, values=in_float, color="gray", opacity=0.3, aria=False)]
+            if in_float
+            else []
+        ),
+        parts.layer("point", mark, params=[parts.legend(), parts.zoomable()], filled=True, size=28, aria=False),
+        parts.layer("text", number, values=ranked, dy=11, fontWeight="bold", aria=False),
+    ]

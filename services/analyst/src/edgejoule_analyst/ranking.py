@@ -17,6 +17,7 @@ from scipy.optimize import linprog
 from scipy.spatial import ConvexHull, HalfspaceIntersection, QhullError
 
 from edgejoule.decisions import Share
+from edgejoule.errors import OptionError
 
 FloatArray = NDArray[np.float64]
 THIN = 1e-9
@@ -36,17 +37,61 @@ def normalized(values: ArrayLike, higher_is_better: Sequence[bool]) -> FloatArra
     return np.where(reach == 0, 1.0, scaled)
 
 
-def weigh(values: Mapping[str, Sequence[float]], higher_is_better: Sequence[bool]) -> list[Share]:
-    """Each cell's share of the weightings, and its score under equal weights; the greatest share first.
+def parse_weights(texts: Sequence[str], metrics: Sequence[str]) -> dict[str, float]:
+    """The weights of a command line by metric, together 1; empty where it names none.
+
+    Args:
+        metrics: those that can be weighed.
+
+    >>> parse_weights(["ap50:3", "latency:1"], ["ap50", "latency"])
+    {'ap50': 0.75, 'latency': 0.25}
+
+    Raises:
+        OptionError: there is no such metric, its weight is no number from 0 on, one is named twice, only one is named,
+            or all are 0.
+    """
+    weights: dict[str, float] = {}
+    for text in texts:
+        metric, _, number = text.partition(":")
+        if metric not in metrics:
+            raise OptionError(
+                f"--weight {text}: there is no metric {metric!r} to weigh; there are {', '.join(metrics)}"
+            )
+        if metric in weights:
+            raise OptionError(f"--weight names {metric} more than once; give it one weight")
+        try:
+            weights[metric] = float(number)
+        except ValueError:
+            weights[metric] = math.nan
+        if not 0 <= weights[metric] < math.inf:
+            raise OptionError(f"--weight {text} is not METRIC:WEIGHT with a number from 0 on, as in {metric}:2")
+    if len(weights) == 1:
+        raise OptionError(f"--weight names {metric} alone; name at least two, or rank by it with --objective {metric}")
+    greatest = max(weights.values(), default=1.0)
+    if not greatest:
+        raise OptionError("--weight: every weight is 0; give at least one that is more")
+    total = sum(weight / greatest for weight in weights.values())
+    return {metric: weight / greatest / total for metric, weight in weights.items()}
+
+
+def weigh(
+    values: Mapping[str, Sequence[float]], higher_is_better: Sequence[bool], weights: Sequence[float] | None = None
+) -> list[Share]:
+    """Each cell's share of the weightings and its score: by ``weights`` the best first, else the greatest share first.
 
     Args:
         values: cell name to its metrics, at least two of each.
+        weights: of the metrics, together 1; None: equal ones.
     """
     scores = normalized(list(values.values()), higher_is_better)
+    equal = scores.mean(axis=1)
+    asked = equal if weights is None else scores @ np.asarray(weights, float)
     found = [
-        Share(name=name, share=share, equal_weights_score=float(score))
-        for name, share, score in zip(values, winning_shares(scores), scores.mean(axis=1), strict=True)
+        Share(name=name, share=share, equal_weights_score=float(mean), score=float(score))
+        for name, share, mean, score in zip(values, winning_shares(scores), equal, asked, strict=True)
     ]
+    if weights is not None:
+        return sorted(found, key=lambda share: (-share.score, -share.share))
     return sorted(found, key=lambda share: (-share.share, -share.equal_weights_score))
 
 

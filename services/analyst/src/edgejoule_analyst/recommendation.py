@@ -78,6 +78,8 @@ class Asked:
     objective: str
     confidence: float
     weights_over: Sequence[str] = ("ap50", "latency", "energy", "memory", "size")
+    weights: Mapping[str, float] = field(default_factory=dict)
+    """Of the metrics to rank by, together 1; where there are none, ``weights_over`` is weighed equally."""
 
 
 @dataclass(frozen=True)
@@ -138,7 +140,7 @@ def recommend(run: str, found: Sequence[Candidate], asked: Asked, pair: Pair = l
         runner_up_needs=_needs(ranked[1], ranked[0], asked, ties) if len(ranked) > 1 else None,
         against_best=ties,
         cells=[cell.verdict for cell in judged],
-        weighting=_weighting(feasible, asked.weights_over),
+        weighting=_weighting(feasible, asked),
         notes=notes,
         absent=absent,
     )
@@ -347,17 +349,29 @@ def _value(cell: _Judged, metric: str) -> float:
     return math.nan if found is None else found.value
 
 
-def _weighting(feasible: Sequence[_Judged], over: Sequence[str]) -> Weighting:
-    """Shares of the simplex of weights, over those metrics that every feasible cell of one kind has."""
+def _weighting(feasible: Sequence[_Judged], asked: Asked) -> Weighting:
+    """The ranking by the weights asked for, or over those metrics that every feasible cell of one kind has."""
     simulated_aside = " of real devices" if len(_of_one_kind(feasible)) < len(feasible) else ""
     feasible = _of_one_kind(feasible)
-    metrics = [name for name in over if feasible and all(cell.known(name) for cell in feasible)]
-    if len(feasible) < 2 or len(metrics) < 2:
-        reason = (
-            f"there are not two feasible cells{simulated_aside}"
-            if len(feasible) < 2
-            else "no two metrics are known of all of them"
-        )
-        return Weighting(metrics=metrics, shares=None, absent={"shares": reason})
+    weights = dict(asked.weights) or None
+    no_weights = {} if weights else {"weights": "none were asked for"}
+    metrics = [name for name in asked.weights_over if feasible and all(cell.known(name) for cell in feasible)]
+    if weights:
+        metrics = list(weights)
+    lacking = [(cell, name) for cell in feasible for name in weights or () if not cell.known(name)]
+    reason = ""
+    if len(feasible) < 2:
+        reason = f"there are not two feasible cells{simulated_aside}"
+    elif len(metrics) < 2:
+        reason = "no two metrics are known of all of them"
+    elif lacking:
+        cell, name = lacking[0]
+        found = cell.figures[name]
+        why = f": {found.reason}" if isinstance(found, Unknown) else ""
+        reason = f"{METRICS[name].title} is to be weighed, and is not known of {cell.name}{why}"
+    if reason:
+        return Weighting(metrics=metrics, weights=weights, shares=None, absent={"shares": reason, **no_weights})
     values = {cell.name: [_value(cell, name) for name in metrics] for cell in feasible}
-    return Weighting(metrics=metrics, shares=weigh(values, [METRICS[name].higher_is_better for name in metrics]))
+    higher = [METRICS[name].higher_is_better for name in metrics]
+    shares = weigh(values, higher, None if weights is None else [weights[name] for name in metrics])
+    return Weighting(metrics=metrics, weights=weights, shares=shares, absent=no_weights)

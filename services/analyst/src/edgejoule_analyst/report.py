@@ -7,16 +7,23 @@ to load anything from anywhere.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
 from markupsafe import Markup
 
 from edgejoule.records import Evidence, Results, Row
-from edgejoule_analyst import charts, headline, methods, page, paper_tables, plausibility, repeats, words
+from edgejoule_analyst import charts, headline, layer_errors, methods, page, paper_tables, plausibility, repeats, words
 from edgejoule_analyst.exports import rows_table
-from edgejoule_analyst.figures import AT_OPERATING_POINT, OVER_IMAGES, image_interval_in_words, interval_in_words
+from edgejoule_analyst.figures import (
+    AT_OPERATING_POINT,
+    METRICS,
+    OLD_RESULTS,
+    OVER_IMAGES,
+    image_interval_in_words,
+    interval_in_words,
+)
 
 HASH_DIGITS = 12
 MANY_NAMES = 3
@@ -40,10 +47,11 @@ def render_report(results: Results, sha256: str) -> str:
         sha256: of the file that has the results.
     """
     gaps = find_gaps(results)
+    figures = charts.all_charts(results)
     return page.render(
         "report.html.j2",
         name=results.run,
-        figures=charts.all_charts(results),
+        figures=figures,
         csv_table=rows_table(results),
         filters={**FILTERS, "in_short": partial(in_short, of=results.rows)},
         results=results,
@@ -77,6 +85,19 @@ def render_report(results: Results, sha256: str) -> str:
         efficiencies=paper_tables.efficiencies(results),
         unchecked=plausibility.unchecked(results),
         scatters=repeats.scatters(results),
+        rankings=_rankings(results),
+        metrics=METRICS,
+        of_name={words.row_name(row): row for row in results.rows},
+        graphs=(graphs := layer_errors.graphs(results)),
+        drawn_models=[
+            model
+            for model in dict.fromkeys(graph.model for graph in graphs)
+            if charts.layers_figure(model) in {chart.name for chart in figures}
+        ],
+        layers_figure=charts.layers_figure,
+        float_reasons=_float_reasons(graphs),
+        unmeasured_graphs=_unmeasured_graphs(results),
+        words_of=charts.WORDS_OF,
         digits=HASH_DIGITS,
     )
 
@@ -140,6 +161,38 @@ def _checks(results: Results) -> list[tuple[str, str, dict[str, int]]]:
             of_check = counts.setdefault(check.name, dict.fromkeys(("plausible", "implausible", "not checked"), 0))
             of_check[check.verdict] += 1
     return [(name, asked, counts[name]) for name, asked in plausibility.EQUATIONS.items() if name in counts]
+
+
+def _rankings(results: Results) -> list[charts.Ranking]:
+    """Of each device, the best by equal weights first."""
+    found = []
+    for device in dict.fromkeys(row.device for row in results.rows):
+        ranked = charts.rank(results, device, [row for row in results.rows if row.device == device])
+        if ranked is not None:
+            found.append(replace(ranked, shares=sorted(ranked.shares, key=lambda share: -share.equal_weights_score)))
+    return found
+
+
+def _float_reasons(graphs: Iterable[layer_errors.Graph]) -> dict[str, list[str]]:
+    """Why layers stay in float, and how many of which model."""
+    found: dict[str, dict[str, None]] = {}
+    for graph in graphs:
+        for why, count in graph.in_float.items():
+            found.setdefault(why, {})[f"{graph.model}: {count}"] = None
+    return {why: list(those) for why, those in found.items()}
+
+
+def _unmeasured_graphs(results: Results) -> dict[str, list[str]]:
+    """Why the layers of INT8 graphs have no error told, and of which."""
+    found: dict[str, list[str]] = {}
+    for graph in results.quantization:
+        if graph.error is None:
+            found.setdefault(graph.absent["error"], []).append(f"{graph.model} {graph.variant}")
+    if not results.quantization:
+        rows = [row for row in results.rows if row.precision == "int8"]
+        names = list(dict.fromkeys(f"{words.model_name(row)} {row.variant}" for row in rows))
+        found |= {OLD_RESULTS: names} if names else {}
+    return found
 
 
 def _environments(results: Results) -> dict[str, Evidence]:

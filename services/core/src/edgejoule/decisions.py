@@ -72,13 +72,17 @@ class Share(Record):
     name: str
     share: float = Field(description="volume of the weightings under which it has the highest score, of all, 0-1")
     equal_weights_score: float = Field(description="mean of its normalized metrics, 0-1")
+    score: float = Field(description="sum of its normalized metrics by the weights asked for, 0-1; by equal ones else")
 
 
 class Weighting(Measured):
-    """The ranking by weighted normalized metrics, over every weighting there is."""
+    """The ranking by weighted normalized metrics: by the weights asked for, and over every weighting there is."""
 
     metrics: list[str]
-    shares: list[Share] | None
+    weights: dict[str, float] | None = Field(
+        description="asked for, of each of the metrics, together 1; null: none were"
+    )
+    shares: list[Share] | None = Field(description="the best by the weights asked for first; else that which wins most")
 
 
 class Recommendation(Measured):

@@ -354,6 +354,9 @@ class _Builder:
                 f"score-{index}": Ref(f"score/{cell.name}", "record", tolerant=True),
                 f"matches-{index}": Ref(f"score/{cell.name}", "matches", tolerant=True),
             }
+            if VARIANTS[cell.variant][1] == "int8":
+                maker = VARIANTS[cell.variant][2]
+                inputs[f"quantization-{index}"] = Ref(f"{maker}/{cell.graph}", "record", tolerant=True)
             for trial in range(self.spec.protocol.trials):
                 step = f"benchmark/{cell.name}/{trial}"
                 inputs[f"benchmark-{index}-{trial}"] = Ref(step, "record", tolerant=True)

@@ -340,7 +340,46 @@ class ScoreRecord(Measured):
     ap_by_category: dict[str, float | None]
 
 
+# --- what 8 bits do to a graph -------------------------------------------------------------------
+
+
+class TensorError(Record):
+    """The quantization error of a tensor x, which INT8 reads as DQ(Q(x)): the paper's Eqs. 2, 3 and 8."""
+
+    msqe: float = Field(description="mean of (x - DQ(Q(x)))^2, in the tensor's own unit squared")
+    power: float = Field(description="mean of x^2: power / msqe is the signal-to-quantization-noise ratio")
+
+
+class LayerError(Record):
+    """One convolution or linear layer of an INT8 graph."""
+
+    name: str
+    weights: TensorError | None = Field(description="null: the layer stays in float")
+    input: TensorError | None = Field(
+        description="of what it reads, over every tensor that shares its scale; null: the layer stays in float"
+    )
+    float_because: str | None = Field(description="why it stays in float; null: it is in 8 bits")
+
+
+class QuantizationError(Record):
+    """Every layer of an INT8 graph in the order in which it runs them, as the step that made the graph measured it.
+
+    The graph runs in 8 bits meanwhile, so what a layer reads has the errors of those before it (the paper's Eq. 9).
+    """
+
+    images: int = Field(description="of the tuning set, on which the inputs were looked at")
+    layers: list[LayerError]
+
+
 # --- results.json --------------------------------------------------------------------------------
+
+
+class GraphError(Measured):
+    """What 8 bits do to the layers of a model's INT8 graph, which is the same on every device and at every batch."""
+
+    model: str = Field(description="as its rows of batch 1 call it")
+    variant: str
+    error: QuantizationError | None
 
 
 class Hashes(Record):
@@ -589,5 +628,9 @@ class Results(Record):
     seed_tests: list[SeedTest] = Field(default_factory=list, description="where INT8 was made by several seeds")
     fronts: list[Front] = Field(default_factory=list, description="of each device that has a row with status ok")
     evidence: dict[str, Evidence] = Field(default_factory=dict, description="model/variant/device -> what is behind it")
+    quantization: list[GraphError] = Field(
+        default_factory=list,
+        description="of each INT8 graph: before an engine is built from it, by which weights may be rounded again",
+    )
     data: dict[str, Any] = Field(description="per set: images, boxes, left out and why")
     notes: list[str]

@@ -3,8 +3,8 @@
 Parameters: ``cells`` (see ``measurements.Cell``), ``run``, ``spec``. Inputs: ``data`` (record of the import),
 ``evaluation`` and ``calibration`` (the sets: for their hashes, and whether they overlap), and per cell index i
 ``weights-i``, ``onnx-i``, ``engine-i``, ``build-i``, ``score-i``, ``matches-i``, ``benchmark-i-trial``,
-``samples-i-trial``, and of the cell made anew by another seed ``rebuild-i-seed`` and ``rescore-i-seed``. Any may be
-an outcome file.
+``samples-i-trial``, of an INT8 cell ``quantization-i`` (record of the step that made its graph), and of the cell made
+anew by another seed ``rebuild-i-seed`` and ``rescore-i-seed``. Any may be an outcome file.
 """
 
 from __future__ import annotations
@@ -37,6 +37,7 @@ SOURCES = (
     "edgejoule_analyst.hardware",
     "edgejoule_analyst.headline",
     "edgejoule_analyst.latency",
+    "edgejoule_analyst.layer_errors",
     "edgejoule_analyst.measurements",
     "edgejoule_analyst.methods",
     "edgejoule_analyst.operating",
@@ -66,6 +67,7 @@ def run(job: Job) -> None:
     from edgejoule.records import Results
     from edgejoule_analyst.bootstrap import RESAMPLES
     from edgejoule_analyst.comparison import differences, measure
+    from edgejoule_analyst.layer_errors import graph_errors
     from edgejoule_analyst.measurements import Cell, Trial, read_cell
     from edgejoule_analyst.operating import intervals as operating_intervals
     from edgejoule_analyst.plausibility import checked
@@ -113,6 +115,7 @@ def run(job: Job) -> None:
         seed_tests=tests,
         fronts=fronts(rows),
         evidence=evidence,
+        quantization=graph_errors(cells, measured),
         data=job.read_json("data"),
         notes=[*_notes(cells, over_seeds=bool(tests)), *doubts(rows, measured)],
     )

@@ -129,6 +129,36 @@ controls.addEventListener("submit", (event) => event.preventDefault());
 controls.addEventListener("reset", () => setTimeout(filter));
 filter();
 
+// --- a ranking by the reader's weights ---------------------------------------------------------------------------
+
+document.querySelectorAll("[data-weigh]").forEach((place) => {
+  const form = place.querySelector("form");
+  const told = place.querySelector("p[aria-live]");
+  const table = place.querySelector("tbody");
+  const labels = [...form.querySelectorAll("label")];
+  const ranked = [...table.rows].map((row) => ({ row, figures: row.dataset.scores.split(" ").map(Number) }));
+
+  function weigh() {
+    const given = labels.map((label) => Number(label.control.value));
+    const sum = given.reduce((all, one) => all + one);
+    if (!sum) {
+      told.textContent = "Give at least one figure a weight above 0.";
+      return;
+    }
+    told.textContent = `Weights: ${labels.map((label, index) => `${label.textContent.trim()} ${Math.round((100 * given[index]) / sum)} %`).join(", ")}`;
+    for (const one of ranked) {
+      one.score = one.figures.reduce((all, figure, index) => all + (figure * given[index]) / sum, 0);
+      one.row.cells[1].textContent = one.score.toFixed(2);
+    }
+    table.append(...[...ranked].sort((a, b) => b.score - a.score).map(({ row }) => row));
+  }
+
+  form.hidden = false;
+  form.addEventListener("input", weigh);
+  form.addEventListener("submit", (event) => event.preventDefault());
+  form.addEventListener("reset", () => setTimeout(weigh));
+});
+
 // --- where a figure comes from ----------------------------------------------------------------------------------
 
 const card = document.getElementById("card");

@@ -136,18 +136,6 @@ def insert_quantizers(
     return quantized
 
 
-def weight_errors(network: nn.Module, quantized: nn.Module) -> dict[str, float]:
-    """The paper's MSQE (section 4.1) of each quantized layer's weights, mean (x - DQ(Q(x)))^2 with x ``network``'s."""
-    errors = {}
-    exact = dict(network.named_modules())
-    for name, layer in quantized.named_modules():
-        if isinstance(layer, QuantizedConv2d | QuantizedLinear):
-            weight = (layer.conv if isinstance(layer, QuantizedConv2d) else layer.linear).weight.detach()
-            wanted = exact[name].weight.detach()
-            errors[name] = float((wanted - layer.weight_quantizer(weight)).square().mean())
-    return errors
-
-
 def _insert_after(node: fx.Node, quantizer: str) -> None:
     """Let every reader of ``node`` but the network's output read its quantized form."""
     with node.graph.inserting_after(node):

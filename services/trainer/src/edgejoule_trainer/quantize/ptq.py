@@ -19,7 +19,7 @@ from torch import Tensor
 from edgejoule.errors import ModelError
 from edgejoule_trainer.detectors import Detector, with_network
 from edgejoule_trainer.quantize.calibrate import collect_statistics
-from edgejoule_trainer.quantize.fake import insert_quantizers, weight_errors
+from edgejoule_trainer.quantize.fake import insert_quantizers
 from edgejoule_trainer.quantize.fold import fold_batch_norm
 from edgejoule_trainer.quantize.placement import place_quantizers
 from edgejoule_trainer.quantize.rounding import InputMoments, rounded_weights
@@ -103,7 +103,6 @@ def quantize_detector(
     found = _compare(detector, candidates, tuning, progress)
     told = any(disagreement.cells for disagreement in found.values())
     best = min(found, key=lambda name: found[name].total) if told else calibrators[0]
-    chosen = candidates[best]
     least = "least disagreement with the float detector on the tuning images"
     record = {
         "calibrator": best,
@@ -115,10 +114,9 @@ def quantize_detector(
         },
         "confident_cells": found[best].cells,
         "activations": _activation_errors(statistics, scales[best]),
-        "weights": weight_errors(network, chosen.network),
         "float_layers": dict(placement.float_layers),
     }
-    return Quantized(chosen, record)
+    return Quantized(candidates[best], record)
 
 
 def _compare(

@@ -62,6 +62,15 @@ class Error:
         """
         return self.error / self.values if self.values else 0.0
 
+    @property
+    def power(self) -> float:
+        """Mean square of the tensor.
+
+        >>> Error(signal=100.0, error=1.0, values=4).power
+        25.0
+        """
+        return self.signal / self.values if self.values else 0.0
+
 
 @dataclass(frozen=True)
 class LayerSensitivity:

@@ -8,7 +8,8 @@ Parameters: ``recipe`` and ``compute`` as of step ``train``, ``threads``.
 
 The disagreement with the float detector on the tuning images is judged at the start, which is what ``ptq`` made, and at
 a few moments of the training (``judged``); the weights of the best one are taken (``chosen_iteration``; 0: training
-brought nothing). The evaluation images have no part in it.
+brought nothing). Of these the record has the error of every layer (``quantization_error``), its weights' against the
+trained ones in float. The evaluation images have no part in it.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from edgejoule.job import Job
 if TYPE_CHECKING:
     from edgejoule_trainer.detectors import Detector
 
-VERSION = 1
+VERSION = 2
 QUEUE = "train"
 EXCLUSIVE = False
 OUTPUTS = ("onnx", "weights", "events", "record")
@@ -48,6 +49,7 @@ def run(job: Job) -> None:
     """Train, with a checkpoint in the scratch folder from which a killed attempt goes on."""
     from edgejoule_trainer.compute import prepare_process
     from edgejoule_trainer.export import export_onnx
+    from edgejoule_trainer.quantize.errors import LOOKED_AT, quantization_error
     from edgejoule_trainer.quantize.lint import OPSET
     from edgejoule_trainer.quantize.qat import answers, disagreement, from_ptq, into_float
     from edgejoule_trainer.training_images import ShardImages, prepared
@@ -71,7 +73,8 @@ def run(job: Job) -> None:
         record: dict[str, Any] = train_in_job(job, quantized, images, teacher=detector, judge=judge if told else None)
 
     export_onnx(quantized, job.output("onnx"), manifest)
-    write_weights(job.output("weights"), into_float(detector, quantized))
-    job.write_json(
-        "record", {"detector": detector.name, "opset": OPSET, "calibrator": calibrated["calibrator"], **record}
-    )
+    trained = into_float(detector, quantized)
+    write_weights(job.output("weights"), trained)
+    error = quantization_error(trained, quantized, tuning[:LOOKED_AT])
+    about = {"detector": detector.name, "opset": OPSET, "calibrator": calibrated["calibrator"]}
+    job.write_json("record", {**about, **record, "quantization_error": error.model_dump(mode="json")})
