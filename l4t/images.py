@@ -25,6 +25,13 @@ class Image(NamedTuple):
 
 
 # Bases: NVIDIA's container catalogue. r32 mounts: tensorrt.csv of nvidia-container-runtime on JetPack 4
+#
+# None for JetPack 7 (r38, r39) yet. It follows SBSA, so no base of L4T's kind is made for it. Others take the images of
+# every ARM server, nvcr.io/nvidia/tensorrt:25.09-py3 on a Thor (tbd-racer/Docker-Env, dockerfiles/
+# tbd-racer-thor.dockerfile), and under 7.2 on Orins too (Jonah-May-OSS/wyoming-whisper-trt, pull 1047); which of
+# their monthly tags runs on which L4T, we found told nowhere. Surer is Ubuntu 24.04 with NVIDIA's repository of that
+# very release, which has its TensorRT (roboflow/inference, docker/dockerfiles/Dockerfile.onnx.jetson.7.1.0 for r38.4,
+# and 7.2.0 for r39.2). Neither was tried here.
 IMAGES = (
     Image(
         *("r32.7", "r32.7", "nvcr.io/nvidia/l4t-base:r32.7.1", "32.7.1", "3.6"),

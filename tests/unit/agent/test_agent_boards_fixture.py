@@ -67,3 +67,28 @@ def test_every_source_that_a_fact_cites_is_listed_and_the_other_way_round():
     remarks = "".join(re.findall(r"#.*|\"{3}.*\"{3}", code))
     assert len(set(listed)) == len(listed)
     assert set(re.findall(r"\[[\w-]+\]", remarks)) == set(listed)
+
+
+def test_head_counts_the_facts_whose_source_has_no_address():
+    with open(boards.__file__, encoding="utf-8") as file:
+        code = file.read().replace(boards.__doc__, "")
+    counted = re.search(r"(\d+) remarks say so", boards.__doc__).group(1)
+    assert code.count("[seen]") == int(counted)
+
+
+def test_every_numbered_source_has_an_address():
+    for source in re.findall(r"^    \[\d+\].*(?:\n {9}.*)*", boards.__doc__, re.MULTILINE):
+        assert re.search(r"https://\S+|[\w.-]+/[\w.-]+(?:,|\n)|Message-Id \S+@\S+", source), source
+
+
+def test_a_processor_says_its_own_variant_and_revision(tmp_path):
+    found = {name: text(boards.write(name, tmp_path / name), "proc/cpuinfo") for name in boards.JETSONS}
+    steps = {
+        name: re.search(r"variant\t: (0x\d)(?s:.*?)revision\t: (\d)", told).groups() for name, told in found.items()
+    }
+    assert steps["nano_jp4"] == ("0x1", "1")
+    assert steps["xavier_nx_jp4"] == ("0x0", "0")
+    assert steps["orin_nano_jp6"] == ("0x0", "1")
+    assert [name for name in found if " cpuid " in found[name].replace("\n", " ")] == [
+        *("xavier_nx_jp5", "orin_nano_jp5", "orin_nano_jp6", "agx_orin_jp6", "thor")
+    ]

@@ -12,12 +12,13 @@ import sys
 import tempfile
 import threading
 import time
+import types
 import urllib.request
 
 import numpy as np
 import pytest
 
-from edgejoule_agent import live, measure, metrics
+from edgejoule_agent import live, measure, metrics, sensors
 from edgejoule_agent.errors import SettingsError
 from edgejoule_agent.exporter import cells
 from edgejoule_agent.exporter.board import STUCK_RAIL_S, STUCK_ZONE_S, Board
@@ -188,6 +189,32 @@ def test_total_rail_that_cannot_be_read_or_true_is_absent_and_down_and_counts_on
         assert powers_up(found) == powers_up(before)
         energy = "edgejoule_board_energy_joules_total"
         assert found[energy] == pytest.approx(2 * before[energy])
+
+
+def test_load_that_a_thor_hides_is_said_and_absent(tree, caplog):
+    _, clock, make = tree("thor")
+    board = make()
+    clock.now_s += 1
+    board.read_states()
+    found = scraped(board)
+    assert found['edgejoule_sensor_up{sensor="gpu",quantity="load"}'] == 0
+    assert not [name for name in found if name.startswith("edgejoule_gpu_load_ratio")]
+    said = [record.getMessage() for record in caplog.records if "the load of gpu is left out" in record.getMessage()]
+    assert len(said) == 1
+    assert "on a Thor NVML tells it" in said[0]
+
+
+@pytest.mark.parametrize(("by_nvml", "named"), [((), ["gpu"]), (("load",), ["gpu0"]), (("clock",), ["gpu"])])
+def test_load_by_nvml_stands_in_for_the_file_that_a_thor_lacks(monkeypatch, by_nvml, named):
+    units = {"load": "1", "clock": "Hz"}
+    gpus = [sensors.Sensor("gpu0", quantity, units[quantity], lambda: 0.5) for quantity in by_nvml]
+    monkeypatch.setattr("edgejoule_agent.sensors.nvml.find_gpus", lambda: (gpus, ""))
+    monkeypatch.setattr("edgejoule_agent.sensors.state.jetson", types.SimpleNamespace(is_jetson=lambda root: True))
+    monkeypatch.setattr("edgejoule_agent.sensors.state.gpu_load_file", lambda root: None)
+    board = Board("/")
+    board.read_states()
+    up = [labels for labels, _ in board.readings()["edgejoule_sensor_up"]]
+    assert [labels["sensor"] for labels in up if labels["quantity"] == "load"] == named
 
 
 def test_total_of_0_w_is_said_once_and_its_return_too(tree, caplog):

@@ -354,7 +354,7 @@ def test_default_mode_is_on_where_none_was_ever_set(tmp_path):
     [
         (
             "pmode:0009\n",
-            "mode 9 is on, which /etc/nvpmodel.conf does not declare (0: 15W, 1: 25W, 2: MAXN_SUPER, 3: 7W)",
+            "mode 9 is on, which /etc/nvpmodel.conf does not declare (0: 15W, 1: 25W, 2: MAXN_SUPER)",
         ),
         ("", "/var/lib/nvpmodel/status says '', which names no mode"),
         ("pmode:", "/var/lib/nvpmodel/status says 'pmode:', which names no mode"),

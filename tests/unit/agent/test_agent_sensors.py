@@ -9,7 +9,7 @@ import pytest
 from edgejoule_agent import sensors
 from edgejoule_agent.boards import board_of, parts_in
 from edgejoule_agent.errors import SensorError
-from edgejoule_agent.sensors import throttle
+from edgejoule_agent.sensors import state, throttle
 from edgejoule_agent.simulation import trees as boards
 
 RAILS = {
@@ -226,8 +226,23 @@ def test_load_clocks_fan_and_memory(board, name, expected):
     found = read_all(board(name))
     for key, value in expected.items():
         assert found[key] == (pytest.approx(value), "")
-    if name == "thor":
-        assert ("load", "gpu") not in found
+
+
+@pytest.mark.parametrize("name", sorted(boards.BOARDS))
+def test_load_that_no_file_tells_has_a_reason_on_a_jetson(board, name):
+    root = board(name)
+    if name != "thor":  # as its driver has none from the beginning
+        load = state.gpu_load_file(root)
+        assert (load is None) == (name == "x86_host")
+        if load is not None:
+            os.remove(load)
+    if name == "x86_host":
+        assert ("load", "gpu") not in read_all(root)
+        return
+    value, reason = read_all(root)["load", "gpu"]
+    assert (value, "no file with the GPU's load; on a Thor NVML tells it" in reason) == (None, True)
+    elsewhere = sensors.find_states(root, load_elsewhere=True)
+    assert [each.name for each in elsewhere if each.quantity == "load"] == []
 
 
 @pytest.mark.parametrize("name", sorted(boards.BOARDS))

@@ -1,9 +1,15 @@
 """The double's table of names against the reference that it was made from, where that is."""
 
+import ast
+import glob
 import json
 import os
+import re
 
 import pytest
+
+from edgejoule_agent.engines import tensorrt_engine
+from edgejoule_agent.engines.tensorrt_engine import releases
 
 ROOT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..", "..")
 REFERENCE = os.path.join(os.environ.get("EDGEJOULE_SHARED", os.path.join(ROOT, "..", "shared")), "reference")
@@ -45,3 +51,35 @@ def test_table_has_the_operators_of_the_reference(double):
     for release, told in there["releases"].items():
         ours = {name for name, where in table["operators"].items() if where == "all" or release in where.split()}
         assert ours == set(told["ops"]), release
+
+
+def test_every_name_that_is_touched_has_its_documentation_named(double):
+    """Arguments and returns: the table of docs/reference/tensorrt.md has each, and no other."""
+    path = os.path.join(ROOT, "docs", "reference", "tensorrt.md")
+    if not os.path.exists(path):
+        pytest.skip("the documentation is not here")
+    with open(path, encoding="utf-8") as file:
+        rows = [line.strip("|\n ").split(" | ") for line in file if line.startswith("| `")]
+    rows = [row for row in rows if len(row) == 3 and not row[0].startswith("`fp") and not row[0].startswith("`int8")]
+    named = {member for row in rows for member in re.findall(r"`(\w+\.\w+)`", row[0])}
+    assert all(how and where for _, how, where in rows)
+    assert [row for row in rows if not re.search(r"infer/|parsers/|python/", row[2])] == []
+
+    members = {  # of classes that have more than values
+        "{}.{}".format(name, member)
+        for name, each in double.TABLE["api"].items()
+        for member, told in each.items()
+        if "value" not in told
+    }
+    assert named - members == set()
+    known = {name.split(".")[1] for name in members}
+    touched = set()
+    for source in glob.glob(os.path.join(os.path.dirname(tensorrt_engine.__file__), "*.py")):
+        if os.path.basename(source) in ("cuda.py", "graph.py", "inspector.py"):  # these ask CUDA, a graph, a JSON
+            continue
+        with open(source, encoding="utf-8") as file:
+            touched |= {node.attr for node in ast.walk(ast.parse(file.read())) if isinstance(node, ast.Attribute)}
+    touched |= {row.context_memory for row in releases.TABLE}
+    shown = {name.split(".")[1] for name in named}
+    assert (touched & known) - shown == {"read", "shape", "size"}  # of files and of our own buffers
+    assert shown - touched == {"log"}  # which is overridden

@@ -3,7 +3,9 @@
 Sources: [jtop] rbonghi/jetson_stats (jetson_variables.py, power.py); [jc] dusty-nv/jetson-containers
 (l4t_version.py); [guide] NVIDIA's Jetson Linux Developer Guide, "Platform Power and Performance" (before r34: "Power
 Management"); [emon] energymon/energymon (jetson/README.md, JetsonPowerRails.md); [specs] NVIDIA's comparison of
-Jetson modules; [cuda] CUDA C++ Programming Guide, throughput of arithmetic instructions; [seen] listings by owners.
+Jetson modules; [cuda] CUDA C++ Programming Guide, throughput of arithmetic instructions; [tegra] OE4T/meta-tegra,
+README.md, its device tree of p3834-0000; [trees] the sources of simulation/trees.py, by board. Of one fact nobody has
+kept the address: the half MHz of the GPU's clock of TX2 and AGX Orin.
 """
 
 import re
@@ -59,10 +61,10 @@ class Board(NamedTuple):
     """One board, by the module that sits on it; boards of one name share engines."""
 
     name: str
-    modules: Tuple[str, ...]  # part numbers in the device tree: [jtop], [seen]
+    modules: Tuple[str, ...]  # part numbers in the device tree: [jtop]; p3834-0000: [tegra]
     soc: str
     gpu_cores: int  # [specs]
-    gpu_max_hz: Optional[int]  # in the fastest mode of any release ([specs], [seen]); None: not looked up
+    gpu_max_hz: Optional[int]  # in the fastest mode of any release: [specs], to the kHz [trees]; None: not looked up
     dlas: int  # deep-learning accelerators: [specs]
     rails: Rails
 

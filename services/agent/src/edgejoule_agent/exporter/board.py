@@ -94,11 +94,12 @@ class Board:
 
         zones = sensors.find_zones(root)
         self._trips = _trips(zones)
-        listed = [zone.sensor() for zone in zones] + sensors.find_states(root)
+        gpus = nvml.find_gpus()[0] if root == "/" else []
+        by_nvml = any(gpu.quantity == "load" for gpu in gpus)
+        listed = [zone.sensor() for zone in zones] + sensors.find_states(root, load_elsewhere=by_nvml)
         if self._facts is None:
             listed.append(Sensor("cpu", "temperature", "C", self._hottest_cpu))
-        if root == "/":
-            listed += [gpu for gpu in nvml.find_gpus()[0] if gpu.quantity in ("temperature", "clock", "load")]
+        listed += [gpu for gpu in gpus if gpu.quantity in ("temperature", "clock", "load")]
         listed += [Sensor(name, "voltage", "V", _volts(rail)) for name, rail in rails.items()]
         named = _by_unique_name([((each.quantity, each.name), each) for each in listed])
         self._sensors = [each._replace(name=name) for (_, name), each in named.items()]

@@ -1,4 +1,9 @@
-"""NVIDIA GPUs of hosts, through NVML (Python package ``nvidia-ml-py``, module ``pynvml``). A Jetson's has none.
+"""NVIDIA GPUs of hosts, through NVML (Python package ``nvidia-ml-py``, module ``pynvml``).
+
+Of Jetsons a Thor's alone answers, and tells nothing but its load: power, temperature, clocks and memory are N/A there
+(seen under L4T r38.2.2: github.com/agentculture/jetson-thor-cli, tests/test_probe_jetson.py; no file of its driver
+tells the load: github.com/rbonghi/jetson_stats/issues/885). An Orin's says "Not Supported" to the load too, also under
+JetPack 7 (github.com/rbonghi/jetson_stats/pull/867).
 
 Names, units and limits are those of NVIDIA's NVML API reference: nvmlDeviceGetPowerUsage (mW),
 nvmlDeviceGetTotalEnergyConsumption (mJ since the driver was loaded, from Volta on), nvmlDeviceGetTemperature (°C),

@@ -18,9 +18,13 @@ DEBUG = "sys/kernel/debug"  # debugfs: for root alone
 EMC_CLOCKS = (f"{DEBUG}/bpmp/debug/clk/emc/rate", f"{DEBUG}/clk/emc/clk_rate", f"{DEBUG}/tegra_bwmgr/emc_rate")
 
 
-def find_states(root: str = "/") -> List[Sensor]:
-    """The sensors of load, clocks, fan and memory that are there."""
-    return [*_gpu(root), *_cpus(root), *_emc(root), *_fan(root), *_memory(root)]
+def find_states(root: str = "/", load_elsewhere: bool = False) -> List[Sensor]:
+    """The sensors of load, clocks, fan and memory that are there.
+
+    Args:
+        load_elsewhere: the GPU's load is read in another way, where no file tells it.
+    """
+    return [*_gpu(root, load_elsewhere), *_cpus(root), *_emc(root), *_fan(root), *_memory(root)]
 
 
 def gpu_folder(root: str = "/") -> Optional[str]:
@@ -49,14 +53,24 @@ def read_load(path: str) -> float:
     return per_mille / 1000
 
 
-def _gpu(root: str) -> List[Sensor]:
+def _gpu(root: str, load_elsewhere: bool) -> List[Sensor]:
+    """A Jetson's GPU has a load, also where no file tells it: a Thor's driver makes none."""
     found = []
     load, folder = gpu_load_file(root), gpu_folder(root)
     if load is not None:
         found.append(Sensor("gpu", "load", "1", partial(read_load, load)))
+    elif jetson.is_jetson(root) and not load_elsewhere:
+        found.append(Sensor("gpu", "load", "1", partial(_no_load, root)))
     if folder is not None:
         found.append(Sensor("gpu", "clock", "Hz", partial(_positive, os.path.join(folder, "cur_freq"), 1)))
     return found
+
+
+def _no_load(root: str) -> float:
+    raise SensorError(
+        f"{os.path.join(root, 'sys')}: has no file with the GPU's load; on a Thor NVML tells it: "
+        "pip install 'edgejoule-agent[nvml]'"
+    )
 
 
 def _cpus(root: str) -> List[Sensor]:

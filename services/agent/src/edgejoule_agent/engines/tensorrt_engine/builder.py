@@ -1,10 +1,6 @@
 """From ONNX to a TensorRT engine file, in a child process: ``build_engine`` is called through ``isolate.run``.
 
-Arguments and returns that the table of names does not tell (documentation, Python API): ``create_network(flags)``
-takes 1 << flag; ``OnnxParser.parse`` returns whether it succeeded, and ``get_error(i).desc()`` says why not;
-``build_serialized_network`` returns an IHostMemory (buffer protocol) or None; ``create_timing_cache`` takes bytes,
-none of them for an empty cache; ``set_timing_cache`` returns whether the cache fits device and release;
-``set_memory_pool_limit`` takes bytes; ``get_timing_cache().serialize()`` returns an IHostMemory.
+Arguments and returns that the table of names does not tell are in docs/reference/tensorrt.md, with their pages.
 """
 
 import os

@@ -1,15 +1,9 @@
 """What differs between TensorRT's releases in what we touch: one table, asked by version, never by trying.
 
 The names and argument names of ten releases stand in ``tests/fixtures/tensorrt_names.json``, taken from TensorRT's own
-bindings; a test holds every row of the table against them. What that file lacks is named here or where it is used,
-with the page of NVIDIA's documentation (docs.nvidia.com/deeplearning/tensorrt) or the source file it comes from:
-
-- ``tensorrt.__version__``: python/packaging's ``__init__.py`` in NVIDIA/TensorRT.
-- the constructors ``Builder(logger)``, ``OnnxParser(network, logger)`` and ``Runtime(logger)``, which give a
-  ``TypeError`` where no GPU answers: Python API, Builder, Onnx Parser and Runtime.
-- ``ILogger`` with ``log(severity, msg)`` to override, and ``Severity`` (INTERNAL_ERROR 0, ERROR 1, WARNING 2, INFO 3,
-  VERBOSE 4, also in the class itself), in every release: Python API, Logger; python/src/infer/pyCore.cpp.
-- that ``TF32`` is set unless cleared: Python API, BuilderFlag.
+bindings; a test holds every row of the table against them. What that file lacks (arguments that may be left out, what
+is returned, the constructors, ILogger) is in docs/reference/tensorrt.md, with the page of NVIDIA's documentation or the
+source file it comes from; a test holds what is called here against that list.
 
 Not touched, so not in the table: hardware compatibility (8.6 and later; its default, none, is what an engine bound to
 one hardware class wants), DLA, calibrators, refitting, weight streaming, aux streams.

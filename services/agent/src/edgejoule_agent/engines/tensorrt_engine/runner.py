@@ -1,9 +1,6 @@
 """A TensorRT engine as an ``Engine``: both generations of its Python API behind one small interface.
 
-Arguments and returns that the table of names does not tell (documentation, Python API, ICudaEngine and
-IExecutionContext): shapes are ``Dims``, iterable; bindings and tensor addresses are device addresses as ints;
-``stream_handle`` is a ``cudaStream_t`` as an int; ``execute_async_v2`` and ``_v3`` return whether they succeeded;
-``deserialize_cuda_engine`` returns None when it did not; ``get_tensor_mode`` returns a TensorIOMode.
+Arguments and returns that the table of names does not tell are in docs/reference/tensorrt.md, with their pages.
 """
 
 import time
