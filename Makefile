@@ -134,7 +134,7 @@ lint: setup ## Style, format, types, and that the agent asks for no Python newer
 	@$(BIN)/ruff check
 	@$(BIN)/ruff format --check
 	@$(BIN)/mypy
-	@$(BIN)/vermin --quiet --no-tips --eval-annotations --target=3.6- --violations services/agent/src
+	@$(BIN)/vermin --quiet --no-tips --eval-annotations --target=3.6- --violations services/agent/src l4t/edgejoule_power.py
 
 .PHONY: check
 check: lint test test-py36 ## All that CI checks, but the demo
