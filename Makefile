@@ -114,7 +114,7 @@ test-boards: setup ## The boards' images built, in part emulated, used behind th
 	@PYTHONPATH=tests $(BIN)/python tests/stack/boards.py $(ARGS)
 
 .PHONY: jetson-deploy
-jetson-deploy: setup ## Bring the agent onto a Jetson over ssh and register it: HOST=user@board NAME=nano
+jetson-deploy: setup ## Bring the agent onto a Jetson over ssh and register it: HOST=user@board NAME=nano (POWER_MODES=1)
 	@$(BIN)/python l4t/deploy.py deploy
 
 .PHONY: jetson-status

@@ -273,7 +273,8 @@ def test_socket_that_nobody_answers_is_told_before_anything_changes(helper, tmp_
             power_mode.held("15W", state, helper.root).__enter__()
         assert str(error.value) == (
             "power mode 15W was asked for, and 25W is on: the board's root does not answer at {} ({}); see "
-            "systemctl status edgejoule-power.socket on the board, or put it on by hand (sudo nvpmodel -m {}), then measure again"
+            "systemctl status edgejoule-power.socket on the board, or put it on by hand (sudo nvpmodel -m {}), then "
+            "measure again"
         ).format(path, reason, ids(helper.root)["15W"])
         assert not os.path.exists(state)
 
