@@ -572,8 +572,9 @@ class _Work:
         tell(f"    {said['board']}, L4T {said['l4t']}, TensorRT {said['tensorrt']}, power mode {said['power_mode']}")
         tell(f"    fast INT8 and FP16: {(probe.get('precisions') or {}).get('learnt')}")
         if self._wanted.power_modes:
-            if probe["power_mode_refusal"]:
-                raise Refused(f"the agent cannot put power modes on: {probe['power_mode_refusal']}")
+            refusal = probe.get("power_mode_refusal", "the image's agent is from before there was POWER_MODES=1")
+            if refusal:
+                raise Refused(f"the agent cannot put power modes on: {refusal}")
             tell("    power modes: put on as asked, by the board's root")
         began = time.monotonic()
         heard = f"docker exec {NAME} find {STATE}/heard -mmin -2 | grep -q heard"
@@ -650,10 +651,12 @@ def status(settings: Settings, host: Host) -> None:
 
 
 def _what_puts_power_modes_on(facts: Facts) -> str:
-    if not facts.helper:
+    environment = ((facts.container or {}).get("Config") or {}).get("Env") or []
+    if not facts.helper and f"{power.SETTING}={power.SOCKET}" not in environment:
         return "left as they are (POWER_MODES=1 was not asked for)"
-    if not facts.listens:
-        return f"{power.UNIT} is there and does not listen: sudo systemctl status {power.UNIT} there, or deploy again"
+    if not facts.helper or not facts.listens:
+        found = "is there and does not listen" if facts.helper else "is gone"
+        return f"{power.UNIT} {found}: make jetson-deploy with POWER_MODES=1 again"
     old = "" if facts.helper == power.hashes() else ", of another version than this one's"
     return f"put on for the agent, {power.UNIT} listens{old}"
 

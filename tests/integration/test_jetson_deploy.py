@@ -544,6 +544,9 @@ def test_power_modes_come_when_asked_for_and_go_when_not(bench: Bench, kind: str
 def test_board_that_is_removed_has_its_helper_removed(bench: Bench) -> None:
     board = bench.play("nano_jp4")
     bench.run("deploy", POWER_MODES="1")
+    (board.folder / "systemd-enabled").rename(board.folder / "away")
+    assert "edgejoule-power.socket is there and does not listen: make jetson-deploy" in bench.run("status")[1]
+    (board.folder / "away").rename(board.folder / "systemd-enabled")
     board.faults(sudo="asks")
     code, said = bench.run("remove")
     assert code == 1
@@ -561,6 +564,8 @@ def test_board_that_is_removed_has_its_helper_removed(bench: Bench) -> None:
     assert 'a power mode was not put back ({"put_back": "MAXN", "put_on": "5W"}): sudo nvpmodel -q there tells' in said
     assert "  removed: the helper for power modes\n" in said
     assert board.is_untouched()
+    last = [words[0] for words in board.asked()]
+    assert last.index("stop") < last.index("rm"), "the agent has time to put the mode back"
 
 
 def test_sudo_that_asks_for_a_password_changes_nothing(bench: Bench) -> None:

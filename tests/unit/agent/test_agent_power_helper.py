@@ -317,6 +317,8 @@ def test_what_was_killed_in_the_middle_of_nvpmodel_is_put_back(helper, tmp_path,
         os.killpg(helper.started[-1].pid, signal.SIGKILL)
         _, said = agent.communicate(timeout=20)
         assert "15W cannot be put on: the board's root broke off at" in said.decode()
+    for process in helper.started:  # also the one that was asked by who is gone
+        process.wait(20)
     assert helper.file("asked") == ["-m {}".format(ids(helper.root)[name]) for name in ("15W", "25W")]
     assert helper.file("clocks") == [str(ids(helper.root)["25W"])]
     assert on(helper.root) == "25W"
