@@ -114,7 +114,7 @@ test-boards: setup ## The boards' images built, in part emulated, used behind th
 	@PYTHONPATH=tests $(BIN)/python tests/stack/boards.py $(ARGS)
 
 .PHONY: jetson-deploy
-jetson-deploy: setup ## Bring the agent onto a Jetson over ssh and register it: HOST=user@board NAME=nano
+jetson-deploy: setup ## Bring the agent onto a Jetson over ssh and register it: HOST=user@board NAME=nano (POWER_MODES=1)
 	@$(BIN)/python l4t/deploy.py deploy
 
 .PHONY: jetson-status
@@ -134,7 +134,7 @@ lint: setup ## Style, format, types, and that the agent asks for no Python newer
 	@$(BIN)/ruff check
 	@$(BIN)/ruff format --check
 	@$(BIN)/mypy
-	@$(BIN)/vermin --quiet --no-tips --eval-annotations --target=3.6- --violations services/agent/src
+	@$(BIN)/vermin --quiet --no-tips --eval-annotations --target=3.6- --violations services/agent/src l4t/edgejoule_power.py
 
 .PHONY: check
 check: lint test test-py36 ## All that CI checks, but the demo

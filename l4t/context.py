@@ -34,13 +34,14 @@ def context_of(image: Image, base: str, agent: Path = AGENT) -> Context:
     written = (folder / "Dockerfile").read_text(encoding="utf-8")
     dockerfile = re.sub(r"^ARG BASE_IMAGE=.*$", f"ARG BASE_IMAGE={base}", written, flags=re.MULTILINE)
     files = {"requirements.txt": (folder / "requirements.txt").read_bytes(), name: wheel}
-    sha256 = hashlib.sha256(_tar({**files, "Dockerfile": dockerfile.encode()})).hexdigest()
+    sha256 = hashlib.sha256(tar_of({**files, "Dockerfile": dockerfile.encode()})).hexdigest()
     dockerfile += f'LABEL {HASH}="{sha256}" {MADE_FOR}="{image.made_for}"\n'
     # gzip ends in a checksum: an archive that broke off is never taken for a whole one
-    return Context(gzip.compress(_tar({**files, "Dockerfile": dockerfile.encode()}), 6, mtime=0), sha256)
+    return Context(gzip.compress(tar_of({**files, "Dockerfile": dockerfile.encode()}), 6, mtime=0), sha256)
 
 
-def _tar(files: dict[str, bytes]) -> bytes:
+def tar_of(files: dict[str, bytes]) -> bytes:
+    """An archive of files that are root's and readable by all, the same to the byte for the same files."""
     out = io.BytesIO()
     with tarfile.open(fileobj=out, mode="w", format=tarfile.USTAR_FORMAT) as archive:
         for name, data in sorted(files.items()):

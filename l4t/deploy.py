@@ -24,9 +24,11 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, NoReturn
 
+import power
 from board import Answer, Board, Unreachable, tell
 from context import MADE_FOR, context_of
 from edgejoule_agent import l4t
+from edgejoule_agent.power_mode import FILE as KEPT
 from images import IMAGES, Image, NoImage, image_for
 from plan import (
     BEFORE,
@@ -44,6 +46,7 @@ from plan import (
     ca_file,
     check_disk,
     check_docker,
+    check_power_modes,
     facts_command,
     is_its_token,
     is_running,
@@ -56,6 +59,7 @@ from plan import (
 
 DEVICE_NAME = r"[a-z0-9](?:[a-z0-9-]{0,38}[a-z0-9])?"
 ARCHIVE_FACTOR = 3  # what a compressed archive may need on the board; chosen, not measured
+STOP = f"docker stop -t 30 {NAME} > /dev/null"  # time to give a step back and to put a power mode back
 OF_THE_STACK = ("GATEWAY_NAMES", "GATEWAY_PORT", "COMPOSE_PROFILES", "GRAFANA_PORT", "DASHBOARD")  # taken from .env
 
 
@@ -74,6 +78,7 @@ class Settings(NamedTuple):
     """For the gateway to serve the board."""
     follow: bool
     dashboard: str
+    power_modes: bool
 
 
 class Host:
@@ -201,6 +206,9 @@ def _settings(environment: Mapping[str, str], command: str) -> Settings:
     archive = given("IMAGE") or ""
     if archive and not Path(archive).is_file():
         raise Refused(f"there is no file IMAGE={archive}: it is an archive that docker save wrote, gzip allowed")
+    power_modes = given("POWER_MODES") or "0"
+    if power_modes not in ("0", "1"):
+        raise Refused(f"POWER_MODES={power_modes!r} is neither 1 nor 0")
     wait, options, arguments = given("GATEWAY_WAIT") or "90", given("SSH_OPTIONS") or "", given("BUILD_ARGS") or ""
     if not re.fullmatch(r"\d{1,5}", wait):
         raise Refused(f"GATEWAY_WAIT={wait!r} is no number of seconds")
@@ -211,6 +219,7 @@ def _settings(environment: Mapping[str, str], command: str) -> Settings:
         wait_s=float(wait),
         follow=bool(given("FOLLOW")),
         dashboard=given("DASHBOARD") or _known_dashboard(environment, name),
+        power_modes=power_modes == "1",
     )
 
 
@@ -252,6 +261,22 @@ def _do(board: Board, command: str, what: str, source: BinaryIO | None = None, t
     if answer.code != 0:
         raise Refused(_failure(answer, what))
     return answer.text
+
+
+def _check_sudo(board: Board, why: str, otherwise: str) -> None:
+    """See that commands may be root's without anybody at the keyboard.
+
+    Raises:
+        Refused: they may not.
+    """
+    answer = board.run("sudo -n true")
+    if answer.code != 0:
+        said = (answer.text.splitlines() or [f"it ended with {answer.code}"])[-1]
+        raise Refused(
+            f"{why}, and on the board sudo says {said!r}: let {board.host} use it without a password as long as this "
+            f'takes (echo "$USER ALL=(ALL) NOPASSWD: ALL" | sudo tee /etc/sudoers.d/edgejoule there, and sudo rm that '
+            f"file afterwards), or {otherwise}; nothing was changed"
+        )
 
 
 def _take_away(board: Board, command: str, what: str) -> None:
@@ -346,10 +371,13 @@ def deploy(settings: Settings, host: Host) -> None:
         tell(f"  {board_of(facts)}, L4T {version}: image {image.name} on {base}, Python {image.python}")
         tell(f"  because {image.why}")
         check_docker(facts, settings.host)
+        if settings.power_modes:
+            check_power_modes(facts)
         work = _Work(board, host, settings, facts, image)
         steps = work.plan()
         if not steps:
-            tell("  image, token and container stand already")
+            helper = ", helper" if settings.power_modes else ""
+            tell(f"  image, token{helper} and container stand already")
             work.test()
             work.tidy()
         else:
@@ -387,12 +415,12 @@ class _Work:
         self._base = base
         self._ca = None if settings.ca == "system" else Path(settings.ca).read_bytes()
         ca_sha256 = None if self._ca is None else hashlib.sha256(self._ca).hexdigest()
-        self._wanted = Wanted(settings.name, settings.gateway, ca_sha256, sha256)
+        self._wanted = Wanted(settings.name, settings.gateway, ca_sha256, sha256, settings.power_modes)
         self._tag = f"{NAME}:{sha256[:12]}"
         self._made_at = ""
 
     def plan(self) -> list[Step]:
-        """What is to be done; checks the disk where an image must come."""
+        """What is to be done; checks the disk where an image must come, and sudo where root is needed."""
         there = self._has(self._tag)
         device = self._host.known(self._settings.name)
         self._made_at = labels_of(self._facts.container).get("edgejoule.token", "")
@@ -401,10 +429,20 @@ class _Work:
             check_disk(self._facts, ARCHIVE_FACTOR * os.path.getsize(self._settings.archive) / 1e9)
         elif not there:
             check_disk(self._facts, SMALL_GB if self._has(self._base) else self._image.spare_gb)
+        if any(step.name == "helper" for step in steps):
+            asked = self._settings.power_modes
+            why = "POWER_MODES=1 has root install" if asked else "what POWER_MODES=1 left goes by root's hand alone"
+            _check_sudo(self._board, why, "leave POWER_MODES out" if asked else "keep it by POWER_MODES=1")
         return steps
 
     def carry_out(self, step: Step, undo: Undo) -> None:
-        {"image": self._bring_image, "token": self._bring_token, "container": self._start}[step.name](undo)
+        how = {
+            "image": self._bring_image,
+            "token": self._bring_token,
+            "helper": self._bring_helper if self._wanted.power_modes else self._take_helper,
+            "container": self._start,
+        }
+        how[step.name](undo)
 
     def _has(self, image: str) -> bool:
         return self._board.run(f"docker image inspect --format '{{{{.Id}}}}' {shlex.quote(image)}").code == 0
@@ -459,17 +497,34 @@ class _Work:
         words = ["docker", "run", "--rm", "--interactive", "--network", "none", "--volume", f"{NAME}:{STATE}"]
         _do(self._board, shlex.join([*words, "--entrypoint", "sh", self._tag, "-c", script]), what, source)
 
+    def _bring_helper(self, undo: Undo) -> None:
+        self._keep_helper(undo)
+        what = "installing what puts power modes on"
+        _do(self._board, power.install_command(True), what, io.BytesIO(power.archive_of(power.files())))
+
+    def _take_helper(self, undo: Undo) -> None:
+        self._keep_helper(undo)
+        _do(self._board, power.remove_command(), "removing what puts power modes on")
+
+    def _keep_helper(self, undo: Undo) -> None:
+        """Have it be as it is now, if this is undone: what there is of it, or nothing."""
+        reading = {path: f"cat {path}" for path in self._facts.helper}
+        before = {path: f"{_do(self._board, cat, cat)}\n".encode() for path, cat in reading.items()}
+        command = power.install_command(self._facts.listens) if before else power.remove_command()
+        what = "the helper for power modes"
+        undo.later(what, lambda: _do(self._board, command, f"taking back {what}", io.BytesIO(power.archive_of(before))))
+
     def _start(self, undo: Undo) -> None:
         """The new container in place of the one before, which waits, stopped, for the new one's test."""
         board = self._board
         if self._facts.container is not None:
             undo.later("the stop of the container before", self._put_back)
-            stop = f"docker stop -t 30 {NAME} && docker rename {NAME} {BEFORE}"
+            stop = f"{STOP} && docker rename {NAME} {BEFORE}"
             _do(board, f"docker rm --force {BEFORE} > /dev/null 2>&1; {stop}", "stopping the container before")
         self._in_volume(f"rm -f {STATE}/heard", "clearing what the agent before heard", io.BytesIO(), undo)
         if self._ca is not None:
             self._put(ca_file(str(self._wanted.ca_sha256)), self._ca, undo)
-        undo.later("the container", lambda: _take_away(board, f"docker rm --force {NAME}", "the container"))
+        undo.later("the container", lambda: _take_away(board, f"{STOP}; docker rm --force {NAME}", "the container"))
         words = run_arguments(self._wanted, self._image, self._facts, self._made_at)
         try:
             self._run(words)
@@ -516,6 +571,11 @@ class _Work:
             raise Refused(f"the agent cannot use the board's GPU: {unusable}")
         tell(f"    {said['board']}, L4T {said['l4t']}, TensorRT {said['tensorrt']}, power mode {said['power_mode']}")
         tell(f"    fast INT8 and FP16: {(probe.get('precisions') or {}).get('learnt')}")
+        if self._wanted.power_modes:
+            refusal = probe.get("power_mode_refusal", "the image's agent is from before there was POWER_MODES=1")
+            if refusal:
+                raise Refused(f"the agent cannot put power modes on: {refusal}")
+            tell("    power modes: put on as asked, by the board's root")
         began = time.monotonic()
         heard = f"docker exec {NAME} find {STATE}/heard -mmin -2 | grep -q heard"
         while self._board.run(heard).code != 0:
@@ -583,10 +643,22 @@ def status(settings: Settings, host: Host) -> None:
         words = [state.get("Status") or "state unknown", (state.get("Health") or {}).get("Status") or "health unknown"]
         tell(f"  device {labels.get(DEVICE)}: container {', '.join(words)}, since {state.get('StartedAt')}")
         tell(f"  image {(facts.container.get('Config') or {}).get('Image')}")
+        tell(f"  power modes: {_what_puts_power_modes_on(facts)}")
     device = host.device(labels.get(DEVICE, ""))
     if device is None:
         raise Refused("the gateway knows no such device: make jetson-deploy registers it")
     tell(f"  token {device['token']}, last heard of at {device['seen_at'] or 'unknown'}, agent {device['agent']}")
+
+
+def _what_puts_power_modes_on(facts: Facts) -> str:
+    environment = ((facts.container or {}).get("Config") or {}).get("Env") or []
+    if not facts.helper and f"{power.SETTING}={power.SOCKET}" not in environment:
+        return "left as they are (POWER_MODES=1 was not asked for)"
+    if not facts.helper or not facts.listens:
+        found = "is there and does not listen" if facts.helper else "is gone"
+        return f"{power.UNIT} {found}: make jetson-deploy with POWER_MODES=1 again"
+    old = "" if facts.helper == power.hashes() else ", of another version than this one's"
+    return f"put on for the agent, {power.UNIT} listens{old}"
 
 
 def logs(settings: Settings, host: Host) -> None:
@@ -609,6 +681,9 @@ def remove(settings: Settings, host: Host) -> None:
         facts = _facts(board)
         if facts.docker is None:
             raise Refused(f"Docker on the board does not answer ({facts.docker_error[:200]}): nothing was changed")
+        if facts.helper:
+            why = "what POWER_MODES=1 left there goes by root's hand alone"
+            _check_sudo(board, why, f"do it there by hand ({power.remove_command('sudo')}) and try again")
         name = labels_of(facts.container).get(DEVICE) or settings.name
         device = host.known(name, seen=False) if name else None
         if device is not None and device.valid:
@@ -619,17 +694,31 @@ def remove(settings: Settings, host: Host) -> None:
                 tell(f"  the token of {name} stays valid, as it is not this board's: edgejoule devices revoke {name}")
         elif not name and facts.volume:
             tell("  whose token is in the volume only its container would tell: edgejoule devices revoke NAME voids it")
-        nothing = not (facts.container or facts.before or facts.volume or facts.images)
+        nothing = not (facts.container or facts.before or facts.volume or facts.images or facts.helper)
+        _end_agent(board, facts)
         for there, command, what in (
             (facts.container is not None, f"docker rm --force {NAME}", "the container"),
             (facts.before, f"docker rm --force {BEFORE}", "the container before"),
             (facts.volume, f"docker volume rm {NAME}", "the volume, with the board's token and results that wait"),
             *((True, f"docker image rm {shlex.quote(image)}", f"the image {image}") for image in facts.images),
+            (bool(facts.helper), power.remove_command(), "the helper for power modes"),
         ):
             if there:
                 _do(board, command, f"removing {what}")
                 tell(f"  removed: {what}")
     tell(f"{settings.host}: {'nothing of ours was there' if nothing else 'nothing of ours is left'}")
+
+
+def _end_agent(board: Board, facts: Facts) -> None:
+    """Let the agent put back the power mode that it found; what it cannot is told, as its volume knows it alone."""
+    if facts.container is None:
+        return
+    board.run(STOP)
+    image = shlex.quote(str((facts.container.get("Config") or {}).get("Image")))
+    kept = f"docker run --rm --network none --volume {NAME}:{STATE} --entrypoint sh {image} -c 'cat {STATE}/{KEPT}'"
+    answer = board.run(kept) if facts.volume else Answer(1, "")
+    if answer.code == 0:
+        tell(f"  a power mode was not put back ({answer.text.strip()}): sudo nvpmodel -q there tells which is on")
 
 
 if __name__ == "__main__":

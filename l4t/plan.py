@@ -9,6 +9,7 @@ import re
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+import power
 from context import HASH
 from edgejoule_agent import boards, l4t
 from images import MOUNTS, Image
@@ -47,6 +48,10 @@ class Facts(NamedTuple):
     before: bool
     volume: bool
     images: tuple[str, ...]
+    helper: dict[str, str]
+    """What lies there of root's part of power modes: path to SHA-256."""
+    listens: bool
+    """Whether its socket is there, and will be after the next start."""
     disk: str
     free_gb: float
 
@@ -76,6 +81,8 @@ class Wanted(NamedTuple):
     ca_sha256: str | None
     image: str
     """Hash of the build context, or of the archive."""
+    power_modes: bool = False
+    """Whether the agent is to put them on."""
 
 
 class Step(NamedTuple):
@@ -103,6 +110,8 @@ def facts_command(extra: Sequence[str] = ()) -> str:
         # one that lost its name to a newer one has an id alone
         "images": f"docker image ls --filter label={HASH} --format "
         """'{{if eq .Tag "<none>"}}{{.ID}}{{else}}{{.Repository}}:{{.Tag}}{{end}}'""",
+        "helper": f"sha256sum {' '.join(power.PLACES)}",
+        "listens": f"systemctl is-active {power.UNIT}; systemctl is-enabled {power.UNIT}",
         "disk": "df -Pk \"$(docker info --format '{{.DockerRootDir}}')\" || df -Pk /",
         "end": "true",
     }
@@ -136,6 +145,8 @@ def parse_facts(text: str) -> Facts:
         before=bool(lines["before"]),
         volume=bool(lines["volume"]),
         images=tuple(lines["images"]),
+        helper={path: sha256 for sha256, path in (line.split() for line in lines["helper"])},
+        listens=lines["listens"] == ["active", "enabled"],
         disk=disk[5] if len(disk) > 5 else "/",
         free_gb=int(disk[3]) * 1024 / 1e9 if len(disk) > 5 and disk[3].isdigit() else 0.0,
     )
@@ -219,6 +230,24 @@ def check_disk(facts: Facts, needed_gb: float) -> None:
         )
 
 
+def check_power_modes(facts: Facts) -> None:
+    """See that the agent in its container could have them put on, by a socket that is its user's.
+
+    Raises:
+        Refused: it could not.
+    """
+    absent = [path for path in power.NEEDED if path not in facts.there]
+    if absent:
+        raise Refused(f"POWER_MODES=1, but the board has no {' and no '.join(absent)}: leave POWER_MODES out")
+    options = (facts.docker or {}).get("SecurityOptions") or []
+    mapped = [name for name in ("userns", "rootless") if any(f"name={name}" in option for option in options)]
+    if mapped:
+        raise Refused(
+            f"POWER_MODES=1, but Docker on the board maps users ({mapped[0]}), so that the agent's is nobody whom a "
+            "socket of the board could be opened to: leave POWER_MODES out"
+        )
+
+
 REAL_TIME = ["--ulimit", "rtprio=1"]
 """Of ``docker run``. What a Docker that may not set it is started without."""
 
@@ -254,6 +283,8 @@ def run_arguments(wanted: Wanted, image: Image, facts: Facts, token_made_at: str
     for path in (*MOUNTS, *image.mounts):
         if path in facts.there:
             words += ["--volume", f"{path}:{path}:ro"]
+    if wanted.power_modes:
+        words += ["--volume", f"{power.FOLDER}:{power.FOLDER}:ro"]  # nobody need write there to be heard
     settings = {
         "EDGEJOULE_GATEWAY": wanted.gateway,
         "EDGEJOULE_TOKEN_FILE": f"{STATE}/token",
@@ -261,6 +292,8 @@ def run_arguments(wanted: Wanted, image: Image, facts: Facts, token_made_at: str
     }
     if wanted.ca_sha256:
         settings["EDGEJOULE_GATEWAY_CA"] = f"{STATE}/{ca_file(wanted.ca_sha256)}"
+    if wanted.power_modes:
+        settings[power.SETTING] = power.SOCKET
     for name, value in settings.items():
         words += ["--env", f"{name}={value}"]
     labels = {DEVICE: wanted.name, TOKEN: token_made_at, "edgejoule.image": wanted.image}
@@ -313,6 +346,9 @@ def make_plan(facts: Facts, wanted: Wanted, image: Image, image_there: bool, dev
     token = _why_token(facts, labels, device)
     if token:
         steps.append(Step("token", token))
+    if wanted.power_modes and not (facts.listens and facts.helper == power.hashes()):
+        why = "does not listen, or is another" if facts.helper else "is not there"
+        steps.append(Step("helper", f"what puts power modes on for the agent {why}"))
     if facts.container is None:
         steps.append(Step("container", "there is none"))
     elif token:
@@ -323,6 +359,8 @@ def make_plan(facts: Facts, wanted: Wanted, image: Image, image_there: bool, dev
             steps.append(Step("container", "its image or its settings are others"))
         elif not is_running(facts.container):
             steps.append(Step("container", "it does not run"))
+    if facts.helper and not wanted.power_modes:
+        steps.append(Step("helper", "it goes, as POWER_MODES=1 is not asked for"))
     return steps
 
 

@@ -1,8 +1,9 @@
 """A Jetson that the tests play: a real ssh server on this host, its commands carried out in a sandbox folder.
 
-Real: ssh, its client, its keys and connections, the shell, the agent that is started. Played: ``docker``
-(tests/fixtures/docker_stand_in.py), and the files of the board, which ``cat``, ``ls``, ``stat``, ``df`` and ``uname``
-show from a fixture tree.
+Real: ssh, its client, its keys and connections, the shell, the agent that is started. Played: ``docker`` and
+``systemctl`` (``*_stand_in.py`` in tests/fixtures), ``sudo``, which gives no rights, and the files of the board, which
+``cat``, ``ls``, ``stat``, ``sha256sum``, ``df`` and ``uname`` show from a fixture tree, and ``tar`` and ``rm`` change
+there.
 """
 
 from __future__ import annotations
@@ -11,8 +12,11 @@ import asyncio
 import hashlib
 import json
 import os
+import shutil
 import signal
+import socket
 import sys
+import tempfile
 import threading
 from contextlib import suppress
 from pathlib import Path
@@ -24,11 +28,12 @@ import played_tensorrt
 from edgejoule_agent.simulation import trees
 
 PYTHON36 = Path(__file__).parents[2] / ".venv36" / "bin" / "python"
-STAND_IN = Path(__file__).parents[1] / "fixtures" / "docker_stand_in.py"
+STAND_INS = Path(__file__).parents[1] / "fixtures"
 FILES = """#!/bin/sh
 for word; do
   case "$word" in
-    /etc/*|/proc/*|/sys/*|/dev/nv*|/dev/dri/*|/var/lib/nvp*|/usr/lib/python*) set -- "$@" "$BOARD/root$word" ;;
+    /etc/*|/proc/*|/sys/*|/dev/nv*|/dev/dri/*|/var/lib/nvp*|/usr/lib/python*|/usr/local/lib/*|/run/*)
+      set -- "$@" "$BOARD/root$word" ;;
     *) set -- "$@" "$word" ;;
   esac
   shift
@@ -38,10 +43,23 @@ SCRIPTS = {
     "cat": FILES + 'exec /bin/cat "$@"\n',
     "stat": FILES + 'exec /usr/bin/stat "$@"\n',
     "ls": FILES + '/bin/ls "$@" | sed "s|^$BOARD/root||"\n',
+    "sha256sum": FILES + '/usr/bin/sha256sum "$@" | sed "s|  $BOARD/root|  |"\n',
+    "rm": FILES + 'exec /bin/rm "$@"\n',
+    "tar": '#!/bin/sh\n[ "$*" = "-xf - -C /" ] && exec /bin/tar -xf - -C "$BOARD/root"\n',
+    "sudo": """#!/bin/sh
+[ "$1" = -n ] || exit 9
+shift
+echo "$*" >> "$BOARD/sudo.log"
+grep -qs '"sudo": "asks"' "$BOARD/faults.json" && { echo "sudo: a password is required" >&2; exit 1; }
+exec "$@"
+""",
     "uname": "#!/bin/sh\necho aarch64\n",
     "df": '#!/bin/sh\necho "Filesystem 1024-blocks Used Available Capacity Mounted on"\n'
     'echo "/dev/mmcblk0p1 30000000 1 $(/bin/cat "$BOARD/free_kb") 50% /"\n',
 }
+
+
+PLAYED = ("docker", "systemctl")
 
 
 class PlayedBoard:
@@ -62,7 +80,14 @@ class PlayedBoard:
         for device in ("nvmap", "nvhost-gpu"):
             (folder / "root" / "dev").mkdir(exist_ok=True)
             (folder / "root" / "dev" / device).touch()
-        for name, script in {**SCRIPTS, "docker": f'#!/bin/sh\nexec {sys.executable} -I -S {STAND_IN} "$@"\n'}.items():
+        self._run = tempfile.mkdtemp(prefix="ej-")  # short: a socket's path has 107 characters at most
+        (folder / "root" / "run").symlink_to(self._run)
+        for part in ("etc/systemd/system", "usr/local/lib"):
+            (folder / "root" / part).mkdir(parents=True)
+        stand_ins = {
+            name: f'#!/bin/sh\nexec {sys.executable} -I -S {STAND_INS}/{name}_stand_in.py "$@"\n' for name in PLAYED
+        }
+        for name, script in {**SCRIPTS, **stand_ins}.items():
             (folder / "bin" / name).write_text(script)
             (folder / "bin" / name).chmod(0o755)
         self.free(20)
@@ -111,7 +136,30 @@ class PlayedBoard:
         return [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
 
     def is_untouched(self) -> bool:
-        return not (self.docker("images") or self.docker("containers") or self.volumes())
+        return not (self.docker("images") or self.docker("containers") or self.volumes() or self.helper())
+
+    def helper(self) -> dict[str, str]:
+        """What there is of root's part of power modes, by path; ``listens``, ``enabled`` where its socket is."""
+        root, found = self.folder / "root", {}
+        for folder in ("etc/systemd/system", "usr/local/lib", "run"):
+            for path in sorted((root / folder).rglob("*")):
+                found[f"/{path.relative_to(root)}"] = path.read_text() if path.is_file() else ""
+        for word, file in (("listens", "systemd.json"), ("enabled", "systemd-enabled")):
+            if (self.folder / file).exists():
+                found[word] = (self.folder / file).read_text()
+        return found
+
+    def rights(self) -> list[str]:
+        """Every command that was to be root's."""
+        log = self.folder / "sudo.log"
+        return log.read_text().splitlines() if log.exists() else []
+
+    def ask_helper(self, request: bytes) -> dict[str, Any]:
+        """What the program that was installed there answers."""
+        with socket.socket(socket.AF_UNIX) as connection:
+            connection.connect(os.path.join(self._run, "edgejoule-power", "socket"))
+            connection.sendall(request)
+            return dict(json.loads(connection.makefile().read()))
 
     def ssh_options(self, port: int | None = None) -> str:
         known = self.folder / "known_hosts"
@@ -124,6 +172,9 @@ class PlayedBoard:
         for container in self.docker("containers").values():
             with suppress(ProcessLookupError, KeyError):
                 os.kill(container["State"]["Pid"], signal.SIGKILL)
+        if "listens" in self.helper():
+            os.kill(json.loads(self.helper()["listens"])["pid"], signal.SIGKILL)
+        shutil.rmtree(self._run)
         asyncio.run_coroutine_threadsafe(self._end(), self._loop).result(20)
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(10)

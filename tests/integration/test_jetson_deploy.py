@@ -19,6 +19,8 @@ import pytest
 from network import Network
 from servers import RedisServer, free_ports
 
+from edgejoule_agent import jetson
+
 sys.path.insert(0, str(Path(__file__).parent))
 from played_board import PlayedBoard
 from toy_gateway import BoardStack
@@ -496,6 +498,133 @@ def save_image(path: Path, l4t: str) -> Path:
         entry.size = len(b"mine:1")
         archive.addfile(entry, io.BytesIO(b"mine:1"))
     return path
+
+
+# --- power modes ----------------------------------------------------------------------------------------
+
+
+INSTALLED = {
+    *("/etc/systemd/system/edgejoule-power.socket", "/etc/systemd/system/edgejoule-power@.service"),
+    *("/usr/local/lib/edgejoule_power.py", "/run/edgejoule-power", "/run/edgejoule-power/socket", "listens", "enabled"),
+}
+
+
+@pytest.mark.parametrize("kind", ["nano_jp4", "orin_nano_jp6"])
+def test_power_modes_come_when_asked_for_and_go_when_not(bench: Bench, kind: str) -> None:
+    board = bench.play(kind)
+    code, said = bench.run("deploy", POWER_MODES="1")
+    assert code == 0, said
+    assert "  helper: what puts power modes on for the agent is not there" in said
+    assert "    power modes: put on as asked, by the board's root" in said
+    assert board.helper().keys() == INSTALLED
+    installed = board.helper()["/usr/local/lib/edgejoule_power.py"]
+    assert installed == (ROOT / "l4t" / "edgejoule_power.py").read_text()
+    declared = jetson.power_modes(str(board.folder / "root")).names
+    assert sorted(board.ask_helper(b"modes\n")["modes"]) == sorted(declared)
+    assert "power modes: put on for the agent, edgejoule-power.socket listens\n" in bench.run("status")[1]
+
+    before = board.docker("containers"), board.helper(), board.rights()
+    code, said = bench.run("deploy", POWER_MODES="1")
+    assert code == 0, said
+    assert "image, token, helper and container stand already" in said
+    assert (board.docker("containers"), board.helper(), board.rights()) == before
+
+    said = bench.deploy()
+    assert re.search(
+        r"(?s)container: its image or its settings are others\n.*  helper: it goes, as POWER_MODES=1 is not ", said
+    )
+    assert board.helper() == {}
+    assert "power modes: left as they are (POWER_MODES=1 was not asked for)" in bench.run("status")[1]
+    rights = board.rights()
+    assert "stand already" in bench.deploy()
+    assert bench.run("remove")[0] == 0
+    assert board.rights() == rights, "root is not asked for where nothing is its"
+
+
+def test_board_that_is_removed_has_its_helper_removed(bench: Bench) -> None:
+    board = bench.play("nano_jp4")
+    bench.run("deploy", POWER_MODES="1")
+    (board.folder / "systemd-enabled").rename(board.folder / "away")
+    assert "edgejoule-power.socket is there and does not listen: make jetson-deploy" in bench.run("status")[1]
+    (board.folder / "away").rename(board.folder / "systemd-enabled")
+    board.faults(sudo="asks")
+    code, said = bench.run("remove")
+    assert code == 1
+    assert re.search(
+        r"sudo says 'sudo: a password is required': .* or do it there by hand \(sudo systemctl disable", said
+    ), said
+    assert said.endswith("; nothing was changed.\n")
+    assert bench.devices() == {"nano": "valid"}
+    assert board.helper().keys() == INSTALLED
+    board.faults()
+    kept = board.folder / "docker" / "volumes" / "edgejoule-agent" / "power-mode.json"
+    kept.write_text('{"put_back": "MAXN", "put_on": "5W"}')
+    code, said = bench.run("remove")
+    assert code == 0, said
+    assert 'a power mode was not put back ({"put_back": "MAXN", "put_on": "5W"}): sudo nvpmodel -q there tells' in said
+    assert "  removed: the helper for power modes\n" in said
+    assert board.is_untouched()
+    last = [words[0] for words in board.asked()]
+    assert last.index("stop") < last.index("rm"), "the agent has time to put the mode back"
+
+
+def test_sudo_that_asks_for_a_password_changes_nothing(bench: Bench) -> None:
+    board = bench.play("nano_jp4")
+    board.faults(sudo="asks")
+    code, said = bench.run("deploy", POWER_MODES="1")
+    assert code == 1
+    assert re.search(
+        r"^POWER_MODES=1 has root install, and on the board sudo says 'sudo: a password is required': let "
+        r"jetson@127\.0\.0\.1 use it without a password as long as this takes \(.*\), or leave POWER_MODES out; "
+        r"nothing was changed\.$",
+        said,
+        re.MULTILINE,
+    ), said
+    assert board.is_untouched()
+    assert bench.devices() == {}
+    bench.deploy()
+    board.faults()
+    assert bench.run("deploy", POWER_MODES="1")[0] == 0
+    board.faults(sudo="asks")
+    before = board.docker("containers"), board.helper()
+    code, said = bench.run("deploy")
+    assert code == 1
+    assert "what POWER_MODES=1 left goes by root's hand alone, and on the board sudo says" in said
+    assert "or keep it by POWER_MODES=1; nothing was changed." in said
+    assert bench.run("deploy", POWER_MODES="1")[0] == 0, "nothing of root's is to do"
+    assert (board.docker("containers"), board.helper()) == before
+
+
+def test_deployment_that_fails_takes_the_helper_away_or_puts_the_one_before_back(bench: Bench) -> None:
+    board = bench.play("nano_jp4")
+    nobody = {"GATEWAY": f"https://localhost:{free_ports(1)[0]}", "GATEWAY_WAIT": "1"}
+    board.faults(deaf=True)
+    code, said = bench.run("deploy", POWER_MODES="1")
+    assert code == 1
+    assert re.search(
+        r"the agent cannot put power modes on: the board's root does not answer at .*socket \(No such file", said
+    )
+    assert "taken back: the helper for power modes" in said
+    assert "The board is as it was." in said
+    assert board.is_untouched()
+
+    board.faults()
+    assert bench.run("deploy", POWER_MODES="1")[0] == 0
+    program = board.folder / "root" / "usr" / "local" / "lib" / "edgejoule_power.py"
+    older = program.read_text().replace("LONGEST = 32", "LONGEST = 31")
+    program.write_text(older)
+    assert "edgejoule-power.socket listens, of another version than this one's" in bench.run("status")[1]
+    before = {name: text for name, text in board.helper().items() if name != "listens"}
+    for settings in ({"POWER_MODES": "1"}, {}):
+        code, said = bench.run("deploy", **settings, **nobody)
+        assert code == 1
+        assert "The board is as it was." in said, said
+        now = board.helper()
+        assert "listens" in now
+        assert {name: text for name, text in now.items() if name != "listens"} == before
+        assert board.ask_helper(b"modes\n")["modes"] == [0, 1]
+    assert bench.run("deploy", POWER_MODES="1")[0] == 0
+    assert program.read_text() == (ROOT / "l4t" / "edgejoule_power.py").read_text()
 
 
 def test_board_out_of_reach_is_one_sentence(bench: Bench) -> None:

@@ -253,7 +253,8 @@ def test_what_cannot_be_is_refused_before_anything_changes(board, tmp_path, monk
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     said = refused("15W", state, root)
     assert (
-        "25W is on: only root may change it, and the agent is not root; put it on by hand (sudo nvpmodel -m 0)" in said
+        "25W is on: only root may change it, and the agent is not root; make jetson-deploy POWER_MODES=1 lets one in a "
+        "container, or put it on by hand (sudo nvpmodel -m 0)" in said
     )
     assert asked(tmp_path) == []
 

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from edgejoule_agent import jetson
+import power
+from edgejoule_agent import jetson, power_mode
 from edgejoule_agent.sampler import PRIORITY
 from edgejoule_agent.simulation import trees
 from images import image_for
@@ -24,6 +25,7 @@ from plan import (
     board_of,
     check_disk,
     check_docker,
+    check_power_modes,
     facts_command,
     is_its_token,
     l4t_of,
@@ -50,7 +52,8 @@ def text(**parts: str) -> str:
         "there": "/etc/nv_tegra_release\n/var/lib/nvpmodel",
         "groups": "44\n44\n104",
         "docker": json.dumps(DOCKER),
-        **dict.fromkeys(("container", "before", "volume", "images"), ""),
+        **dict.fromkeys(("container", "before", "volume", "images", "helper"), ""),
+        "listens": "inactive",
         "disk": "Filesystem 1024-blocks Used Available Capacity Mounted on\n/dev/nvme0n1p1 1 1 19531250 5% /",
         "end": "",
         **parts,
@@ -212,6 +215,59 @@ def test_container_is_hardened_and_sees_only_what_is_there() -> None:
     assert f"{DEVICE}=nano" in words
     assert f"{TOKEN}=then" in words
     assert any(word.startswith(f"{SETTINGS}=") for word in words)
+
+
+WITH_MODES = WANTED._replace(power_modes=True)
+INSTALLED = {
+    "helper": "\n".join(f"{sha256}  {path}" for path, sha256 in power.hashes().items()),
+    "listens": "active\nenabled",
+}
+
+
+def test_helper_comes_before_the_container_that_needs_it_and_goes_after_the_one_that_did() -> None:
+    assert steps(facts(), WITH_MODES, there=False, device=None) == ["image", "token", "helper", "container"]
+    assert steps(deployed(), WITH_MODES) == ["helper", "container"]
+    there = facts(**INSTALLED)
+    stands = deployed(WITH_MODES)._replace(helper=there.helper, listens=there.listens)
+    assert steps(stands, WITH_MODES) == []
+    assert steps(stands) == ["container", "helper"]
+    assert steps(stands._replace(listens=False), WITH_MODES) == ["helper"]
+    other = {**there.helper, "/usr/local/lib/edgejoule_power.py": "0" * 64}
+    assert steps(stands._replace(helper=other), WITH_MODES) == ["helper"]
+    assert steps(deployed()._replace(helper=dict([*there.helper.items()][:1]))) == ["helper"], "half of it"
+
+
+@pytest.mark.parametrize("said", ["active", "active\ndisabled", "inactive\nenabled", ""])
+def test_helper_listens_where_it_does_now_and_after_a_restart_of_the_board(said: str) -> None:
+    assert facts(**INSTALLED).listens
+    assert not facts(**{**INSTALLED, "listens": said}).listens
+
+
+def test_container_sees_the_helpers_folder_where_power_modes_are_asked_for() -> None:
+    mount, setting = "/run/edgejoule-power:/run/edgejoule-power:ro", f"{power_mode.SOCKET}=/run/edgejoule-power/socket"
+    words = run_arguments(WITH_MODES, IMAGE, facts(), "then")
+    assert {mount, setting} < set(words)
+    assert not {"--privileged", "--cap-add"} & set(words)
+    assert not {mount, setting} & set(run_arguments(WANTED, IMAGE, facts(), "then"))
+
+
+@pytest.mark.parametrize(
+    ("parts", "sentence"),
+    [
+        ({"there": "/etc/nvpmodel.conf"}, "the board has no /var/lib/nvpmodel: leave POWER_MODES out"),
+        ({"there": ""}, "the board has no /etc/nvpmodel.conf and no /var/lib/nvpmodel"),
+        (
+            {"docker": json.dumps({**DOCKER, "SecurityOptions": ["name=seccomp", "name=userns"]})},
+            r"maps users \(userns\)",
+        ),
+        ({"docker": json.dumps({**DOCKER, "SecurityOptions": ["name=rootless"]})}, r"maps users \(rootless\)"),
+    ],
+)
+def test_board_on_which_no_helper_would_serve_is_refused(parts: dict[str, str], sentence: str) -> None:
+    both = "/etc/nvpmodel.conf\n/var/lib/nvpmodel"
+    check_power_modes(facts(there=both, docker=json.dumps({**DOCKER, "SecurityOptions": ["name=seccomp"]})))
+    with pytest.raises(Refused, match=sentence):
+        check_power_modes(facts(**{"there": both, **parts}))
 
 
 @pytest.mark.parametrize(

@@ -35,6 +35,7 @@ def ask(folder: Path, **settings: str) -> subprocess.CompletedProcess[str]:
         ({"CA": "none.crt"}, "there is no certificate none.crt: docker compose cp"),
         ({"IMAGE": "none.tar"}, "there is no file IMAGE=none.tar"),
         ({"GATEWAY_WAIT": "soon"}, "GATEWAY_WAIT='soon' is no number of seconds"),
+        ({"POWER_MODES": "yes"}, "POWER_MODES='yes' is neither 1 nor 0"),
         ({"SSH_OPTIONS": "-i 'key"}, 'SSH_OPTIONS="-i \'key" cannot be split into words'),
         ({"HOST": "-oProxyCommand=x"}, "HOST='-oProxyCommand=x' is no user@board"),
     ],

@@ -12,12 +12,11 @@ import sys
 import threading
 from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional, Tuple
 
-from edgejoule_agent import host, live
+from edgejoule_agent import host, jetson, live, power_mode
 from edgejoule_agent.connection import Connection
 from edgejoule_agent.errors import AgentError, SettingsError
 from edgejoule_agent.exporter.board import Board
 from edgejoule_agent.exporter.server import serving
-from edgejoule_agent.power_mode import state_folder
 from edgejoule_agent.service import Service
 from edgejoule_agent.simulation import device as simulated
 from edgejoule_agent.simulation.declared import BOARDS
@@ -28,7 +27,10 @@ def main(arguments: Optional[List[str]] = None) -> int:
     """Serve until SIGTERM or SIGINT; the exit code."""
     options = _options(arguments)
     if options.probe:
-        sys.stdout.write(json.dumps(host.probe(), indent=2) + "\n")
+        found = host.probe()
+        if jetson.is_jetson():
+            found["power_mode_refusal"] = power_mode.why_not()
+        sys.stdout.write(json.dumps(found, indent=2) + "\n")
         return 0
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
     stopping = threading.Event()
@@ -76,7 +78,7 @@ def _options(arguments: Optional[List[str]]) -> Any:
     parser.add_argument(
         "--state",
         metavar="FOLDER",
-        default=state_folder(),
+        default=power_mode.state_folder(),
         help="folder for inputs, and results that wait (EDGEJOULE_AGENT_STATE; ~/.edgejoule-agent)",
     )
     parser.add_argument(

@@ -7,6 +7,9 @@ after each of its jobs and before each measurement finds what a killed process l
 
 Where it was killed in the middle of nvpmodel, the status may still name the mode from before while the clocks are the
 other's: nothing tells, so nvpmodel is called then too.
+
+An agent in a container has neither root's rights nor the program. Where EDGEJOULE_POWER_SOCKET names a socket, the
+board's root runs nvpmodel behind it (l4t/edgejoule_power.py), one at a time, also those of an agent that was killed.
 """
 
 import contextlib
@@ -15,9 +18,10 @@ import json
 import logging
 import os
 import shutil
+import socket
 import subprocess
 import time
-from typing import Any, Dict, Iterator, Optional
+from typing import Any, Dict, Iterator, Optional, Tuple
 
 from edgejoule_agent import jetson
 from edgejoule_agent.errors import HostError, UnsupportedError
@@ -26,6 +30,8 @@ PROGRAM_S = 60.0  # it takes a second or two
 SETTLE_S = 10.0  # for its status file to say so
 PROGRAMS = "/usr/sbin:/usr/bin:/sbin:/bin"  # where L4T has it; a service's PATH may lack sbin
 FILE = "power-mode.json"
+SOCKET = "EDGEJOULE_POWER_SOCKET"
+ANSWER_S = 140.0  # more than what is behind the socket takes: a minute for its turn, a minute for nvpmodel
 
 _log = logging.getLogger("edgejoule-agent")
 
@@ -59,10 +65,9 @@ def held(name: str, folder: str, root: str = "/") -> Iterator[None]:
         return
     asked = f"power mode {name} was asked for, and {before} is on"
     by_hand = f"put it on by hand (sudo nvpmodel -m {modes[name]}), then measure again"
-    if os.geteuid() != 0:
-        raise UnsupportedError(f"{asked}: only root may change it, and the agent is not root; {by_hand}")
-    if shutil.which("nvpmodel", path=PROGRAMS) is None:
-        raise UnsupportedError(f"{asked}: the program nvpmodel is not here, as in a container; {by_hand}")
+    refusal = why_not()
+    if refusal:
+        raise UnsupportedError(f"{asked}: {refusal}, or {by_hand}")
     if (jetson.probe(root) or {}).get("clocks_locked"):
         raise UnsupportedError(f"{asked}: jetson_clocks has locked the clocks, and a change would undo that; {by_hand}")
     _write(folder, {"put_back": before, "put_on": name})
@@ -72,6 +77,22 @@ def held(name: str, folder: str, root: str = "/") -> Iterator[None]:
         yield
     finally:
         put_back(folder, root)
+
+
+def why_not() -> Optional[str]:
+    """Why this process cannot put a power mode on, and what lets it; None if it can, where the board has modes."""
+    if os.environ.get(SOCKET):
+        try:
+            _ask("modes")
+        except HostError as error:
+            return f"{error}; see systemctl status edgejoule-power.socket on the board"
+        return None
+    in_container = "make jetson-deploy POWER_MODES=1 lets one in a container"
+    if os.geteuid() != 0:
+        return f"only root may change it, and the agent is not root; {in_container}"
+    if shutil.which("nvpmodel", path=PROGRAMS) is None:
+        return f"the program nvpmodel is not here, as in a container; {in_container}"
+    return None
 
 
 def put_back(folder: str, root: str = "/") -> None:
@@ -129,28 +150,17 @@ def _put_on(name: str, root: str, lock: int) -> None:
     except jetson.Unknown as reason:
         raise HostError(f"power mode {name} cannot be put on: {reason}") from None
     wanted = [number for number, mode in modes.items() if mode == name]
-    program = shutil.which("nvpmodel", path=PROGRAMS)
-    if not wanted or program is None:
-        raise HostError(f"power mode {name} cannot be put on: nvpmodel or that mode is not here any more")
+    if not wanted:
+        raise HostError(f"power mode {name} cannot be put on: that mode is not here any more")
     named_before = _on(root) == name
     try:
-        # standard input is empty: some modes ask whether to restart the board, and it must not
-        done = subprocess.run(
-            [program, "-m", str(wanted[0])],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            timeout=PROGRAM_S,
-            check=False,
-            pass_fds=(lock,),
-        )
-    except (OSError, subprocess.TimeoutExpired) as error:
+        code, last = _nvpmodel(wanted[0], lock)
+    except HostError as error:
         raise HostError(f"power mode {name} cannot be put on: {error}") from error
-    last = done.stdout.decode("utf-8", "replace").strip().split("\n")[-1][:200] or "nothing"
     by_hand = f"put it on by hand (sudo nvpmodel -m {wanted[0]}; some modes take a restart of the board)"
-    if named_before and done.returncode != 0:  # the status cannot tell whether it did it
+    if named_before and code != 0:  # the status cannot tell whether it did it
         raise HostError(
-            f"power mode {name} did not come on: nvpmodel ended with {done.returncode} and last said: {last}; {by_hand}"
+            f"power mode {name} did not come on: nvpmodel ended with {code} and last said: {last}; {by_hand}"
         )
     until_s = time.monotonic() + SETTLE_S
     while _on(root) != name:
@@ -159,6 +169,51 @@ def _put_on(name: str, root: str, lock: int) -> None:
                 f"power mode {name} did not come on within {SETTLE_S:.0f} s; nvpmodel last said: {last}; {by_hand}"
             )
         time.sleep(0.1)
+
+
+def _nvpmodel(number: int, lock: int) -> Tuple[int, str]:
+    """Have a mode put on: nvpmodel's exit code and last words. Raises HostError: it did not run to its end."""
+    if os.environ.get(SOCKET):
+        answer = _ask(f"put on {number}")
+        return answer["code"], answer["said"] or "nothing"
+    program = shutil.which("nvpmodel", path=PROGRAMS)
+    if program is None:
+        raise HostError("nvpmodel is not here any more")
+    try:
+        # standard input is empty: some modes ask whether to restart the board, and it must not
+        done = subprocess.run(
+            [program, "-m", str(number)],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            timeout=PROGRAM_S,
+            check=False,
+            pass_fds=(lock,),
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise HostError(str(error)) from error
+    return done.returncode, done.stdout.decode("utf-8", "replace").strip().split("\n")[-1][:200] or "nothing"
+
+
+def _ask(request: str) -> Dict[str, Any]:
+    """What the board's root answers behind the socket. Raises HostError."""
+    path = os.environ[SOCKET]
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+            connection.settimeout(ANSWER_S)
+            connection.connect(path)
+            connection.sendall(request.encode() + b"\n")
+            with connection.makefile("rb") as stream:
+                line = stream.readline(4096)
+    except OSError as error:
+        raise HostError(f"the board's root does not answer at {path} ({error.strerror or error})") from error
+    try:
+        answer: Dict[str, Any] = json.loads(line.decode())
+    except ValueError:
+        raise HostError(f"the board's root broke off at {path}, and may have begun") from None
+    if "error" in answer:
+        raise HostError(f"the board's root says: {answer['error']}")
+    return answer
 
 
 def _on(root: str) -> Optional[str]:
