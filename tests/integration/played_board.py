@@ -12,6 +12,7 @@ import hashlib
 import json
 import os
 import signal
+import subprocess
 import sys
 import threading
 from contextlib import suppress
@@ -77,6 +78,11 @@ class PlayedBoard:
         self._thread.start()
         self._server = asyncio.run_coroutine_threadsafe(self._serve(), self._loop).result(20)
         self.port: int = self._server.get_port()
+
+    def remove_container(self) -> None:
+        """As somebody on the board removes it by hand; the volume stays."""
+        words = [str(self.folder / "bin" / "docker"), "rm", "--force", "edgejoule-agent"]
+        subprocess.run(words, env={**os.environ, "BOARD": str(self.folder)}, check=True, stdout=subprocess.DEVNULL)
 
     def _modules(self, kind: str) -> Path:
         """Where the module tensorrt lies: on JetPack 4 on the board, whence it is mounted, else in the image's base."""
