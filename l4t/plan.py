@@ -335,6 +335,11 @@ def make_plan(facts: Facts, wanted: Wanted, image: Image, image_there: bool, dev
                 f"a device {wanted.name} is registered and {heard}, and this board has nothing of ours: choose another "
                 f"NAME, {or_else}"
             )
+        if device.used and deployed is None and not facts.before:
+            raise Refused(
+                f"a device {wanted.name} {heard}, and only this board's container, which is gone, would tell whether "
+                f"that was this board: choose another NAME, {or_else}"
+            )
         if device.used and labels.get(TOKEN) not in (None, device.made_at):
             raise Refused(
                 f"a device {wanted.name} {heard} by a newer token than this board's: make jetson-remove here and "
@@ -375,7 +380,7 @@ def _why_token(facts: Facts, labels: dict[str, str], device: Device | None) -> s
     if device is None or device.made_at is None:
         return "the gateway knows no such device"
     if not device.valid:
-        return "its last one was revoked"
+        return "its last one was revoked; by a new one it is let in again"
     if not facts.volume or labels.get(TOKEN) is None:
         return "the board has none"
     if labels[TOKEN] != device.made_at:

@@ -15,6 +15,7 @@ import os
 import shutil
 import signal
 import socket
+import subprocess
 import sys
 import tempfile
 import threading
@@ -102,6 +103,11 @@ class PlayedBoard:
         self._thread.start()
         self._server = asyncio.run_coroutine_threadsafe(self._serve(), self._loop).result(20)
         self.port: int = self._server.get_port()
+
+    def remove_container(self) -> None:
+        """As somebody on the board removes it by hand; the volume stays."""
+        words = [str(self.folder / "bin" / "docker"), "rm", "--force", "edgejoule-agent"]
+        subprocess.run(words, env={**os.environ, "BOARD": str(self.folder)}, check=True, stdout=subprocess.DEVNULL)
 
     def _modules(self, kind: str) -> Path:
         """Where the module tensorrt lies: on JetPack 4 on the board, whence it is mounted, else in the image's base."""

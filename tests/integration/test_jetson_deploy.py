@@ -471,8 +471,23 @@ def test_board_whose_token_was_revoked_does_not_take_its_name_back_from_its_succ
     ), said
     assert registered.read_bytes() == token
     assert list(first.docker("containers")) == list(second.docker("containers")) == ["edgejoule-agent"]
+
+    # without its container nothing on it tells which token it had
+    first.remove_container()
+    code, said = bench.run("deploy")
+    assert code == 1
+    assert re.search(
+        r"^a device nano was last heard of at 20\S+, and only this board's container, which is gone, would tell "
+        r"whether that was this board: choose another NAME, or edgejoule devices revoke nano first, if this board is "
+        r"to take its place\.$",
+        said,
+        re.MULTILINE,
+    ), said
+    assert registered.read_bytes() == token
+    assert (list(first.docker("containers")), first.volumes()) == ([], ["edgejoule-agent"])
+
     bench.ask("revoke", "nano")
-    assert "token: its last one was revoked" in bench.deploy()
+    assert "token: its last one was revoked; by a new one it is let in again" in bench.deploy()
 
 
 def test_image_archive_is_loaded_where_it_fits(bench: Bench, tmp_path: Path) -> None:

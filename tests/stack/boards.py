@@ -1,14 +1,16 @@
 """`make test-boards`: the images for boards, their agents behind the real stack, and a board from nothing to removed.
 
-It builds the images for JetPack 4 and 6 on stand-in bases, the second for arm64 under emulation; has the agents in them
-take jobs from the stack's gateway, and holds their records against the schemas; and calls `make jetson-deploy` and its
-kin against a container with sshd that plays a board, over a real ssh, with a real engine, also where the board is not
-as it must be and where the connection breaks off. It leaves nothing behind but what Docker keeps in its build cache.
+It builds the images for JetPack 4 and 6 on stand-in bases, both for arm64 under emulation, the first also for this
+machine; has the agents in them take jobs from the stack's gateway, and holds their records against the schemas; and
+calls `make jetson-deploy` and its kin against a container with sshd that plays a board, over a real ssh, with a real
+engine, also where the board is not as it must be and where the connection breaks off. It leaves nothing behind but what
+Docker keeps in its build cache.
 
 Played, since no Jetson is here: the bases, NVIDIA's runtime, TensorRT's and cuDNN's files (empty), TensorRT's Python
 module (the double of the agent's tests), the device tree, the board's files, that it lacks the runtime or room on its
-disk. So it shows neither that an image starts on NVIDIA's bases, nor an engine of TensorRT, nor what a board's figures
-are.
+disk. And since no Python 3.6 is to be had for arm64, the image for JetPack 4 has there, by its own Dockerfile, the
+packages of that for JetPack 6. So it shows neither that an image starts on NVIDIA's bases, nor Python 3.6 on arm64, nor
+an engine of TensorRT, nor what a board's figures are.
 """
 
 from __future__ import annotations
@@ -22,9 +24,12 @@ import shutil
 import socket
 import subprocess
 import sys
+import tarfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from io import BytesIO
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -53,6 +58,7 @@ PASSED_ON = ("PIP_INDEX_URL", "PIP_EXTRA_INDEX_URL", "PIP_TRUSTED_HOST")
 class Kind(NamedTuple):
     """One image, and the board of the fixtures that it is for."""
 
+    name: str
     l4t: str
     tree: str
     base: str
@@ -60,26 +66,28 @@ class Kind(NamedTuple):
     machine: str
     buildkit: bool
     """Whether the board's Docker builds by it; JetPack 4's does not."""
+    packages_of: str | None = None
+    """The line whose packages it has, where the base's Python cannot have its own line's; then no board gets it."""
 
     @property
     def image(self) -> str:
-        return f"{OURS}:{self.tree}"
+        return f"{OURS}:{self.name}"
 
 
 class Agent(NamedTuple):
     """One agent of the second part."""
 
     device: str
-    tree: str
+    kind: str
     simulates: str | None
 
 
 AGENTS = (
-    Agent("played-nano", "nano_jp4", "nano"),
-    Agent("played-orin-nano", "orin_nano_jp6", "orin-nano"),
-    Agent("this-host", "nano_jp4", None),
+    Agent("played-nano", "r32.7", "nano"),
+    Agent("played-nano-arm64", "r32.7-arm64", "nano"),
+    Agent("played-orin-nano", "r36.4", "orin-nano"),
+    Agent("this-host", "r32.7", None),
 )
-
 
 REFUSALS = (
     (
@@ -114,7 +122,7 @@ def build_arguments() -> list[str]:
 def wheels_are_there_for_arm64(folder: Path) -> None:
     """Have pip find all that an image installs as a board's pip would: wheels for arm64 may ask for other things.
 
-    No base with Python 3.6 is for arm64, so for JetPack 4 this is the only sight of them.
+    No base with Python 3.6 is for arm64, so for JetPack 4's own packages this is the only sight of them.
     """
     for line, python in sorted({(image.folder, image.python) for image in IMAGES}):
         requirements, tag = ROOT / "l4t" / line / "requirements.txt", python.replace(".", "")
@@ -134,7 +142,24 @@ def wheels_are_there_for_arm64(folder: Path) -> None:
         say(f"  {line}: {len(list((folder / 'wheels' / line).iterdir()))} wheels for arm64 and Python {python}")
 
 
-def build(kind: Kind) -> None:
+def with_packages_of(line: str, context: bytes, folder: Path) -> bytes:
+    """The build context with another requirements.txt: what pip found for that line, with all that it asks for."""
+    found = sorted(path.name.split("-")[:2] for path in (folder / "wheels" / line).iterdir())
+    pins = [f"{name}=={version}" for name, version in found]
+    say(f"  instead of packages for Python 3.6, those of {line} and what they ask for: {', '.join(pins)}")
+    out = BytesIO()
+    with tarfile.open(fileobj=BytesIO(context)) as given, tarfile.open(fileobj=out, mode="w") as changed:
+        for entry in given:
+            file = given.extractfile(entry)
+            assert file
+            data = "\n".join([*pins, ""]).encode() if entry.name == "requirements.txt" else file.read()
+            entry.size = len(data)
+            changed.addfile(entry, BytesIO(data))
+    return out.getvalue()
+
+
+def build(kind: Kind, folder: Path) -> None:
+    """As the board's Docker does, which has the old builder on JetPack 4."""
     began = time.monotonic()
     made = subprocess.run(
         [sys.executable, str(ROOT / "l4t" / "deploy.py"), "context", kind.l4t],
@@ -142,18 +167,25 @@ def build(kind: Kind) -> None:
         stdout=subprocess.PIPE,
         check=True,
     ).stdout
+    if kind.packages_of is not None:
+        made = with_packages_of(kind.packages_of, made, folder)
     words = ["build", "--network", "host", "--platform", kind.platform, "--tag", kind.image]
     for argument in build_arguments():
         words += ["--build-arg", argument]
     ended = subprocess.run(
-        ["docker", *words, "-"], input=made, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False
+        ["docker", *words, "-"],
+        env={**os.environ, "DOCKER_BUILDKIT": str(int(kind.buildkit))},
+        input=made,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        check=False,
     )
     if ended.returncode:
-        raise Failed(f"the image for L4T {kind.l4t} is not built:\n{ended.stdout.decode(errors='replace')[-4000:]}")
+        raise Failed(f"the image {kind.name} is not built:\n{ended.stdout.decode(errors='replace')[-4000:]}")
     found = json.loads(docker("image", "inspect", kind.image))[0]
     say(
-        f"  built for L4T {kind.l4t} on {kind.base}: {found['Os']}/{found['Architecture']}, "
-        f"{found['Size'] / 1e6:.0f} MB, {time.monotonic() - began:.0f} s"
+        f"  built for L4T {kind.l4t} on {kind.base} by {'BuildKit' if kind.buildkit else 'the old builder'}: "
+        f"{found['Os']}/{found['Architecture']}, {found['Size'] / 1e6:.0f} MB, {time.monotonic() - began:.0f} s"
     )
 
 
@@ -165,7 +197,7 @@ def agent_tells_the_truth(kind: Kind, tree: Path) -> None:
     told, absent = probe["environment"], probe["environment"]["absent"]
     check(
         probe["hardware"]["machine"] == kind.machine and told["l4t"] is not None,
-        f"its agent starts: Python {told['python']} on {probe['hardware']['machine']}, L4T {told['l4t']}",
+        f"{kind.name}: its agent starts, Python {told['python']} on {probe['hardware']['machine']}, L4T {told['l4t']}",
     )
     check(
         "tensorrt" not in probe["hardware"]["runtimes"] and told["tensorrt"] is None, "it has no TensorRT, and says so:"
@@ -177,14 +209,15 @@ def agent_tells_the_truth(kind: Kind, tree: Path) -> None:
 
 
 @contextmanager
-def agents(kinds: Mapping[str, Kind], stack: Stack, folder: Path, certificate: Path) -> Iterator[None]:
-    """Every agent of ``AGENTS`` in a container of its own, confined as on a board."""
-    names = [f"{OURS}-{agent.device}" for agent in AGENTS]
+def agents(kinds: Mapping[str, Kind], stack: Stack, folder: Path, certificate: Path) -> Iterator[Sequence[Agent]]:
+    """Every agent of ``AGENTS`` whose image is there in a container of its own, confined as on a board."""
+    found = [agent for agent in AGENTS if agent.kind in kinds]
+    names = [f"{OURS}-{agent.device}" for agent in found]
     try:
-        for agent, name in zip(AGENTS, names, strict=True):
+        for agent, name in zip(found, names, strict=True):
             token = folder / f"{agent.device}.token"
             call(stack, folder, "devices", "create", agent.device, "--file", str(token))
-            kind = kinds[agent.tree]
+            kind = kinds[agent.kind]
             words = ["run", "--detach", "--name", name, "--platform", kind.platform, "--init", "--network", "host"]
             words += ["--read-only", "--tmpfs", "/tmp:uid=10001,mode=0700,size=256m", "--cap-drop", "ALL"]
             words += ["--security-opt", "no-new-privileges", "--volume", f"{certificate}:/gateway.crt:ro"]
@@ -201,7 +234,7 @@ def agents(kinds: Mapping[str, Kind], stack: Stack, folder: Path, certificate: P
             lambda: all(device["agent"] for device in devices(stack, folder).values()), "the agents register", 180
         )
         say(f"  registered: {', '.join(sorted(set(devices(stack, folder)) - {'host'}))}")
-        yield
+        yield found
     except Failed:
         for name in names:
             say(f"{name} said:\n{docker('logs', '--tail', '30', name, check_it=False)[-3000:]}")
@@ -228,13 +261,16 @@ def wait_until(holds: Any, what: str, limit_s: float) -> None:
         time.sleep(2)
 
 
-def boards_carry_out_their_steps(stack: Stack, folder: Path) -> None:
+def boards_carry_out_their_steps(
+    agents_there: Sequence[Agent], kinds: Mapping[str, Kind], stack: Stack, folder: Path
+) -> None:
     """Each builds an engine, measures it and predicts with it; its records are valid by their schemas."""
     began = time.monotonic()
     out = folder / "out"
+    devices_there = f"devices=[{', '.join(agent.device for agent in agents_there)}]"
     with open(folder / "run.log", "wb") as log:
         ended = subprocess.run(
-            [COMMAND, "run", str(SPEC), "--on", "stack", "--out", str(out)],
+            [COMMAND, "run", str(SPEC), "--on", "stack", "--out", str(out), "--set", devices_there],
             env={**os.environ, **stack.operator, "DATA": str(folder / "data")},
             stdout=log,
             stderr=subprocess.STDOUT,
@@ -247,22 +283,24 @@ def boards_carry_out_their_steps(stack: Stack, folder: Path) -> None:
     rows = json.loads((out / "results.json").read_text())["rows"]
     for row in rows:
         say(f"    {row['device']} {row['variant']}: {row['status']}{': ' + row['reason'] if row['reason'] else ''}")
-    for agent in AGENTS:
+    for agent in agents_there:
         engine = record_of(stack, folder, f"build/{CELL}/{agent.device}", "engine_record")
         trial = record_of(stack, folder, f"benchmark/{CELL}/{agent.device}/0", "benchmark_record")
         simulated = agent.simulates is not None
-        check(engine["simulated"] == trial["simulated"] == simulated, f"{agent.device}: two valid records, of")
         hardware, median_ms = engine["hardware"], trial["latency_ms"]["p50"]
+        of_it = engine["simulated"] == trial["simulated"] == simulated
+        of_it = of_it and hardware["machine"] == kinds[agent.kind].machine
+        check(of_it, f"{agent.device}: two valid records, of")
         runtime = f"{hardware['runtime']} {hardware['runtime_version']}"
         say(f"    {hardware['machine']}, {hardware['processor']}, {runtime}: median {median_ms:.2f} ms")
     for row in rows:
         if row["variant"] == "fp32":
             check(row["status"] == "ok", f"{row['device']}: AP50 {row['ap50']:.3f} by its own predictions")
-        elif row["device"] == "played-nano":
-            check(row["status"] == "unsupported" and "SM 5.3" in row["reason"], "the played Nano refuses INT8")
+        elif row["device"].startswith("played-nano"):
+            check(row["status"] == "unsupported" and "SM 5.3" in row["reason"], f"{row['device']} refuses INT8")
         elif row["device"] == "this-host":
             check(row["status"] == "ok" and row["int8_share"] > 0, "ONNX Runtime 1.10 runs INT8 under Python 3.6")
-    for agent in AGENTS:
+    for agent in agents_there:
         state = json.loads(docker("inspect", f"{OURS}-{agent.device}"))[0]["State"]
         check(state["Health"]["Status"] == "healthy", f"{agent.device}: by its image's own check it is healthy")
 
@@ -451,6 +489,10 @@ def deploy_and_remove(kind: Kind, tree: Path, stack: Stack, folder: Path, certif
                 host["ReadonlyRootfs"] and host["CapDrop"] == ["ALL"] and found["Config"]["User"] == "10001:10001"
             )
             check(confined, "its container runs read-only, without root and capabilities")
+            keep = 'touch "$CUDA_CACHE_PATH/of-this-test" && echo "$CUDA_CACHE_PATH"'
+            cache = docker("exec", AGENT, "sh", "-c", keep).strip()
+            (volume,) = (mount["Destination"] for mount in found["Mounts"] if mount["Type"] == "volume")
+            check(cache.startswith(f"{volume}/"), f"CUDA's cache lies in its volume, {cache}")
             check("stand already" in make("deploy"), "again: image, token and container stand already")
             check("container running" in make("status"), "status: its container runs")
             check("serves this board" in make("logs"), "logs: the gateway serves it")
@@ -480,17 +522,22 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--py36-base", default="python:3.6-slim", help="base with Python 3.6, of this host's machine")
     parser.add_argument("--arm64-base", default="arm64-debian:bookworm-slim", help="base for arm64, by apt")
+    parser.add_argument("--no-emulation", action="store_true", help="leave out what is for another machine than this")
     options = parser.parse_args(arguments)
     with stack_of_a_test() as (stack, folder):
         machine = os.uname().machine
         here = "linux/arm64" if machine == "aarch64" else "linux/amd64"
+        arm64 = (options.arm64_base, "linux/arm64", "aarch64")
         kinds = [
-            Kind("32.7.1", "nano_jp4", options.py36_base, here, machine, buildkit=False),
-            Kind("36.4.3", "orin_nano_jp6", options.arm64_base, "linux/arm64", "aarch64", buildkit=True),
+            Kind("r32.7", "32.7.1", "nano_jp4", options.py36_base, here, machine, buildkit=False),
+            Kind("r32.7-arm64", "32.7.1", "nano_jp4", *arm64, buildkit=False, packages_of="r36"),
+            Kind("r36.4", "36.4.3", "orin_nano_jp6", *arm64, buildkit=True),
         ]
+        if options.no_emulation:
+            kinds = [kind for kind in kinds if kind.machine == machine]
         only_where_it_can(kinds)
         try:
-            carry_out({kind.tree: kind for kind in kinds}, stack, folder)
+            carry_out({kind.name: kind for kind in kinds}, stack, folder)
         finally:
             docker("image", "rm", *(kind.image for kind in kinds), check_it=False)
     check(OURS not in docker("ps", "--all") + docker("image", "ls"), "and no container and no image of this test")
@@ -519,11 +566,13 @@ def only_where_it_can(kinds: Sequence[Kind]) -> None:
 
 
 def carry_out(kinds: Mapping[str, Kind], stack: Stack, folder: Path) -> None:
-    roots = {tree: Path(trees.write(tree, folder / "trees" / tree)) for tree in kinds}
+    of_kinds = sorted({kind.tree for kind in kinds.values()})
+    roots = {tree: Path(trees.write(tree, folder / "trees" / tree)) for tree in of_kinds}
     say("the images")
     wheels_are_there_for_arm64(folder)
+    with ThreadPoolExecutor() as pool:  # emulated, each keeps one core busy
+        list(pool.map(lambda kind: build(kind, folder), kinds.values()))
     for kind in kinds.values():
-        build(kind)
         agent_tells_the_truth(kind, roots[kind.tree])
     say("the stack, up --wait")
     generate_pictures(folder, 16, 8)
@@ -533,9 +582,9 @@ def carry_out(kinds: Mapping[str, Kind], stack: Stack, folder: Path) -> None:
     stack("cp", "gateway:/etc/edgejoule/gateway.crt", str(certificate))
     certificate.chmod(0o644)
     say("the agents, each in its image")
-    with agents(kinds, stack, folder, certificate):
-        boards_carry_out_their_steps(stack, folder)
-    for kind in kinds.values():
+    with agents(kinds, stack, folder, certificate) as agents_there:
+        boards_carry_out_their_steps(agents_there, kinds, stack, folder)
+    for kind in (kind for kind in kinds.values() if kind.packages_of is None):
         say(f"a played board, {kind.tree}, from nothing to removed")
         deploy_and_remove(kind, roots[kind.tree], stack, folder, certificate)
 

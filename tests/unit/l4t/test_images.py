@@ -16,6 +16,7 @@ import pytest
 from context import AGENT, HERE, agent_wheel, context_of
 from edgejoule_agent import l4t
 from images import IMAGES, NoImage, image_for
+from plan import STATE
 
 
 @pytest.mark.parametrize("release", l4t.RELEASES, ids=lambda release: release.l4t)
@@ -67,6 +68,8 @@ def test_image_has_what_it_is_built_from(image) -> None:  # type: ignore[no-unty
     whole = {"flatbuffers", "protobuf", "typing-extensions"} if "--no-deps $index" in dockerfile else set()
     assert {line.partition("==")[0] for line in pins} == names | whole
     assert "USER 10001:10001" in dockerfile
+    assert f"VOLUME {STATE}\n" in dockerfile
+    assert f" CUDA_CACHE_PATH={STATE}/" in dockerfile, "CUDA's cache would lie in /tmp, which is in memory and lost"
     assert 'ENTRYPOINT ["edgejoule-agent"]' in dockerfile
     assert "--mount" not in re.sub(r"(?m)^#.*", "", dockerfile), "the builder of JetPack 4's Docker knows none"
 

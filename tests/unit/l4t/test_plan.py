@@ -192,6 +192,15 @@ def test_plan_gives_a_board_its_own_name_again_and_one_that_was_revoked() -> Non
     assert steps(deployed()._replace(volume=False), device=LIVE) == ["token", "container"]
     assert steps(facts(volume=NAME), device=LIVE) == ["token", "container"]
     assert steps(facts(), device=LIVE._replace(valid=False)) == ["token", "container"]
+    assert steps(facts(volume=NAME, before="0123"), device=LIVE._replace(used=True)) == ["token", "container"]
+
+
+def test_plan_does_not_void_a_token_in_use_for_a_board_whose_container_is_gone() -> None:
+    in_use = LIVE._replace(used=True)
+    with pytest.raises(Refused, match=r"a device nano was last heard of at 20\S+, and only this board's container"):
+        steps(facts(volume=NAME), device=in_use)
+    step, _ = make_plan(facts(volume=NAME), WANTED, IMAGE, True, in_use._replace(valid=False))
+    assert step.why == "its last one was revoked; by a new one it is let in again"
 
 
 def test_token_goes_with_what_is_removed_where_it_is_the_boards() -> None:
