@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import io
+import json
 import re
 from dataclasses import replace
 
 import pytest
 from rich.console import Console
 
+from edgejoule.errors import DataError
 from edgejoule.records import Results
 from edgejoule_analyst import exports
 from edgejoule_analyst.charts import all_charts
+from edgejoule_analyst.commands import read_results
 from edgejoule_analyst.drawing import svg
 from edgejoule_analyst.methods import bibtex, methods
 from edgejoule_analyst.recommendation import Asked, candidates, recommend
@@ -160,3 +163,36 @@ def test_recommendation_tells_of_every_row(run, objective) -> None:
     for cell in answer.cells:
         row = next(row for row in run.rows if row_name(row) == cell.name)
         assert (cell.verdict == "blocked") == (row.status != "ok")
+
+
+def of_first_evidence(field: str, value: object):
+    return lambda results: next(iter(results["evidence"].values())).update({field: value})
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda r: r["rows"].append(r["rows"][0]), "row nanodet_m/fp32/host stands more than once"),
+        (lambda r: r["differences"][0].update(against="x/y/z"), "differences names x/y/z, which is no row"),
+        (lambda r: r["fronts"][0].update(rows=["x/y/z"]), "fronts names x/y/z, which is no row"),
+        (lambda r: r["evidence"].update({"x/y/z": {}}), "evidence names x/y/z, which is no row"),
+        (of_first_evidence("ap50_draws", [0.1, 0.2]), "2 percentiles where 101 are due"),
+        (of_first_evidence("latency_curve_ms", [9.0] * 100), "100 percentiles where 101 are due"),
+        (lambda r: r["rows"][0]["latency_ms"].update(mean=-3.0), "rows.0.latency_ms.mean: Input should be greater"),
+    ],
+)
+def test_results_that_contradict_themselves_are_refused_with_what_is_wrong(usual, tmp_path, change, said) -> None:
+    results = json.loads(usual[0].model_dump_json())
+    change(results)
+    (tmp_path / "results.json").write_text(json.dumps(results), encoding="utf-8")
+    with pytest.raises(DataError, match=re.escape(said)):
+        read_results(tmp_path)
+
+
+@pytest.mark.parametrize("evidence", [{}, {"nanodet_m/fp32/host": {}}])
+def test_results_without_evidence_make_a_report_without_what_rests_on_it(make_results, tmp_path, evidence) -> None:
+    results = json.loads(make_results([make_results.fp32]).model_dump_json()) | {"evidence": evidence}
+    (tmp_path / "results.json").write_text(json.dumps(results), encoding="utf-8")
+    read = read_results(tmp_path)
+    assert "nanodet_m/fp32/host" in render_report(read, SHA256)
+    assert not any(chart.name.startswith("latency-") for chart in all_charts(read))

@@ -149,13 +149,13 @@ def throttle(results: dict[str, Any]) -> None:
 
 
 def empty(results: dict[str, Any]) -> None:
-    results["rows"], results["evidence"] = [], {}
+    results.update(rows=[], evidence={}, differences=[], fronts=[])
 
 
 def rename(results: dict[str, Any]) -> None:
     for row in results["rows"]:
         row["model"] = "another"
-    results["evidence"] = {}
+    results.update(evidence={}, differences=[], fronts=[])
 
 
 @pytest.mark.parametrize("change", [throttle, empty, rename])

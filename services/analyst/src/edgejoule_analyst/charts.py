@@ -68,7 +68,8 @@ def _pareto(results: Results, device: str, rows: Sequence[Row]) -> Chart | None:
     for row in rows:
         if row.ap is not None and row.latency_ms is not None:
             evidence = results.evidence[row_name(row)]
-            curve, interval, mean = evidence.latency_curve_ms, evidence.ap_interval, row.latency_ms.mean
+            interval, mean = evidence.ap_interval, row.latency_ms.mean
+            curve = evidence.latency_curve_ms or [mean] * 101
             values.append(
                 parts.named(row)
                 | {"ap": _points(row.ap), "latency": mean, "fast": min(curve[10], mean), "slow": max(curve[90], mean)}
@@ -195,7 +196,7 @@ def _of_batches(rows: Sequence[Row]) -> str:
 
 
 def _distribution(results: Results, device: str, rows: Sequence[Row]) -> Chart | None:
-    values, timed = [], [row for row in rows if row.latency_ms is not None]
+    values, timed = [], [row for row in rows if results.evidence[row_name(row)].latency_curve_ms]
     if not timed:
         return None
     curves = {row_name(row): results.evidence[row_name(row)].latency_curve_ms for row in timed}

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Batch = Annotated[int, Field(ge=1)]
+Milliseconds = Annotated[float, Field(ge=0)]
 Status = Literal["ok", "unsupported", "failed", "oom", "throttled", "unreachable"]
 
 
@@ -152,11 +153,11 @@ class EngineRecord(Measured):
 
 
 class Latency(Record):
-    mean: float
-    std: float
-    p50: float
-    p90: float
-    p99: float
+    mean: Milliseconds
+    std: Milliseconds
+    p50: Milliseconds
+    p90: Milliseconds
+    p99: Milliseconds
     n: int
     trials: int
 
@@ -551,6 +552,15 @@ class Check(Record):
     said: str = Field(description="the figures that were compared, or why nothing could be")
 
 
+def _of_every_percent(values: list[float]) -> list[float]:
+    if len(values) not in (0, 101):
+        raise ValueError(f"{len(values)} percentiles where 101 are due, from the 0th to the 100th, or none")
+    return values
+
+
+Percentiles = Annotated[list[float], AfterValidator(_of_every_percent)]
+
+
 class Evidence(Record):
     """What lies behind one row: enough to draw its plots and to repeat it; empty or null where nothing was measured."""
 
@@ -570,13 +580,13 @@ class Evidence(Record):
     images: int | None = Field(None, description="evaluation images scored")
     scorer: str | None = None
     score_floor: float | None = Field(None, description="detections below are not scored")
-    latency_curve_ms: list[float] = Field(
+    latency_curve_ms: Percentiles = Field(
         default_factory=list, description="0th, 1st, ..., 100th percentile of the pooled samples"
     )
-    ap_draws: list[float] = Field(
+    ap_draws: Percentiles = Field(
         default_factory=list, description="0th, 1st, ..., 100th percentile of AP over resamples of the images"
     )
-    ap50_draws: list[float] = Field(default_factory=list, description="the same of AP50")
+    ap50_draws: Percentiles = Field(default_factory=list, description="the same of AP50")
     matches: Sha256 | None = Field(None, description="output matches of the score step: what AP is computed from")
     trial_means_ms: list[float] = Field(default_factory=list)
     started_at: list[str] = Field(
@@ -634,3 +644,21 @@ class Results(Record):
     )
     data: dict[str, Any] = Field(description="per set: images, boxes, left out and why")
     notes: list[str]
+
+    @model_validator(mode="after")
+    def _names_are_of_rows(self) -> Results:
+        """Each row once, and nothing said of a row that is not there; a row without evidence gets an empty one."""
+        rows = [f"{row.model}/{row.variant}/{row.device}" for row in self.rows]
+        if twice := next((name for name in rows if rows.count(name) > 1), None):
+            raise ValueError(f"row {twice} stands more than once")
+        named = {
+            "differences": [name for found in self.differences for name in (found.row, found.against)],
+            "seed_tests": [name for found in self.seed_tests for name in (found.row, found.against)],
+            "fronts": [name for found in self.fronts for name in found.rows],
+            "evidence": list(self.evidence),
+        }
+        for where, names in named.items():
+            if strange := next((name for name in names if name not in rows), None):
+                raise ValueError(f"{where} names {strange}, which is no row")
+        self.evidence = {name: self.evidence.get(name) or Evidence.model_validate({}) for name in rows}
+        return self
