@@ -38,7 +38,7 @@ def test_nothing_lost_leaves_nothing_to_bring_back() -> None:
 
 def results_of(check_cells, *cells):
     rows, evidence = check_cells(*cells)
-    return SimpleNamespace(rows=rows, evidence=evidence, differences=[], fronts=[])
+    return SimpleNamespace(rows=rows, evidence=evidence, differences=[], fronts=[], quantization=[])
 
 
 def test_tables_of_a_run_follow_from_its_rows(cells, check_cells) -> None:

@@ -369,7 +369,14 @@ def test_cell_of_a_plan_reads_as_such() -> None:
 def test_many_comparisons_become_a_table_with_ptq_as_a_reference_of_qat(cells, analyze_cells) -> None:
     variants = (cells.fp32, cells.int8, cells.qat)
     models = ("nanodet_m", "yolov5s")
-    results, folder = analyze_cells(*(replace(cell, model=model) for model in models for cell in variants))
+    lossy = replace(cells.int8, model="yolov5s", skill=0.5)
+    results, folder = analyze_cells(
+        *(
+            lossy if (model, cell) == ("yolov5s", cells.int8) else replace(cell, model=model)
+            for model in models
+            for cell in variants
+        )
+    )
     pairs = {(d.row, d.against) for d in results.differences}
     for model in models:
         assert (f"{model}/int8-qat/host", f"{model}/fp32/host") in pairs
