@@ -519,3 +519,34 @@ def test_streams_that_do_not_fit_are_out_of_memory_and_leave_the_engine_as_it_wa
         engine.infer(an_image())
     finally:
         library.stand_in_limit(2**30)
+
+
+@pytest.mark.parametrize("release", GENERATIONS)
+def test_a_context_that_tensorrt_does_not_make_for_memory_is_out_of_memory(here_is, toy, tmp_path, cudart, release):
+    module = here_is(release, no_contexts=[2])
+    alive = ctypes.CDLL(str(cudart)).stand_in_alive
+    before = alive()
+    way = builder.ways(releases.load()[1], "fp32", [])[0]
+    builder.build_engine(request_for(prepared(toy, way), tmp_path, way), silent)
+    content = (tmp_path / "engine").read_bytes()
+    with open_engine("tensorrt", content, {}, 1) as engine:
+        with pytest.raises(OutOfMemoryError, match="TensorRT made no execution context: .*OutOfMemory"):
+            engine.throughput(an_image(), 2, 4)
+        engine.infer(an_image())
+    module.world.no_contexts = [1]
+    with pytest.raises(OutOfMemoryError, match="TensorRT made no execution context: .*OutOfMemory"):
+        open_engine("tensorrt", content, {}, 1)
+    assert alive() == before
+
+
+@pytest.mark.parametrize("release", ["8.5", "10.3"])
+def test_what_tensorrt_said_of_memory_counts_against_no_later_failure(here_is, toy, tmp_path, monkeypatch, release):
+    module = here_is(release, no_contexts=[2])
+    way = builder.ways(releases.load()[1], "fp32", [])[0]
+    builder.build_engine(request_for(prepared(toy, way), tmp_path, way), silent)
+    with open_engine("tensorrt", (tmp_path / "engine").read_bytes(), {}, 1) as engine:
+        with pytest.raises(OutOfMemoryError):
+            engine.throughput(an_image(), 2, 4)
+        monkeypatch.setattr(module.IExecutionContext, "set_tensor_address", lambda *_: False)
+        with pytest.raises(EngineError, match="TensorRT took no address for image: TensorRT gave no reason"):
+            engine.throughput(an_image(), 2, 4)

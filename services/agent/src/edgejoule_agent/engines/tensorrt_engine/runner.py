@@ -3,7 +3,8 @@
 Arguments and returns that the table of names does not tell (documentation, Python API, ICudaEngine and
 IExecutionContext): shapes are ``Dims``, iterable; bindings and tensor addresses are device addresses as ints;
 ``stream_handle`` is a ``cudaStream_t`` as an int; ``execute_async_v2`` and ``_v3`` return whether they succeeded;
-``deserialize_cuda_engine`` returns None when it did not; ``get_tensor_mode`` returns a TensorIOMode.
+so does ``set_tensor_address``; ``deserialize_cuda_engine`` and ``create_execution_context`` return None when they did
+not; ``get_tensor_mode`` returns a TensorIOMode.
 """
 
 import time
@@ -14,8 +15,8 @@ import numpy as np
 from edgejoule_agent.engines import Engine, Throughput
 from edgejoule_agent.engines.tensorrt_engine import cuda as cudart
 from edgejoule_agent.engines.tensorrt_engine import releases
-from edgejoule_agent.engines.tensorrt_engine.log import collector, deserialize, start
-from edgejoule_agent.errors import EngineError
+from edgejoule_agent.engines.tensorrt_engine.log import collector, deserialize, failure, start
+from edgejoule_agent.errors import AgentError, EngineError
 
 INPUT, BOXES, SCORES = "image", "boxes", "scores"
 
@@ -68,15 +69,17 @@ def tensors_of(trt: Any, release: releases.Release, engine: Any) -> List[Tensor]
 class Lane:
     """One execution context with a stream, pinned buffers and two events of its own."""
 
-    def __init__(self, cuda: cudart.Cuda, release: releases.Release, engine: Any, tensors: List[Tensor]) -> None:
-        self._cuda, self._tensors = cuda, tensors
+    def __init__(
+        self, cuda: cudart.Cuda, release: releases.Release, engine: Any, tensors: List[Tensor], log: Any
+    ) -> None:
+        self._cuda, self._tensors, self._log = cuda, tensors, log
         self._by_index = release.input_output == releases.BINDINGS
         self._freed: List[Any] = []  # what close() undoes, last first
         self.buffers: Dict[str, cudart.Pinned] = {}
         try:
             self._context = engine.create_execution_context()
             if self._context is None:
-                raise EngineError("TensorRT made no execution context; free memory, or close other engines")
+                raise self._failure("TensorRT made no execution context")
             self.stream = cuda.stream()
             self._freed.append((cuda.destroy_stream, self.stream))
             self.start, self.end, self.done = (self._event() for _ in range(3))
@@ -84,11 +87,17 @@ class Lane:
                 self.buffers[tensor.name] = buffer = cudart.Pinned(cuda, tensor.shape)
                 self._freed.append((lambda each: each.free(), buffer))
                 if not self._by_index and not self._context.set_tensor_address(tensor.name, buffer.device):
-                    raise EngineError(f"TensorRT took no address for {tensor.name}")
+                    raise self._failure(f"TensorRT took no address for {tensor.name}")
         except Exception:
             self.close()
             raise
         self._bindings = [self.buffers[tensor.name].device for tensor in tensors]
+
+    def _failure(self, what: str) -> AgentError:
+        """By what TensorRT said, which then counts against nothing later."""
+        error = failure(what, self._log.lines)
+        del self._log.lines[:]
+        return error
 
     def _event(self) -> int:
         event = self._cuda.event()
@@ -108,7 +117,7 @@ class Lane:
         else:
             ran = self._context.execute_async_v3(stream_handle=self.stream)
         if not ran:
-            raise EngineError("TensorRT did not start the inference")
+            raise self._failure("TensorRT did not start the inference")
         self._cuda.record(self.end, self.stream)
         for tensor in self._tensors:
             if not tensor.is_input:
@@ -153,7 +162,7 @@ class TensorRtEngine(Engine):
         self.device_memory_bytes = self.memory.taken_bytes
 
     def _new_lane(self) -> Lane:
-        return Lane(self._cuda, self._release, self._engine, self.tensors)
+        return Lane(self._cuda, self._release, self._engine, self.tensors, self._log)
 
     def infer(self, image: Any) -> Tuple[Any, Any]:
         self._check(image)
