@@ -8,7 +8,7 @@ not; ``get_tensor_mode`` returns a TensorIOMode.
 """
 
 import time
-from typing import Any, Dict, List, Mapping, NamedTuple, Tuple
+from typing import Any, Callable, Dict, List, Mapping, NamedTuple, Tuple
 
 import numpy as np
 
@@ -172,7 +172,7 @@ class TensorRtEngine(Engine):
         self.execution_ms = lane.execution_ms()
         return lane.buffers[BOXES].array, lane.buffers[SCORES].array
 
-    def throughput(self, image: Any, streams: int, inferences: int) -> Throughput:
+    def throughput(self, image: Any, streams: int, window_s: float, tell: Callable[[float], None]) -> Throughput:
         """Images per second with ``streams`` inferences under way at a time, by wall clock, copies included.
 
         Raises:
@@ -186,12 +186,15 @@ class TensorRtEngine(Engine):
             for lane in lanes:  # warm: a context's first inference may allocate
                 lane.enqueue(image)
                 lane.wait()
-            start = time.perf_counter()
-            for number in range(inferences):
-                lane = lanes[number % streams]
-                if number >= streams:
+            inferences, passed_s, start = 0, 0.0, time.perf_counter()
+            while inferences < streams or passed_s < window_s:
+                lane = lanes[inferences % streams]
+                if inferences >= streams:
                     lane.wait()
                 lane.enqueue(image)
+                inferences += 1
+                passed_s = time.perf_counter() - start
+                tell(passed_s)
             for lane in lanes:
                 lane.wait()
             wall_s = time.perf_counter() - start
