@@ -572,3 +572,24 @@ def test_what_tensorrt_said_of_memory_counts_against_no_later_failure(here_is, t
         monkeypatch.setattr(module.IExecutionContext, "set_tensor_address", lambda *_: False)
         with pytest.raises(EngineError, match="TensorRT took no address for image: TensorRT gave no reason"):
             engine.throughput(an_image(), 2, 0.0, lambda passed_s: None)
+
+
+@pytest.mark.parametrize("release", ["8.2", "10.3"])
+def test_closing_frees_the_rest_and_hides_no_error(here_is, toy, tmp_path, cudart, monkeypatch, release):
+    here_is(release)
+    way = builder.ways(releases.load()[1], "fp32", [])[0]
+    builder.build_engine(request_for(prepared(toy, way), tmp_path, way), silent)
+    content = (tmp_path / "engine").read_bytes()
+    alive = ctypes.CDLL(str(cudart)).stand_in_alive
+    before = alive()
+
+    def refuse(self, address):
+        raise EngineError("cudaFree: an illegal memory access was encountered")
+
+    monkeypatch.setattr(cuda.Cuda, "free", refuse)
+    with pytest.raises(EngineError, match=r"^cudaFree: an illegal"):
+        open_engine("tensorrt", content, {}, 1).close()
+    assert alive() == before + 3  # the device's side of three buffers
+    with pytest.raises(EngineError, match=r"^the cause$"), open_engine("tensorrt", content, {}, 1):
+        raise EngineError("the cause")
+    assert alive() == before + 6

@@ -152,8 +152,10 @@ class Pinned:
         self.array = np.frombuffer(memory, dtype=np.float32).reshape(shape)
 
     def free(self) -> None:
-        self._cuda.free(self.device)
-        self._cuda.free_host(self.host)
+        try:
+            self._cuda.free(self.device)
+        finally:
+            self._cuda.free_host(self.host)
 
 
 def load() -> Cuda:

@@ -7,6 +7,7 @@ so does ``set_tensor_address``; ``deserialize_cuda_engine`` and ``create_executi
 not; ``get_tensor_mode`` returns a TensorIOMode.
 """
 
+import sys
 import time
 from typing import Any, Callable, Dict, List, Mapping, NamedTuple, Tuple
 
@@ -134,10 +135,17 @@ class Lane:
         return self._cuda.elapsed_ms(self.start, self.end)
 
     def close(self) -> None:
+        """Free everything; what fails meanwhile is raised at the end, unless it would hide the error under way."""
+        under_way, errors = sys.exc_info()[0] is not None, []
         self._context = None
         while self._freed:
             free, what = self._freed.pop()
-            free(what)
+            try:
+                free(what)
+            except AgentError as error:
+                errors.append(error)
+        if errors and not under_way:
+            raise errors[0]
 
 
 class TensorRtEngine(Engine):
