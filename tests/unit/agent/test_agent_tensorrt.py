@@ -593,3 +593,26 @@ def test_closing_frees_the_rest_and_hides_no_error(here_is, toy, tmp_path, cudar
     with pytest.raises(EngineError, match=r"^the cause$"), open_engine("tensorrt", content, {}, 1):
         raise EngineError("the cause")
     assert alive() == before + 6
+
+
+@pytest.mark.parametrize("release", ["8.5", "10.3"])
+def test_work_under_way_is_waited_for_before_anything_is_freed(engine, monkeypatch, tmp_path, release):
+    did, opened = [], []
+
+    def note(name):
+        real = getattr(cuda.Cuda, name)
+
+        def noted(self, what):
+            did.append((name, opened[0]._lane._context is not None))
+            real(self, what)
+
+        monkeypatch.setattr(cuda.Cuda, name, noted)
+
+    for name in ("wait_for_stream", "free", "destroy_event", "destroy_stream"):
+        note(name)
+    opened.append(open_engine("tensorrt", (tmp_path / "engine").read_bytes(), {}, 1))
+    opened[0]._lane.enqueue(an_image())
+    opened[0].close()
+    assert did[0] == ("wait_for_stream", True)
+    assert did[-1] == ("destroy_stream", False)
+    assert ("free", True) not in did

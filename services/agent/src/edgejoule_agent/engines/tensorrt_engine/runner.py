@@ -92,6 +92,7 @@ class Lane:
         except Exception:
             self.close()
             raise
+        self._freed.append((cuda.wait_for_stream, self.stream))  # work under way uses all that is freed
         self._bindings = [self.buffers[tensor.name].device for tensor in tensors]
 
     def _failure(self, what: str) -> AgentError:
@@ -137,13 +138,14 @@ class Lane:
     def close(self) -> None:
         """Free everything; what fails meanwhile is raised at the end, unless it would hide the error under way."""
         under_way, errors = sys.exc_info()[0] is not None, []
-        self._context = None
         while self._freed:
             free, what = self._freed.pop()
             try:
                 free(what)
             except AgentError as error:
                 errors.append(error)
+            self._context = None  # after the stream was waited for, before its memory goes
+        self._context = None
         if errors and not under_way:
             raise errors[0]
 
