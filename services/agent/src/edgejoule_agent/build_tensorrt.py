@@ -267,7 +267,7 @@ def _oracle(model: Any, noise: float, folder: str, progress: Progress) -> Tuple[
     """The reference's answer, or None and why nothing can be checked."""
     try:
         return checks.reference(model, noise, folder, progress), ""
-    except (UnsupportedError, OutOfMemoryError) as error:
+    except (UnsupportedError, OutOfMemoryError, EngineError, TimeLimitError) as error:
         return None, f"unchecked: the reference does not run here ({error})"
 
 
