@@ -137,7 +137,8 @@ class Lane:
 
     def close(self) -> None:
         """Free everything; what fails meanwhile is raised at the end, unless it would hide the error under way."""
-        under_way, errors = sys.exc_info()[0] is not None, []
+        under_way = sys.exc_info()[0] is not None
+        errors: List[AgentError] = []
         while self._freed:
             free, what = self._freed.pop()
             try:
