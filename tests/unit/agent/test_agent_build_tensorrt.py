@@ -255,6 +255,17 @@ def test_a_reference_that_crashes_or_is_slow_leaves_an_engine_that_nobody_checke
     assert candidate["reason"] == "unchecked: the reference does not run here (the reference crashed with SIGILL)"
 
 
+def test_a_fault_in_timing_an_engine_does_not_throw_it_away(tmp_path, toy, device_with, no_reference, monkeypatch):
+    def fails(*_):
+        raise TimeLimitError("the race took too long")
+
+    device_with("8.6")
+    monkeypatch.setattr(build_tensorrt.checks, "race", fails)
+    record = run_build(tmp_path, toy, "fp32")
+    assert record["candidates"][0]["latency_ms"] is None
+    assert "tensorrt was not timed (the race took too long)" in record["chosen_because"]
+
+
 # --- limits --------------------------------------------------------------------------------------
 
 
