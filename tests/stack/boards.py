@@ -301,8 +301,10 @@ def boards_carry_out_their_steps(
         elif row["device"] == "this-host":
             check(row["status"] == "ok" and row["int8_share"] > 0, "ONNX Runtime 1.10 runs INT8 under Python 3.6")
     for agent in agents_there:
-        state = json.loads(docker("inspect", f"{OURS}-{agent.device}"))[0]["State"]
-        check(state["Health"]["Status"] == "healthy", f"{agent.device}: by its image's own check it is healthy")
+        asked = ("inspect", "--format", "{{.State.Health.Status}}", f"{OURS}-{agent.device}")
+        well = f"{agent.device}: by its image's own check it is healthy"
+        wait_until(lambda asked=asked: docker(*asked).strip() == "healthy", well, 90)
+        say(f"  {well}")
 
 
 def record_of(stack: Stack, folder: Path, step: str, schema: str) -> dict[str, Any]:

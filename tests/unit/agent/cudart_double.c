@@ -17,6 +17,12 @@ enum { DEVICE = 1, HOST = 2, STREAM = 3, EVENT = 4 };
 typedef struct { int kind; size_t size; char *address; double ms; int recorded; } Thing;
 static Thing things[MOST];
 static size_t limit = (size_t)1 << 30, used;
+static int last_error = SUCCESS; /* until it is asked for, as the runtime keeps it */
+
+static int told(int status) {
+    if (status != SUCCESS) last_error = status;
+    return status;
+}
 
 static Thing *find(const void *address, int kind) {
     for (int i = 0; i < MOST; i++)
@@ -75,16 +81,23 @@ const char *cudaGetErrorString(int status) {
     }
 }
 
-int cudaMalloc(void **made, size_t size) { return make(made, DEVICE, size); }
-int cudaFree(void *address) { return unmake(address, DEVICE, INVALID_VALUE); }
-int cudaMallocHost(void **made, size_t size) { return make(made, HOST, size); }
-int cudaFreeHost(void *address) { return unmake(address, HOST, INVALID_VALUE); }
+int cudaPeekAtLastError(void) { return last_error; }
+int cudaGetLastError(void) {
+    int found = last_error;
+    last_error = SUCCESS;
+    return found;
+}
+
+int cudaMalloc(void **made, size_t size) { return told(make(made, DEVICE, size)); }
+int cudaFree(void *address) { return told(unmake(address, DEVICE, INVALID_VALUE)); }
+int cudaMallocHost(void **made, size_t size) { return told(make(made, HOST, size)); }
+int cudaFreeHost(void *address) { return told(unmake(address, HOST, INVALID_VALUE)); }
 
 int cudaMemcpyAsync(void *to, const void *from, size_t size, int kind, void *stream) {
-    if (!find(stream, STREAM)) return INVALID_HANDLE;
-    if (kind == 1 && !(around(to, size, DEVICE) && around(from, size, HOST))) return INVALID_VALUE;
-    if (kind == 2 && !(around(to, size, HOST) && around(from, size, DEVICE))) return INVALID_VALUE;
-    if (kind != 1 && kind != 2) return INVALID_VALUE;
+    if (!find(stream, STREAM)) return told(INVALID_HANDLE);
+    if (kind == 1 && !(around(to, size, DEVICE) && around(from, size, HOST))) return told(INVALID_VALUE);
+    if (kind == 2 && !(around(to, size, HOST) && around(from, size, DEVICE))) return told(INVALID_VALUE);
+    if (kind != 1 && kind != 2) return told(INVALID_VALUE);
     memcpy(to, from, size);
     return SUCCESS;
 }
@@ -95,17 +108,17 @@ int cudaMemGetInfo(size_t *available, size_t *total) {
     return SUCCESS;
 }
 
-int cudaStreamCreate(void **stream) { return make(stream, STREAM, 0); }
-int cudaStreamSynchronize(void *stream) { return find(stream, STREAM) ? SUCCESS : INVALID_HANDLE; }
-int cudaStreamDestroy(void *stream) { return unmake(stream, STREAM, INVALID_HANDLE); }
-int cudaEventCreate(void **event) { return make(event, EVENT, 0); }
-int cudaEventDestroy(void *event) { return unmake(event, EVENT, INVALID_HANDLE); }
-int cudaEventSynchronize(void *event) { return find(event, EVENT) ? SUCCESS : INVALID_HANDLE; }
+int cudaStreamCreate(void **stream) { return told(make(stream, STREAM, 0)); }
+int cudaStreamSynchronize(void *stream) { return told(find(stream, STREAM) ? SUCCESS : INVALID_HANDLE); }
+int cudaStreamDestroy(void *stream) { return told(unmake(stream, STREAM, INVALID_HANDLE)); }
+int cudaEventCreate(void **event) { return told(make(event, EVENT, 0)); }
+int cudaEventDestroy(void *event) { return told(unmake(event, EVENT, INVALID_HANDLE)); }
+int cudaEventSynchronize(void *event) { return told(find(event, EVENT) ? SUCCESS : INVALID_HANDLE); }
 
 int cudaEventRecord(void *event, void *stream) {
     struct timespec now;
     Thing *thing = find(event, EVENT);
-    if (!thing || !find(stream, STREAM)) return INVALID_HANDLE;
+    if (!thing || !find(stream, STREAM)) return told(INVALID_HANDLE);
     clock_gettime(CLOCK_MONOTONIC, &now);
     thing->ms = 1e3 * now.tv_sec + 1e-6 * now.tv_nsec;
     thing->recorded = 1;
@@ -114,7 +127,7 @@ int cudaEventRecord(void *event, void *stream) {
 
 int cudaEventElapsedTime(float *ms, void *start, void *end) {
     Thing *first = find(start, EVENT), *last = find(end, EVENT);
-    if (!first || !last || !first->recorded || !last->recorded) return INVALID_HANDLE;
+    if (!first || !last || !first->recorded || !last->recorded) return told(INVALID_HANDLE);
     *ms = (float)(last->ms - first->ms);
     return SUCCESS;
 }
@@ -122,9 +135,9 @@ int cudaEventElapsedTime(float *ms, void *start, void *end) {
 /* A Nano's GPU (SM 5.3) unless CUDART_DOUBLE_SM says otherwise, such as 87. */
 int cudaDeviceGetAttribute(int *value, int attribute, int device) {
     int sm = getenv("CUDART_DOUBLE_SM") ? atoi(getenv("CUDART_DOUBLE_SM")) : 53;
-    if (device != 0) return 101; /* invalid device ordinal */
+    if (device != 0) return told(101); /* invalid device ordinal */
     if (attribute == 75) *value = sm / 10;
     else if (attribute == 76) *value = sm % 10;
-    else return INVALID_VALUE;
+    else return told(INVALID_VALUE);
     return SUCCESS;
 }

@@ -76,6 +76,7 @@ class World:
         self.ignores_constraints = False  # as some releases do with fused layers
         self.no_gpu = False
         self.cache_hardware = "one"  # a timing cache of another is refused
+        self.no_contexts = []  # which of an engine's execution contexts do not fit, counted from 1
         self.killed = False  # the kernel ends the process while it builds
         for name, value in told.items():
             if name not in self.__dict__:
@@ -468,6 +469,7 @@ def deserialize_cuda_engine(self, serialized_engine, stream_reader=None, stream_
         return None
     engine = trt.ICudaEngine()
     engine._told, engine._log, engine._model, engine._played = told, self._log, model, None
+    engine._contexts = 0
     for name, value in (
         ("num_bindings", 3),
         ("num_io_tensors", 3),
@@ -557,6 +559,10 @@ def _tensor(trt, name, precision):
 
 
 def create_execution_context(self):
+    self._contexts += 1
+    if self._contexts in self._trt.world.no_contexts:  # NVIDIA/TensorRT issue 2643
+        _error(self._log, self._trt, "2: Error Code 2: OutOfMemory (no further information)")
+        return None
     context = self._trt.IExecutionContext()
     context._engine, context._addresses = self, {}
     return context

@@ -241,6 +241,31 @@ def test_a_board_without_the_reference_says_that_nobody_checked(tmp_path, toy, d
     assert "unchecked" in record["chosen_because"]
 
 
+@pytest.mark.parametrize("error", [EngineError, TimeLimitError])
+def test_a_reference_that_crashes_or_is_slow_leaves_an_engine_that_nobody_checked(
+    tmp_path, toy, device_with, monkeypatch, error
+):
+    def fails(model, noise, folder, progress):
+        raise error("the reference crashed with SIGILL")
+
+    device_with("8.6")
+    monkeypatch.setattr(build_tensorrt.checks, "reference", fails)
+    (candidate,) = run_build(tmp_path, toy, "fp32")["candidates"]
+    assert candidate["correct"] is None
+    assert candidate["reason"] == "unchecked: the reference does not run here (the reference crashed with SIGILL)"
+
+
+def test_a_fault_in_timing_an_engine_does_not_throw_it_away(tmp_path, toy, device_with, no_reference, monkeypatch):
+    def fails(*_):
+        raise TimeLimitError("the race took too long")
+
+    device_with("8.6")
+    monkeypatch.setattr(build_tensorrt.checks, "race", fails)
+    record = run_build(tmp_path, toy, "fp32")
+    assert record["candidates"][0]["latency_ms"] is None
+    assert "tensorrt was not timed (the race took too long)" in record["chosen_because"]
+
+
 # --- limits --------------------------------------------------------------------------------------
 
 

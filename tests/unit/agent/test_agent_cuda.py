@@ -59,6 +59,15 @@ def test_memory_of_more_than_4_gib_is_asked_for_as_such_and_refused_as_out_of_me
             runtime.malloc(size)
 
 
+def test_an_error_that_was_raised_is_not_left_for_others_to_find(runtime, cudart):
+    library = ctypes.CDLL(str(cudart))
+    assert library.cudaPeekAtLastError() == 0
+    with pytest.raises(OutOfMemoryError):
+        runtime.malloc(2**32)
+    assert library.cudaPeekAtLastError() == 0
+    assert library.cudaMalloc(None, ctypes.c_size_t(1)) == library.cudaGetLastError() == 1  # the stand-in keeps one
+
+
 def test_a_pinned_array_that_does_not_fit_leaves_nothing_behind(runtime, alive, monkeypatch):
     before = alive()
     with pytest.raises(OutOfMemoryError):

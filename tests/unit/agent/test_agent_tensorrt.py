@@ -353,9 +353,13 @@ def test_an_engine_tells_what_memory_it_takes_and_gives_it_back(engine, cudart, 
     assert engine.memory.taken_bytes == image + boxes + scores
     assert engine.memory.context_bytes == 4096
     alive = count()
-    found = engine.throughput(an_image(), streams=3, inferences=10)
-    assert (found.inferences, found.streams) == (10, 3)
-    assert found.images_per_s == pytest.approx(10 / found.wall_s)
+    told = []
+    found = engine.throughput(an_image(), streams=3, window_s=0.05, tell=told.append)
+    assert found.streams == 3
+    assert found.inferences == len(told) >= 3
+    assert told[-2] < 0.05 <= told[-1] <= found.wall_s
+    assert found.images_per_s == pytest.approx(found.inferences / found.wall_s)
+    assert engine.throughput(an_image(), streams=3, window_s=0.0, tell=told.append).inferences == 3
     assert count() == alive
     engine.close()
     assert count() == alive - 10  # three buffers on either side, a stream and three events
@@ -418,7 +422,7 @@ def test_engines_that_were_raced_are_freed(here_is, toy, tmp_path, cudart, relea
     assert alive() == before
 
 
-def measured(tmp_path, shard, manifest, root, **protocol):
+def measured(tmp_path, shard, manifest, root, progress=silent, **protocol):
     """One trial of the engine on the device whose files lie under a root."""
     record = {"hardware": host.hardware_class("tensorrt"), "options": {}, "model": manifest}
     request = {
@@ -434,13 +438,14 @@ def measured(tmp_path, shard, manifest, root, **protocol):
                 "iterations": 12,
                 "warmup_iterations": 1,
                 "power_sampling_ms": 100,
+                "power_window_s": 0.0,
                 "cool_down_s": 0.0,
                 "start_wait_s": 0.0,
             },
             **protocol,
         ),
     }
-    return measure.trial(request, silent)
+    return measure.trial(request, progress)
 
 
 @pytest.mark.parametrize("release", ["8.2", "10.3"])
@@ -451,8 +456,25 @@ def test_a_trial_tells_execution_alone_device_memory_and_throughput(engine, tmp_
         assert (samples["execution_ms"] <= samples["latency_ms"]).all()  # copies come on top
         assert found["execution_ms"] == measure.summarize(samples["execution_ms"])
     assert found["device_memory_mb"] == engine.memory.taken_bytes / 1e6
-    assert (found["throughput"]["streams"], found["throughput"]["inferences"]) == (2, 12)
+    assert (found["throughput"]["streams"], found["throughput"]["inferences"]) == (2, 2)
     assert found["throughput"]["images_per_s"] > 0
+
+
+@pytest.mark.parametrize("release", ["8.2", "10.3"])
+def test_throughput_takes_a_time_and_tells_how_far_it_is(engine, tmp_path, shard, manifest, release):
+    told = []
+
+    def progress(done, total, unit):
+        if unit == "seconds of the throughput":
+            told.append((time.monotonic(), total))
+
+    root = trees.write("nano_2gb_jp4", tmp_path / "nano")
+    found = measured(tmp_path, shard, manifest, root, progress, power_window_s=1.3)["throughput"]
+    assert 1.3 <= found["wall_s"] < 30
+    assert found["inferences"] != 12
+    assert {total for _, total in told} == {1}
+    times = [at for at, _ in told]
+    assert all(later - earlier > 0.9 * measure.PROGRESS_S for earlier, later in zip(times, times[1:]))
 
 
 class Counter:
@@ -494,8 +516,8 @@ def test_a_batch_is_an_axis_like_others(here_is, toy, tmp_path, release):
         for place, seed in enumerate((5, 6, 7)):
             for wanted, found in zip(reference(single)(seed), (boxes, scores)):
                 assert np.allclose(wanted[0], found[place], atol=1e-6)
-        found = engine.throughput(images, streams=2, inferences=6)
-        assert found.images_per_s == pytest.approx(18 / found.wall_s)
+        found = engine.throughput(images, streams=2, window_s=0.0, tell=lambda passed_s: None)
+        assert found.images_per_s == pytest.approx(6 / found.wall_s)
 
 
 @pytest.mark.parametrize("release", ["8.4", "8.6", "11.1"])
@@ -514,8 +536,83 @@ def test_streams_that_do_not_fit_are_out_of_memory_and_leave_the_engine_as_it_wa
     alive = library.stand_in_alive()
     try:
         with pytest.raises(OutOfMemoryError, match="cudaMalloc"):
-            engine.throughput(an_image(), streams=5, inferences=10)
+            engine.throughput(an_image(), 5, 0.0, lambda passed_s: None)
         assert library.stand_in_alive() == alive
         engine.infer(an_image())
     finally:
         library.stand_in_limit(2**30)
+
+
+@pytest.mark.parametrize("release", GENERATIONS)
+def test_a_context_that_tensorrt_does_not_make_for_memory_is_out_of_memory(here_is, toy, tmp_path, cudart, release):
+    module = here_is(release, no_contexts=[2])
+    alive = ctypes.CDLL(str(cudart)).stand_in_alive
+    before = alive()
+    way = builder.ways(releases.load()[1], "fp32", [])[0]
+    builder.build_engine(request_for(prepared(toy, way), tmp_path, way), silent)
+    content = (tmp_path / "engine").read_bytes()
+    with open_engine("tensorrt", content, {}, 1) as engine:
+        with pytest.raises(OutOfMemoryError, match=r"TensorRT made no execution context: .*OutOfMemory"):
+            engine.throughput(an_image(), 2, 0.0, lambda passed_s: None)
+        engine.infer(an_image())
+    module.world.no_contexts = [1]
+    with pytest.raises(OutOfMemoryError, match=r"TensorRT made no execution context: .*OutOfMemory"):
+        open_engine("tensorrt", content, {}, 1)
+    assert alive() == before
+
+
+@pytest.mark.parametrize("release", ["8.5", "10.3"])
+def test_what_tensorrt_said_of_memory_counts_against_no_later_failure(here_is, toy, tmp_path, monkeypatch, release):
+    module = here_is(release, no_contexts=[2])
+    way = builder.ways(releases.load()[1], "fp32", [])[0]
+    builder.build_engine(request_for(prepared(toy, way), tmp_path, way), silent)
+    with open_engine("tensorrt", (tmp_path / "engine").read_bytes(), {}, 1) as engine:
+        with pytest.raises(OutOfMemoryError):
+            engine.throughput(an_image(), 2, 0.0, lambda passed_s: None)
+        monkeypatch.setattr(module.IExecutionContext, "set_tensor_address", lambda *_: False)
+        with pytest.raises(EngineError, match="TensorRT took no address for image: TensorRT gave no reason"):
+            engine.throughput(an_image(), 2, 0.0, lambda passed_s: None)
+
+
+@pytest.mark.parametrize("release", ["8.2", "10.3"])
+def test_closing_frees_the_rest_and_hides_no_error(here_is, toy, tmp_path, cudart, monkeypatch, release):
+    here_is(release)
+    way = builder.ways(releases.load()[1], "fp32", [])[0]
+    builder.build_engine(request_for(prepared(toy, way), tmp_path, way), silent)
+    content = (tmp_path / "engine").read_bytes()
+    alive = ctypes.CDLL(str(cudart)).stand_in_alive
+    before = alive()
+
+    def refuse(self, address):
+        raise EngineError("cudaFree: an illegal memory access was encountered")
+
+    monkeypatch.setattr(cuda.Cuda, "free", refuse)
+    with pytest.raises(EngineError, match=r"^cudaFree: an illegal"):
+        open_engine("tensorrt", content, {}, 1).close()
+    assert alive() == before + 3  # the device's side of three buffers
+    with pytest.raises(EngineError, match=r"^the cause$"), open_engine("tensorrt", content, {}, 1):
+        raise EngineError("the cause")
+    assert alive() == before + 6
+
+
+@pytest.mark.parametrize("release", ["8.5", "10.3"])
+def test_work_under_way_is_waited_for_before_anything_is_freed(engine, monkeypatch, tmp_path, release):
+    did, opened = [], []
+
+    def note(name):
+        real = getattr(cuda.Cuda, name)
+
+        def noted(self, what):
+            did.append((name, opened[0]._lane._context is not None))
+            real(self, what)
+
+        monkeypatch.setattr(cuda.Cuda, name, noted)
+
+    for name in ("wait_for_stream", "free", "destroy_event", "destroy_stream"):
+        note(name)
+    opened.append(open_engine("tensorrt", (tmp_path / "engine").read_bytes(), {}, 1))
+    opened[0]._lane.enqueue(an_image())
+    opened[0].close()
+    assert did[0] == ("wait_for_stream", True)
+    assert did[-1] == ("destroy_stream", False)
+    assert ("free", True) not in did

@@ -37,6 +37,16 @@ def test_difference_of_figures_without_error_is_certain() -> None:
     assert Spread(3.0, 0.0, 4).less(Spread(2.0, 0.0, 4)).p == 0
 
 
+def test_error_by_draws_is_that_by_their_percentiles() -> None:
+    """To 1 %, in the mean of 100 bootstraps of 2,000 draws; the standard deviation of percentiles is 6.7 % more."""
+    random = np.random.default_rng(4)
+    ratios = []
+    for _ in range(100):
+        draws = random.normal(0.4, 0.02, 2000)
+        ratios.append(Spread.of_draws(0.4, np.percentile(draws, np.arange(101)).tolist()).error / draws.std())
+    assert np.mean(ratios) == pytest.approx(1, abs=0.01)
+
+
 def test_one_trial_has_no_spread() -> None:
     with pytest.raises(ValueError, match="two trials are the least"):
         Spread.of([1.0])

@@ -105,7 +105,7 @@ def build(
         chosen = tried[-1]
         if chosen.error is not None or chosen.found is None:
             raise _why_none(tried)
-        latency_ms = _latency_ms(chosen, folder, progress)
+        latency_ms, untimed = _latency_ms(chosen, folder, progress)
         with open(chosen.path, "rb") as source, open(str(engine_path), "wb") as target:
             target.write(source.read())
     absent = {}
@@ -137,7 +137,7 @@ def build(
             }
             for each in tried
         ],
-        "chosen_because": _because(tried, device, latency_ms),
+        "chosen_because": _because(tried, device, latency_ms, untimed),
         "model": dict(manifest),
         "simulated": False,
         "absent": absent,
@@ -267,7 +267,7 @@ def _oracle(model: Any, noise: float, folder: str, progress: Progress) -> Tuple[
     """The reference's answer, or None and why nothing can be checked."""
     try:
         return checks.reference(model, noise, folder, progress), ""
-    except (UnsupportedError, OutOfMemoryError) as error:
+    except (UnsupportedError, OutOfMemoryError, EngineError, TimeLimitError) as error:
         return None, f"unchecked: the reference does not run here ({error})"
 
 
@@ -286,11 +286,17 @@ def _outputs(engine: str, folder: str, progress: Progress) -> Dict[str, Any]:
         return {name: saved[name] for name in ("boxes", "scores")}
 
 
-def _latency_ms(chosen: Tried, folder: str, progress: Progress) -> float:
+def _latency_ms(chosen: Tried, folder: str, progress: Progress) -> Tuple[Optional[float], str]:
+    """Of one inference, or None and why: a fault in timing it throws no engine away."""
     name = _name(chosen.way)
     candidate = Candidate(name, "tensorrt", {}, as_it_is, chosen.way.precision)
     result = checks.Result(candidate, chosen.path, os.path.getsize(chosen.path), True, "", True, None)
-    return checks.race([result], 1, folder, progress)[name]
+    try:
+        return checks.race([result], 1, folder, progress)[name], ""
+    except HostError:
+        raise
+    except AgentError as error:
+        return None, f"was not timed ({error})"
 
 
 def _timing_cache(hardware: Mapping[str, Any]) -> str:
@@ -312,9 +318,10 @@ def _name(way: builder.Way) -> str:
     return "tensorrt, types of the graph" + rest if way.typed else "tensorrt, precisions by flag" + rest
 
 
-def _because(tried: List[Tried], device: Mapping[str, Any], latency_ms: float) -> str:
+def _because(tried: List[Tried], device: Mapping[str, Any], latency_ms: Optional[float], untimed: str) -> str:
     chosen = tried[-1]
-    words = [f"TensorRT {device['version']} is this device's runtime; {_name(chosen.way)} takes {latency_ms:.2f} ms"]
+    took = untimed if latency_ms is None else f"takes {latency_ms:.2f} ms"
+    words = [f"TensorRT {device['version']} is this device's runtime; {_name(chosen.way)} {took}"]
     words += [f"{_name(each.way)} is out: {each.reason}" for each in tried[:-1]]
     if chosen.correct is None:
         words.append(chosen.reason)

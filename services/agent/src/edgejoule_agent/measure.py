@@ -62,7 +62,7 @@ def trial(request: Mapping[str, Any], progress: Progress) -> Dict[str, Any]:
             end, after = watch.mark(closing=True), contention.snapshot()
             live.end_window()
             peak_mb = memory_peak_mb()  # before the pictures of the stages, which are no part of the engine
-            overlapped, not_overlapped = _throughput(engine, first, protocol["iterations"], record)
+            overlapped, not_overlapped = _throughput(engine, first, protocol["power_window_s"], record, progress)
             with ShardReader(request["shard"]) as reader:
                 images = [decode(reader.read(image_id)) for image_id in reader.ids[: request["stage_images"]]]
             stages_ms = _stages(engine, images, record, progress)
@@ -219,11 +219,19 @@ def _keep_busy(engine: Engine, image: Any, begin_s: float, window_s: float, prog
 
 
 def _throughput(
-    engine: Engine, image: Any, inferences: int, record: Mapping[str, Any]
+    engine: Engine, image: Any, window_s: float, record: Mapping[str, Any], progress: Progress
 ) -> Tuple[Optional[Dict[str, Any]], str]:
     """A Throughput record, or None and why."""
+    told_s = 0.0
+
+    def tell(passed_s: float) -> None:
+        nonlocal told_s
+        if passed_s - told_s > PROGRESS_S:
+            progress(round(passed_s), round(window_s), "seconds of the throughput")
+            told_s = passed_s
+
     try:
-        found = engine.throughput(image, STREAMS, inferences)
+        found = engine.throughput(image, STREAMS, window_s, tell)
     except OutOfMemoryError as error:
         return None, f"{STREAMS} streams: {error}"
     if found is None:

@@ -34,7 +34,8 @@ class Protocol(BaseModel):
     nms_iou: Fraction = Field(description="NMS IoU of the operating point; AP uses the detector's own")
     power_sampling_ms: Count = Field(description="period of power samples on boards; a host's counters need none")
     power_window_s: Seconds = Field(
-        description="inferring goes on for so long at least where power can be read; only the first are timed"
+        description="inferring goes on for so long at least where power can be read; only the first are timed; "
+        "throughput takes as long"
     )
     idle_s: Annotated[float, Field(gt=0, le=300, strict=True)] = Field(
         description="how long the idle device's power is watched before each trial, where it can be read"

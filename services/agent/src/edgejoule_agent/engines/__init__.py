@@ -43,8 +43,14 @@ class Engine:
         """
         raise NotImplementedError
 
-    def throughput(self, image: Any, streams: int, inferences: int) -> Optional[Throughput]:
+    def throughput(
+        self, image: Any, streams: int, window_s: float, tell: Callable[[float], None]
+    ) -> Optional[Throughput]:
         """How fast with ``streams`` inferences under way at a time; None where a runtime has no streams.
+
+        Args:
+            window_s: inferences are begun for so long, one on each stream at least.
+            tell: called with the seconds that have passed after each that was begun; it takes no time worth counting.
 
         Raises:
             OutOfMemoryError: so many do not fit.
@@ -82,10 +88,12 @@ class Deferred(Engine):
         self.execution_ms = self._engine.execution_ms
         return found
 
-    def throughput(self, image: Any, streams: int, inferences: int) -> Optional[Throughput]:
+    def throughput(
+        self, image: Any, streams: int, window_s: float, tell: Callable[[float], None]
+    ) -> Optional[Throughput]:
         if self._engine is None:
             self.infer(image)
-        return self._engine.throughput(image, streams, inferences) if self._engine is not None else None
+        return self._engine.throughput(image, streams, window_s, tell) if self._engine is not None else None
 
     def close(self) -> None:
         """Free the runtime's memory; the next inference opens the engine anew."""

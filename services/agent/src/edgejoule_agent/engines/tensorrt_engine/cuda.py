@@ -44,6 +44,7 @@ SIGNATURES = {
     "cudaEventElapsedTime": (_out(_float), _pointer, _pointer),
     "cudaEventDestroy": (_pointer,),
     "cudaDeviceGetAttribute": (_out(_int), _int, _int),
+    "cudaGetLastError": (),
 }
 
 
@@ -61,6 +62,7 @@ class Cuda:
         status = getattr(self._library, name)(*arguments)
         if status == 0:
             return
+        self._library.cudaGetLastError()  # CUDA keeps it, and the next to ask would take it for its own
         told = self._library.cudaGetErrorString(status).decode("utf-8", "replace")
         if status == OUT_OF_MEMORY:
             raise OutOfMemoryError(f"{name}: {told} (CUDA error {status}); close other engines or free memory")
@@ -152,8 +154,10 @@ class Pinned:
         self.array = np.frombuffer(memory, dtype=np.float32).reshape(shape)
 
     def free(self) -> None:
-        self._cuda.free(self.device)
-        self._cuda.free_host(self.host)
+        try:
+            self._cuda.free(self.device)
+        finally:
+            self._cuda.free_host(self.host)
 
 
 def load() -> Cuda:

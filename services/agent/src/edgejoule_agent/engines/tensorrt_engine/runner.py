@@ -3,16 +3,17 @@
 Arguments and returns that the table of names does not tell are in docs/reference/tensorrt.md, with their pages.
 """
 
+import sys
 import time
-from typing import Any, Dict, List, Mapping, NamedTuple, Tuple
+from typing import Any, Callable, Dict, List, Mapping, NamedTuple, Tuple
 
 import numpy as np
 
 from edgejoule_agent.engines import Engine, Throughput
 from edgejoule_agent.engines.tensorrt_engine import cuda as cudart
 from edgejoule_agent.engines.tensorrt_engine import releases
-from edgejoule_agent.engines.tensorrt_engine.log import collector, deserialize, start
-from edgejoule_agent.errors import EngineError
+from edgejoule_agent.engines.tensorrt_engine.log import collector, deserialize, failure, start
+from edgejoule_agent.errors import AgentError, EngineError
 
 INPUT, BOXES, SCORES = "image", "boxes", "scores"
 
@@ -65,15 +66,17 @@ def tensors_of(trt: Any, release: releases.Release, engine: Any) -> List[Tensor]
 class Lane:
     """One execution context with a stream, pinned buffers and two events of its own."""
 
-    def __init__(self, cuda: cudart.Cuda, release: releases.Release, engine: Any, tensors: List[Tensor]) -> None:
-        self._cuda, self._tensors = cuda, tensors
+    def __init__(
+        self, cuda: cudart.Cuda, release: releases.Release, engine: Any, tensors: List[Tensor], log: Any
+    ) -> None:
+        self._cuda, self._tensors, self._log = cuda, tensors, log
         self._by_index = release.input_output == releases.BINDINGS
         self._freed: List[Any] = []  # what close() undoes, last first
         self.buffers: Dict[str, cudart.Pinned] = {}
         try:
             self._context = engine.create_execution_context()
             if self._context is None:
-                raise EngineError("TensorRT made no execution context; free memory, or close other engines")
+                raise self._failure("TensorRT made no execution context")
             self.stream = cuda.stream()
             self._freed.append((cuda.destroy_stream, self.stream))
             self.start, self.end, self.done = (self._event() for _ in range(3))
@@ -81,11 +84,18 @@ class Lane:
                 self.buffers[tensor.name] = buffer = cudart.Pinned(cuda, tensor.shape)
                 self._freed.append((lambda each: each.free(), buffer))
                 if not self._by_index and not self._context.set_tensor_address(tensor.name, buffer.device):
-                    raise EngineError(f"TensorRT took no address for {tensor.name}")
+                    raise self._failure(f"TensorRT took no address for {tensor.name}")
         except Exception:
             self.close()
             raise
+        self._freed.append((cuda.wait_for_stream, self.stream))  # work under way uses all that is freed
         self._bindings = [self.buffers[tensor.name].device for tensor in tensors]
+
+    def _failure(self, what: str) -> AgentError:
+        """By what TensorRT said, which then counts against nothing later."""
+        error = failure(what, self._log.lines)
+        del self._log.lines[:]
+        return error
 
     def _event(self) -> int:
         event = self._cuda.event()
@@ -105,7 +115,7 @@ class Lane:
         else:
             ran = self._context.execute_async_v3(stream_handle=self.stream)
         if not ran:
-            raise EngineError("TensorRT did not start the inference")
+            raise self._failure("TensorRT did not start the inference")
         self._cuda.record(self.end, self.stream)
         for tensor in self._tensors:
             if not tensor.is_input:
@@ -122,10 +132,19 @@ class Lane:
         return self._cuda.elapsed_ms(self.start, self.end)
 
     def close(self) -> None:
-        self._context = None
+        """Free everything; what fails meanwhile is raised at the end, unless it would hide the error under way."""
+        under_way = sys.exc_info()[0] is not None
+        errors: List[AgentError] = []
         while self._freed:
             free, what = self._freed.pop()
-            free(what)
+            try:
+                free(what)
+            except AgentError as error:
+                errors.append(error)
+            self._context = None  # after the stream was waited for, before its memory goes
+        self._context = None
+        if errors and not under_way:
+            raise errors[0]
 
 
 class TensorRtEngine(Engine):
@@ -150,7 +169,7 @@ class TensorRtEngine(Engine):
         self.device_memory_bytes = self.memory.taken_bytes
 
     def _new_lane(self) -> Lane:
-        return Lane(self._cuda, self._release, self._engine, self.tensors)
+        return Lane(self._cuda, self._release, self._engine, self.tensors, self._log)
 
     def infer(self, image: Any) -> Tuple[Any, Any]:
         self._check(image)
@@ -160,7 +179,7 @@ class TensorRtEngine(Engine):
         self.execution_ms = lane.execution_ms()
         return lane.buffers[BOXES].array, lane.buffers[SCORES].array
 
-    def throughput(self, image: Any, streams: int, inferences: int) -> Throughput:
+    def throughput(self, image: Any, streams: int, window_s: float, tell: Callable[[float], None]) -> Throughput:
         """Images per second with ``streams`` inferences under way at a time, by wall clock, copies included.
 
         Raises:
@@ -174,12 +193,15 @@ class TensorRtEngine(Engine):
             for lane in lanes:  # warm: a context's first inference may allocate
                 lane.enqueue(image)
                 lane.wait()
-            start = time.perf_counter()
-            for number in range(inferences):
-                lane = lanes[number % streams]
-                if number >= streams:
+            inferences, passed_s, start = 0, 0.0, time.perf_counter()
+            while inferences < streams or passed_s < window_s:
+                lane = lanes[inferences % streams]
+                if inferences >= streams:
                     lane.wait()
                 lane.enqueue(image)
+                inferences += 1
+                passed_s = time.perf_counter() - start
+                tell(passed_s)
             for lane in lanes:
                 lane.wait()
             wall_s = time.perf_counter() - start
