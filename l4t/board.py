@@ -38,9 +38,13 @@ class Board:
     """
 
     def __init__(self, host: str, options: Sequence[str] = ()) -> None:
-        if not re.fullmatch(r"(?:[A-Za-z0-9_][\w.-]*@)?[A-Za-z0-9_\[][\w.:\]-]*", host, re.ASCII):
+        # ssh takes an IPv6 address as it is, its zone behind %, and would look for a host named [fd00::1]
+        found = re.fullmatch(
+            r"([A-Za-z0-9_][\w.-]*@)?(?:\[([\da-fA-F:.]+(?:%\w+)?)\]|([A-Za-z0-9_:][\w.:%-]*))", host, re.ASCII
+        )
+        if not found:
             raise Unreachable(f"HOST={host!r} is no user@board")
-        self.host = host
+        self.host = (found[1] or "") + (found[2] or found[3])
         self._options = [*options, "-o", "ServerAliveInterval=15", "-o", "ServerAliveCountMax=4"]
         self._options += ["-o", "ConnectTimeout=15"]
         self._folder: tempfile.TemporaryDirectory[str] | None = None

@@ -33,6 +33,7 @@ from edgejoule_analyst.words import row_name
 SHA256 = "5" * 64
 
 expect = pytest.importorskip("playwright.sync_api").expect
+Axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe
 CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
 
 pytestmark = [
@@ -221,6 +222,45 @@ def test_matrix_filters_by_words_and_choices_and_saves_what_is_left(visit, resul
     assert [line["row"] for line in csv.DictReader(io.StringIO(saved))] == wanted
     page.get_by_role("button", name="Clear").click()
     expect(page.locator("#count")).to_have_text("200 rows")
+    page.get_by_role("button", name="Latency, ms").click()
+    page.get_by_role("button", name="Latency, ms").click()
+    with page.expect_download() as download:
+        page.get_by_role("button", name="Save as CSV").click()
+    saved = list(csv.DictReader(io.StringIO(Path(download.value.path()).read_text(encoding="utf-8"))))
+    assert [line["row"] for line in saved] == column(page, 0), "in the order on the page"
+
+
+def test_comparison_saves_the_lines_that_are_left_though_names_repeat(visit) -> None:
+    page = visit("comparison")
+    verdict = page.get_by_label("Verdict").locator("option").nth(1).inner_text()
+    page.get_by_label("Verdict").select_option(verdict)
+    left = page.locator("#matrix tbody tr:visible").count()
+    assert 0 < left < page.locator("#matrix tbody tr").count()
+    with page.expect_download() as download:
+        page.get_by_role("button", name="Save as CSV").click()
+    saved = list(csv.DictReader(io.StringIO(Path(download.value.path()).read_text(encoding="utf-8"))))
+    assert [line["verdict"] for line in saved] == [verdict] * left
+
+
+def test_wheel_over_a_chart_scrolls_the_page(visit) -> None:
+    page = visit()
+    figure = page.locator("figure[data-chart]").first
+    figure.scroll_into_view_if_needed()
+    page.wait_for_selector("figure.is-live")
+    box = figure.locator(".live svg").bounding_box()
+    page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+    before = page.evaluate("window.scrollY")
+    page.mouse.wheel(0, 120)
+    page.wait_for_function("before => window.scrollY > before", arg=before)
+
+
+def test_live_chart_has_the_words_of_the_drawn_one(visit) -> None:
+    page = visit()
+    figure = page.locator("figure[data-chart]").first
+    figure.scroll_into_view_if_needed()
+    page.wait_for_selector("figure.is-live")
+    words = figure.locator(".drawn").get_attribute("aria-label")
+    assert figure.locator(f'.live [aria-label="{words}"]').count() == 1
 
 
 def test_figure_under_the_pointer_says_where_it_comes_from(visit, results) -> None:
@@ -238,6 +278,9 @@ def test_figure_under_the_pointer_says_where_it_comes_from(visit, results) -> No
     shown = page.locator("#about-1")
     assert shown.is_visible()
     assert row.hashes.weights[:12] in shown.inner_text()
+    assert shown.evaluate("shown => shown === document.activeElement")
+    found = Axe().run(page).response["violations"]
+    assert [broken["id"] for broken in found if broken["impact"] in ("serious", "critical")] == []
     page.keyboard.press("Escape")
     assert not shown.is_visible()
 
@@ -245,8 +288,6 @@ def test_figure_under_the_pointer_says_where_it_comes_from(visit, results) -> No
 @pytest.mark.parametrize("of", ["report", "claims", "comparison"])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_every_chart_comes_alive_and_nothing_serious_hinders_anyone(visit, results, of, scheme) -> None:
-    from axe_playwright_python.sync_playwright import Axe
-
     page = visit(of, color_scheme=scheme)
     figures = all_alive(page)
     if of != "comparison":

@@ -6,6 +6,7 @@ import time
 import numpy as np
 import pytest
 
+from edgejoule_agent import benchmark as measuring
 from edgejoule_agent import conditions, host, live, measure
 from edgejoule_agent.benchmark import benchmark, check_same
 from edgejoule_agent.engines import Engine, open_engine
@@ -293,6 +294,22 @@ def test_benchmark_refuses_a_host_that_is_not_the_planned_one(tmp_path, built, s
     with pytest.raises(ConditionsChangedError, match=r"since the plan was made: governor from 'performance!' to"):
         benchmark(engine, record, shard, tmp_path / "samples", parameters(environment=planned), silent)
     assert ConditionsChangedError.transient
+
+
+@pytest.mark.parametrize("throttled", ["yes", "no"])
+def test_clocks_that_heat_caps_void_no_trial_that_says_it_throttled(monkeypatch, tmp_path, built, shard, throttled):
+    """The kernel's cooling lowers scaling_max_freq, which the environment has. Played are the probes, not the trial."""
+    engine, record = built
+    probes = [host.probe(), host.probe()]
+    probes[1]["environment"]["max_frequency_khz"] = 1
+    monkeypatch.setattr(host, "probe", lambda: probes.pop(0))
+    real = measuring.run
+    monkeypatch.setattr(measuring, "run", lambda *asked: dict(real(*asked), throttled=throttled))
+    if throttled == "yes":
+        assert benchmark(engine, record, shard, tmp_path / "samples", parameters(), silent)["throttled"] == "yes"
+    else:
+        with pytest.raises(ConditionsChangedError, match="max_frequency_khz"):
+            benchmark(engine, record, shard, tmp_path / "samples", parameters(), silent)
 
 
 def test_check_same_passes_equal_probes_and_names_missing_facts():

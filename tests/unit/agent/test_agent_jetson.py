@@ -183,6 +183,25 @@ def test_measurements_are_bound_to_mode_clocks_and_fan(tmp_path):
     assert after["power_mode"] == "MAXN_SUPER"
 
 
+@pytest.mark.parametrize("clocks", ["2201600\n", None])
+def test_clocks_of_a_cluster_that_is_off_are_none_of_the_boards(tmp_path, clocks):
+    """As in a mode of fewer cores: what the kernel keeps of it is of before, or cannot be read."""
+    root = trees.write("agx_orin_jp6", tmp_path)
+    before = jetson.probe(root)
+    folder = "sys/devices/system/cpu/cpufreq/policy8"
+    write(root, f"{folder}/affected_cpus", "\n")
+    for name in ("scaling_min_freq", "scaling_max_freq"):
+        path = os.path.realpath(os.path.join(root, folder, name))
+        os.remove(path)
+        if clocks is None:
+            os.makedirs(path)  # not even root can read a folder as a file
+        else:
+            write(root, f"{folder}/{name}", "729600\n" if name == "scaling_min_freq" else clocks)
+    found = jetson.probe(root)
+    assert found["cpu_khz"] == {name: khz for name, khz in before["cpu_khz"].items() if name != "policy8"}
+    assert found["clocks_locked"] == before["clocks_locked"]
+
+
 def test_clocks_are_locked_only_when_all_of_them_are(tmp_path):
     root = trees.write("orin_nano_jp6", tmp_path)
     write(root, "sys/class/devfreq/17000000.gpu/min_freq", "918000000\n")
@@ -406,11 +425,15 @@ def test_power_status_is_what_was_written(number, rest):
 # --- fan --------------------------------------------------------------------------------------------
 
 
-def test_fan_with_a_fixed_duty_says_which(tmp_path):
+def test_fan_that_a_users_daemon_drives_is_one_and_the_same_fact_at_every_duty(tmp_path):
     root = trees.write("nano_jp4", tmp_path)
     write(root, "sys/devices/pwm-fan/temp_control", "0\n")
-    write(root, "sys/devices/pwm-fan/target_pwm", "255\n")
-    assert jetson.probe(root)["fan"] == "fixed at 255 of 255"
+    found = []
+    for duty in ("80", "112"):
+        write(root, "sys/devices/pwm-fan/target_pwm", f"{duty}\n")
+        found.append(host.environment(root))
+    assert found[0] == found[1]
+    assert found[0]["fan"] == "by hand, or by a program"
 
 
 def test_fan_profile_that_runs_wins_over_the_default(tmp_path):

@@ -41,6 +41,27 @@ DATA = bytes(range(256)) * 3000
 HASH = hashlib.sha256(DATA).hexdigest()
 
 
+def test_progress_counts_in_words_that_the_gateway_takes():
+    """A candidate's name in them may be longer, as it is of three runtimes' options."""
+    place = Path(service.__file__).parent / "schemas" / "device_messages.json"
+    progress = json.loads(place.read_text())["$defs"]["DeviceProgress"]["properties"]["unit"]
+    assert progress["maxLength"] == service.UNIT_LIMIT
+    said = []
+
+    class Asked:
+        def ask(self, place, message, timeout_s):
+            said.append(message["unit"])
+            return {"go_on": True}
+
+    with service._Reports(Asked(), {"job": JOB, "report_every_s": 0.01}) as reports:
+        reports.advance(1, 2, "images, " + "onnxruntime, " * 4)
+        with reports.going_on():
+            while not said:
+                time.sleep(0.01)
+    assert said[-1].startswith("images, onnxruntime, ")
+    assert len(said[-1]) == service.UNIT_LIMIT
+
+
 class Gateway:
     """A server on this host; ``answer(method, path, body)`` gives a status and an answer, or does something odd.
 

@@ -60,7 +60,8 @@ def probe(
 ) -> Optional[Dict[str, Any]]:
     """The facts of a Jetson under ``root``, or None where there is none.
 
-    Two probes of an untouched board are equal: nothing here follows load, temperature or time.
+    Two probes of an untouched board are equal: nothing here follows load, temperature or time, but for the greatest
+    clocks of one so hot that the kernel caps them.
 
     Args:
         module_version: of the Python module tensorrt, if its package tells; it is the one that will run.
@@ -305,8 +306,25 @@ def _cuda(root: str) -> str:
 
 
 def _cpu_khz(root: str) -> Dict[str, List[int]]:
-    """Per cluster its least and greatest clock in this mode, kHz."""
-    return _ranges(root, "sys/devices/system/cpu/cpufreq", r"policy\d+$", ("scaling_min_freq", "scaling_max_freq"))
+    """Per cluster with a core that is on its least and greatest clock in this mode, kHz.
+
+    The kernel keeps the folder of a cluster that is off: its ``affected_cpus`` is empty then, and its clocks are of
+    before or cannot be read (drivers/cpufreq/cpufreq.c).
+    """
+    return _ranges(
+        root,
+        "sys/devices/system/cpu/cpufreq",
+        r"policy\d+$",
+        ("scaling_min_freq", "scaling_max_freq"),
+        lambda policy: _is_on(root, policy),
+    )
+
+
+def _is_on(root: str, policy: str) -> bool:
+    try:
+        return _text(root, f"{policy}/affected_cpus") != ""
+    except Unknown:
+        return True
 
 
 def _gpu_hz(root: str) -> Dict[str, List[int]]:
@@ -315,11 +333,13 @@ def _gpu_hz(root: str) -> Dict[str, List[int]]:
     return _ranges(root, "sys/class/devfreq", names, ("min_freq", "max_freq"))
 
 
-def _ranges(root: str, folder: str, names: str, files: Tuple[str, str]) -> Dict[str, List[int]]:
+def _ranges(
+    root: str, folder: str, names: str, files: Tuple[str, str], counts: Callable[[str], bool] = lambda _: True
+) -> Dict[str, List[int]]:
     found = {}
     for path in sorted(glob.glob(os.path.join(glob.escape(root), folder, "*"))):
         name = os.path.basename(path)
-        if re.match(names, name):
+        if re.match(names, name) and counts(f"{folder}/{name}"):
             found[name] = [_integer(root, f"{folder}/{name}/{file}") for file in files]
     if not found:
         raise Unknown(f"nothing that fits under /{folder}")
@@ -334,7 +354,10 @@ def _locked(cpu_khz: Optional[Dict[str, List[int]]], gpu_hz: Optional[Dict[str, 
 
 
 def _fan(root: str) -> str:
-    """Who drives the fan: a profile of nvfancontrol (JetPack 5 on; Xavier before), the kernel, or a fixed duty."""
+    """Who drives the fan: a profile of nvfancontrol (JetPack 5 on; Xavier before), the kernel, or neither.
+
+    How fast it then turns is no fact of the board, since a daemon of the user's may set it by temperature.
+    """
     for path, pattern, kind in (
         ("var/lib/nvfancontrol/status", r"FAN_PROFILE[:=\s]+(\w+)", "profile"),  # form: as nvfancontrol -q prints it
         ("etc/nvfancontrol.conf", r"^\s*FAN_DEFAULT_PROFILE\s+(\w+)", "default profile"),
@@ -350,8 +373,7 @@ def _fan(root: str) -> str:
         )
     if _integer(root, "sys/devices/pwm-fan/temp_control"):
         return "by temperature"
-    duty, full = (_integer(root, f"sys/devices/pwm-fan/{name}") for name in ("target_pwm", "pwm_cap"))
-    return f"fixed at {duty} of {full}"
+    return "by hand, or by a program"
 
 
 def _swap(root: str) -> Tuple[int, int]:

@@ -38,6 +38,7 @@ KINDS = {kind: f"edgejoule_agent.steps.{kind}" for kind in ("build", "benchmark"
 LOG_BYTES = 8 << 20  # of what a step printed, its end
 BACK_OFF_S = (1.0, 2.0, 5.0, 10.0, 30.0)
 TROUBLE_S = 10.0  # after this host's own fault
+UNIT_LIMIT = 40  # characters of what progress counts: DeviceProgress in schemas/device_messages.json
 QUIET_S = 5.0  # that the last words to the gateway may take at the end
 
 _log = logging.getLogger("edgejoule-agent")
@@ -379,7 +380,7 @@ class _Reports:
         yield
 
     def advance(self, done: float, total: float, unit: str) -> None:
-        self._said = {"done": done, "total": total, "unit": unit, "waits": None}
+        self._said = {"done": done, "total": total, "unit": unit[:UNIT_LIMIT], "waits": None}
 
     def _start(self) -> None:
         if self._thread.ident is None:

@@ -191,7 +191,8 @@ def picked() -> Spec:
 
 
 def zoomable() -> Spec:
-    return {"name": "zoom", "select": "interval", "bind": "scales"}
+    """Dragging moves, the wheel zooms with Ctrl held (as a pinch on a touchpad says): without, it scrolls the page."""
+    return {"name": "zoom", "select": {"type": "interval", "zoom": "wheel![event.ctrlKey]"}, "bind": "scales"}
 
 
 def dots(x: Spec, y: Spec, values: list[dict[str, Any]], told: Sequence[tuple[str, str, str | None]]) -> Spec:

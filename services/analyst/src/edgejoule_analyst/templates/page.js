@@ -19,6 +19,7 @@ async function show(figure) {
   const spec = structuredClone(specs[name]);
   const place = figure.querySelector(".live");
   spec.width = "container";
+  spec.description = figure.querySelector(".drawn").getAttribute("aria-label"); // what a screen reader says of it
   const config = structuredClone(themes[isDark() ? "dark" : "light"]);
   if (spec.usermeta?.keepsAspect) spec.height = Math.min(spec.height, Math.round((spec.height / specs[name].width) * (figure.clientWidth - 36)));
   if (figure.clientWidth < NARROW) {
@@ -203,10 +204,11 @@ function save(name, type, text) {
 const quoted = (text) => (/[",\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text);
 
 document.getElementById("csv").addEventListener("click", () => {
-  const kept = [...body.rows].filter((row) => !row.hidden).map((row) => row.dataset.row);
   const [head, ...lines] = read("csv-rows");
-  const chosen = new Set(kept);
-  const text = [head, ...lines.filter((line) => chosen.has(line[0]))].map((line) => line.map(quoted).join(",")).join("\n");
+  const alike = lines.length === rows.length; // else several lines tell of a row
+  const linesOf = (row) => (alike ? [lines[rows.indexOf(row)]] : lines.filter(([name]) => name === row.dataset.row));
+  const kept = [...body.rows].filter((row) => !row.hidden).flatMap(linesOf);
+  const text = [head, ...kept].map((line) => line.map(quoted).join(",")).join("\n");
   save(`${document.body.dataset.run}.csv`, "text/csv", `${text}\n`);
 });
 
