@@ -304,7 +304,7 @@ def test_clocks_that_heat_caps_void_no_trial_that_says_it_throttled(monkeypatch,
     probes[1]["environment"]["max_frequency_khz"] = 1
     monkeypatch.setattr(host, "probe", lambda: probes.pop(0))
     real = measuring.run
-    monkeypatch.setattr(measuring, "run", lambda *asked: dict(real(*asked), throttled=throttled))
+    monkeypatch.setattr(measuring, "run", lambda *asked, **more: dict(real(*asked, **more), throttled=throttled))
     if throttled == "yes":
         assert benchmark(engine, record, shard, tmp_path / "samples", parameters(), silent)["throttled"] == "yes"
     else:

@@ -19,6 +19,10 @@ def double(request, progress):
 def refuse(request, progress):
     raise EngineError("wrong numbers")
 
+def score(request, progress):
+    with open("/proc/self/oom_score_adj") as file:
+        return int(file.read())
+
 def crash(request, progress):
     os.kill(os.getpid(), signal.SIGSEGV)
 
@@ -68,6 +72,10 @@ def test_run_returns_the_result_and_tells_progress():
     result = run("isolated_work:double", {"number": 21}, lambda *word: told.append(word), LIMIT, 30)
     assert result == {"twice": 42}
     assert told == [(1, 2, "halves")]
+
+
+def test_a_child_is_the_first_that_the_kernel_ends():
+    assert run("isolated_work:score", {}, silent, LIMIT, 30) == 1000
 
 
 def test_a_child_is_ended_where_the_host_falls_under_the_floor():

@@ -8,7 +8,7 @@ from edgejoule_agent import host, power_mode
 from edgejoule_agent.engines import recorded_batch
 from edgejoule_agent.errors import ConditionsChangedError, UnsupportedError
 from edgejoule_agent.isolate import Progress, run
-from edgejoule_agent.limits import check_memory, memory_limit_bytes
+from edgejoule_agent.limits import check_memory, floor_bytes, memory_limit_bytes
 from edgejoule_agent.simulation import device as simulated
 from edgejoule_agent.simulation.running import root_of
 
@@ -56,7 +56,8 @@ def benchmark(
             "stage_images": STAGE_IMAGES,
             **more,
         }
-        measured = run(task, request, progress, memory_limit_bytes(), TIME_LIMIT_S)
+        limit_bytes = memory_limit_bytes()
+        measured = run(task, request, progress, limit_bytes, TIME_LIMIT_S, floor_bytes=floor_bytes(limit_bytes))
         after = probe()
         hot = COOLED_BY if measured["throttled"] == "yes" else ()  # which the record says, so it is not void for that
         for part in ("hardware", "environment"):

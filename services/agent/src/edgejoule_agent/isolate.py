@@ -22,6 +22,7 @@ from typing import Any, Callable, Iterator, Mapping, Optional
 import psutil
 
 from edgejoule_agent import errors
+from edgejoule_agent.step_process import give_way
 
 Progress = Callable[[float, float, str], None]
 
@@ -150,6 +151,7 @@ def _death(status: int, task: str, stderr: Any) -> errors.AgentError:
 
 def main() -> None:
     """The child's side."""
+    give_way()
     # what runtimes print on stdout must not mix with our lines
     channel = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
