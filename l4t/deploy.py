@@ -44,6 +44,7 @@ from plan import (
     Wanted,
     board_of,
     ca_file,
+    check_board,
     check_disk,
     check_docker,
     check_power_modes,
@@ -370,6 +371,7 @@ def deploy(settings: Settings, host: Host) -> None:
         base = settings.base or image.base
         tell(f"  {board_of(facts)}, L4T {version}: image {image.name} on {base}, Python {image.python}")
         tell(f"  because {image.why}")
+        check_board(facts, time.time())
         check_docker(facts, settings.host)
         if settings.power_modes:
             check_power_modes(facts)

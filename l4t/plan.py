@@ -6,6 +6,7 @@ import hashlib
 import json
 import os.path
 import re
+import time
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -32,6 +33,10 @@ class Refused(Exception):
     """Why a board is left as it is, and what to do; in one sentence."""
 
 
+CLOCK_S = 86400.0
+"""How far a board's clock may be off."""
+
+
 class Facts(NamedTuple):
     """What a board says of itself before anything is done."""
 
@@ -40,6 +45,8 @@ class Facts(NamedTuple):
     dts: tuple[str, ...]
     model: str
     machine: str
+    clock_s: int | None
+    """Seconds since 1970 by the board's clock."""
     there: tuple[str, ...]
     groups: tuple[int, ...]
     docker: dict[str, Any] | None
@@ -101,6 +108,7 @@ def facts_command(extra: Sequence[str] = ()) -> str:
         "dts": "cat /proc/device-tree/nvidia,dtsfilename | tr '\\0' '\\n'",
         "model": "cat /proc/device-tree/model | tr '\\0' '\\n'",
         "machine": "uname -m",
+        "clock": "date +%s",
         "there": f"ls -d {there}",
         "groups": f"stat -c %g {gpu}",
         "docker": "docker info --format '{{json .}}' 2>&1",
@@ -137,6 +145,7 @@ def parse_facts(text: str) -> Facts:
         dts=tuple(lines["dts"]),
         model=(lines["model"] or ["unknown model"])[0],
         machine=(lines["machine"] or ["?"])[0],
+        clock_s=int(lines["clock"][0]) if lines["clock"] and lines["clock"][0].isdigit() else None,
         there=tuple(lines["there"]),
         groups=tuple(sorted({int(line) for line in lines["groups"] if line.isdigit()})),
         docker=docker,
@@ -191,8 +200,34 @@ def board_of(facts: Facts) -> str:
 
     What an AGX Xavier or a TX2 is compatible with names no module, but its device tree's file name does.
     """
-    found = boards.board_of(boards.parts_in([*facts.compatible, *map(os.path.basename, facts.dts)]))
+    found = _known_board(facts)
     return found[0].name if found else facts.model
+
+
+def _known_board(facts: Facts) -> tuple[boards.Board, str] | None:
+    return boards.board_of(boards.parts_in([*facts.compatible, *map(os.path.basename, facts.dts)]))
+
+
+def check_board(facts: Facts, now_s: float) -> None:
+    """See that it is one whose rails and limits are known, and that certificates will be valid by its clock.
+
+    Args:
+        now_s: by this host's clock, seconds since 1970.
+
+    Raises:
+        Refused: it is not, or its clock is off by over a day.
+    """
+    if _known_board(facts) is None:
+        raise Refused(
+            f"{facts.model} is no board that Edgejoule knows the power rails of: its agent would not know it either "
+            "(docs/how-to/boards.md lists those that it knows)"
+        )
+    if facts.clock_s is not None and abs(facts.clock_s - now_s) > CLOCK_S:
+        there, here = (time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(each)) for each in (facts.clock_s, now_s))
+        raise Refused(
+            f"the board's clock says {there}, this host's {here}, and by such a clock certificates are not valid: set "
+            f'it there (sudo date --set "{here}", or sudo timedatectl set-ntp true), then try again'
+        )
 
 
 def check_docker(facts: Facts, user: str) -> None:

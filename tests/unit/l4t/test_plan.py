@@ -23,6 +23,7 @@ from plan import (
     Refused,
     Wanted,
     board_of,
+    check_board,
     check_disk,
     check_docker,
     check_power_modes,
@@ -49,6 +50,7 @@ def text(**parts: str) -> str:
         "dts": "",
         "model": "NVIDIA Jetson Orin Nano",
         "machine": "aarch64",
+        "clock": "1767225600",
         "there": "/etc/nv_tegra_release\n/var/lib/nvpmodel",
         "groups": "44\n44\n104",
         "docker": json.dumps(DOCKER),
@@ -126,6 +128,22 @@ def test_board_that_only_its_device_trees_file_names_is_known(
     (tree / "nvidia,dtsfilename").write_text(dts)
     assert jetson.probe(root)["board"] == name
     assert board_of(asked_of(root)) == name
+
+
+@pytest.mark.parametrize(
+    ("clock", "off"), [("1767225600", None), ("1767300000", None), ("", None), ("1534123200", "2018-08-13 01:20 UTC")]
+)
+def test_board_whose_clock_is_off_by_days_is_refused(clock: str, off: str | None) -> None:
+    if off is None:
+        check_board(facts(clock=clock), 1767225600.0)
+    else:
+        with pytest.raises(Refused, match=f"clock says {off}, this host's 2026-01-01 00:00 UTC.*sudo date --set"):
+            check_board(facts(clock=clock), 1767225600.0)
+
+
+def test_board_that_nobody_knows_is_refused_before_anything_is_built() -> None:
+    with pytest.raises(Refused, match="NVIDIA Jetson TX1 is no board that Edgejoule knows the power rails of"):
+        check_board(facts(compatible="nvidia,p2371-2180\nnvidia,tegra210", model="NVIDIA Jetson TX1"), 1767225600.0)
 
 
 def test_answer_that_broke_off_is_refused() -> None:
