@@ -380,7 +380,7 @@ def deploy(settings: Settings, host: Host) -> None:
         if not steps:
             helper = ", helper" if settings.power_modes else ""
             tell(f"  image, token{helper} and container stand already")
-            work.test()
+            work.test(anew=False)
             work.tidy()
         else:
             undo = Undo()
@@ -388,7 +388,7 @@ def deploy(settings: Settings, host: Host) -> None:
                 for step in steps:
                     tell(f"  {step.name}: {step.why}")
                     work.carry_out(step, undo)
-                work.test()
+                work.test(anew=True)
             except BaseException as error:
                 undo.now()
                 reason = "stopped" if isinstance(error, KeyboardInterrupt) else str(error)
@@ -548,21 +548,23 @@ class _Work:
         if is_running(self._facts.container):
             _do(self._board, f"docker start {NAME}", f"taking back {what}")
 
-    def test(self) -> None:
-        """The agent knows its board, and the gateway serves it.
+    def test(self, anew: bool) -> None:
+        """The gateway serves the agent, which, where it is new, knows its board: asking it takes memory of the GPU.
 
         Raises:
             Refused: it does not; said with the end of the agent's log.
         """
-        tell("  test: what the agent says of the board, and whether the gateway serves it")
+        tell(f"  test: {'what the agent says of the board, and ' if anew else ''}whether the gateway serves it")
         try:
-            self._test()
+            if anew:
+                self._ask_agent()
+            self._wait_for_gateway()
         except Refused:
             log = self._board.run(f"docker logs --tail 15 {NAME}", join=True).text
             tell("\n".join(["    the agent's log ends:", *(f"    | {line}" for line in log.splitlines())]))
             raise
 
-    def _test(self) -> None:
+    def _ask_agent(self) -> None:
         probe = json.loads(_do(self._board, f"docker exec {NAME} edgejoule-agent --probe", "asking the agent"))
         said = probe["environment"]
         wrong = _what_is_wrong(said, l4t_of(self._facts), board_of(self._facts))
@@ -578,6 +580,8 @@ class _Work:
             if refusal:
                 raise Refused(f"the agent cannot put power modes on: {refusal}")
             tell("    power modes: put on as asked, by the board's root")
+
+    def _wait_for_gateway(self) -> None:
         began = time.monotonic()
         heard = f"docker exec {NAME} find {STATE}/heard -mmin -2 | grep -q heard"
         while self._board.run(heard).code != 0:
