@@ -10,7 +10,7 @@ import pytest
 
 from edgejoule_agent import candidates, host, measure, watch
 from edgejoule_agent.engines import Deferred, onnxruntime_engine, open_engine
-from edgejoule_agent.engines.tensorrt_engine import builder, cuda, graph, inspector, releases
+from edgejoule_agent.engines.tensorrt_engine import builder, cuda, graph, inspector, releases, runner
 from edgejoule_agent.errors import EngineError, OutOfMemoryError, UnsupportedError
 from edgejoule_agent.macs import macs_by_node
 from edgejoule_agent.simulation import trees
@@ -458,6 +458,19 @@ def test_a_trial_tells_execution_alone_device_memory_and_throughput(engine, tmp_
     assert found["device_memory_mb"] == engine.memory.taken_bytes / 1e6
     assert (found["throughput"]["streams"], found["throughput"]["inferences"]) == (2, 2)
     assert found["throughput"]["images_per_s"] > 0
+
+
+@pytest.mark.parametrize(("available", "told"), [((900, 640), 260), ((640, 900), None), ((640, 640), None)])
+def test_a_jetsons_gpu_takes_of_the_hosts_memory(here_is, toy, tmp_path, monkeypatch, available, told):
+    """Where the kernel gave back more than the engine took, nobody knows what that was."""
+    here_is("8.2")
+    way = builder.ways(releases.load()[1], "fp32", [])[0]
+    builder.build_engine(request_for(prepared(toy, way), tmp_path, way), silent)
+    left = list(available)
+    monkeypatch.setattr(runner.jetson, "is_jetson", lambda: True)
+    monkeypatch.setattr(runner.host, "memory_available_bytes", lambda: left.pop(0))
+    with open_engine("tensorrt", (tmp_path / "engine").read_bytes(), {}, 1) as loaded:
+        assert loaded.device_memory_bytes == told
 
 
 @pytest.mark.parametrize("release", ["8.2", "10.3"])

@@ -9,6 +9,7 @@ from typing import Any, Callable, Dict, List, Mapping, NamedTuple, Tuple
 
 import numpy as np
 
+from edgejoule_agent import host, jetson
 from edgejoule_agent.engines import Engine, Throughput
 from edgejoule_agent.engines.tensorrt_engine import cuda as cudart
 from edgejoule_agent.engines.tensorrt_engine import releases
@@ -156,17 +157,24 @@ class TensorRtEngine(Engine):
     def __init__(self, content: bytes) -> None:
         self._trt, self._release = releases.load()
         self._cuda = cudart.load()
-        before = self._cuda.memory_bytes()[0]
+        before = self._free_bytes()
         self._log = collector(self._trt)
         self._runtime = start(self._trt, "Runtime", self._log)
         self._engine = deserialize(self._trt, self._runtime, content, self._log)
         self.tensors = tensors_of(self._trt, self._release, self._engine)
         self._lane = self._new_lane()
         self.memory = Memory(
-            taken_bytes=before - self._cuda.memory_bytes()[0],
+            taken_bytes=before - self._free_bytes(),
             context_bytes=int(getattr(self._engine, self._release.context_memory)),
         )
-        self.device_memory_bytes = self.memory.taken_bytes
+        self.device_memory_bytes = self.memory.taken_bytes if self.memory.taken_bytes > 0 else None
+
+    def _free_bytes(self) -> int:
+        """Of the GPU's memory. A Jetson's is the host's, where CUDA tells what lies idle, without what the kernel gives
+        back of cached files (CUDA for Tegra application note, "Estimating Total Allocatable Device Memory").
+        """
+        available = host.memory_available_bytes() if jetson.is_jetson() else None
+        return self._cuda.memory_bytes()[0] if available is None else available
 
     def _new_lane(self) -> Lane:
         return Lane(self._cuda, self._release, self._engine, self.tensors, self._log)
