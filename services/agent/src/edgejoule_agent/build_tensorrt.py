@@ -300,9 +300,14 @@ def _latency_ms(chosen: Tried, folder: str, progress: Progress) -> Tuple[Optiona
 
 
 def _timing_cache(hardware: Mapping[str, Any]) -> str:
-    """The cache's file, one per hardware class, in the agent's folder; "" where that cannot be written."""
+    """The cache's file, one per hardware class and clocks, in the agent's folder; "" where that cannot be written.
+
+    Which kernel is the fastest depends on the clocks: where memory is slow against the GPU it is another.
+    """
     state = os.path.expanduser(os.environ.get("EDGEJOULE_AGENT_STATE") or "~/.edgejoule-agent")
-    name = hashlib.sha256(json.dumps(hardware, sort_keys=True).encode("utf-8")).hexdigest()[:16]
+    facts = host.environment()
+    timed_at = [hardware, *(facts.get(name) for name in ("power_mode", "gpu_hz"))]
+    name = hashlib.sha256(json.dumps(timed_at, sort_keys=True).encode("utf-8")).hexdigest()[:16]
     folder = os.path.join(state, "tensorrt-timing")
     try:
         os.makedirs(folder, exist_ok=True)

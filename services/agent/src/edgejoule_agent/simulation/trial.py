@@ -10,6 +10,7 @@ import numpy as np
 
 from edgejoule_agent import conditions, contention, live, sensors
 from edgejoule_agent.engines import load
+from edgejoule_agent.errors import EngineError
 from edgejoule_agent.isolate import Progress
 from edgejoule_agent.measure import PROGRESS_S, first_batch, summarize, tell_power, utc_now
 from edgejoule_agent.optional import require
@@ -29,6 +30,9 @@ THIS_HOST = {
     "memory_peak_mb": "the board is simulated: the memory is this host's",
     "stages_ms": "the board is simulated: pre- and post-processing run on this host",
 }
+
+SILENT_S = 30.0
+"""A board that lives tells of itself many times a second; a crowded host may hold it up."""
 
 
 def trial(request: Mapping[str, Any], progress: Progress) -> Dict[str, Any]:
@@ -54,8 +58,12 @@ def trial(request: Mapping[str, Any], progress: Progress) -> Dict[str, Any]:
         show(done.times_ms[shown[0] :])
         return done
 
-    while read_status(folder)["gpu_load"] > 0:  # a trial before told its work a little ahead: see ``work``
+    status = read_status(folder)
+    while status["gpu_load"] > 0:  # a trial before told its work a little ahead: see ``work``
+        if time.monotonic() - status["time_s"] > SILENT_S:
+            raise EngineError(f"the simulated board has ended: {folder} tells nothing new; run it again")
         time.sleep(0.1)
+        status = read_status(folder)
     started_at, source = utc_now(), supply(root)
     settled, unsettled = conditions.settle(protocol, progress, root)
     with Watch(source, root, period_s=protocol["power_sampling_ms"] / 1e3) as watch:
