@@ -51,6 +51,7 @@ def main() -> int:
             answer = {"error": str(error)}
         line = json.dumps(answer)
         sys.stderr.write(f"{request!r}: {line}\n")
+        sys.stderr.flush()  # before 3.9 a journal waits for the end otherwise
         with contextlib.suppress(OSError):  # nobody may be there any more
             connection.sendall(line.encode() + b"\n")
     return 0

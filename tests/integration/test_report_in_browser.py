@@ -232,8 +232,9 @@ def test_matrix_filters_by_words_and_choices_and_saves_what_is_left(visit, resul
 
 def test_comparison_saves_the_lines_that_are_left_though_names_repeat(visit) -> None:
     page = visit("comparison")
-    verdict = page.get_by_label("Verdict").locator("option").nth(1).inner_text()
-    page.get_by_label("Verdict").select_option(verdict)
+    choice = page.locator("select[name=verdict]")
+    verdict = choice.locator("option").nth(1).inner_text()
+    choice.select_option(verdict)
     left = page.locator("#matrix tbody tr:visible").count()
     assert 0 < left < page.locator("#matrix tbody tr").count()
     with page.expect_download() as download:
@@ -247,7 +248,7 @@ def test_wheel_over_a_chart_scrolls_the_page(visit) -> None:
     figure = page.locator("figure[data-chart]").first
     figure.scroll_into_view_if_needed()
     page.wait_for_selector("figure.is-live")
-    box = figure.locator(".live svg").bounding_box()
+    box = figure.locator(".live svg.marks").bounding_box()
     page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
     before = page.evaluate("window.scrollY")
     page.mouse.wheel(0, 120)
