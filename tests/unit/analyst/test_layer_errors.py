@@ -71,7 +71,7 @@ def test_training_leaves_less_error_and_the_table_tells_it_beside_the_reasons_of
     assert (before.eight_bit, before.in_float) == (11, {"it reads one cell": 1})
     assert [part.layer for part in before.worst] == ["block.8.conv", "block.3.conv", "block.7.conv"]
     text = section(results)
-    assert 'href="#figure-layers-nanodet-m"' in text
+    assert 'href="#figure-layers-nanodet_m"' in text
     assert f"{before.medians_db['weights']:.1f}" in text
     assert "it reads one cell (nanodet_m: 1)" in text
     assert "not measured of nanodet_m_416 int8-ptq: no graph was made: calibration saw a NaN" in text

@@ -7,6 +7,7 @@ A runtime that crashes, hangs or eats the memory takes only the child with it; w
 to a parent that is gone ends it too.
 """
 
+import contextlib
 import errno
 import importlib
 import json
@@ -22,7 +23,6 @@ from typing import Any, Callable, Iterator, Mapping, Optional
 import psutil
 
 from edgejoule_agent import errors
-from edgejoule_agent.step_process import give_way
 
 Progress = Callable[[float, float, str], None]
 
@@ -147,6 +147,15 @@ def _death(status: int, task: str, stderr: Any) -> errors.AgentError:
             f"{task} crashed with {signal.Signals(-status).name}; it last said: {last or 'nothing'}"
         )
     return errors.EngineError(f"{task} ended with status {status}: {last or 'it said nothing'}")
+
+
+def give_way() -> None:
+    """Have the kernel end this process first where memory runs out: a step can begin anew, the agent tells of it.
+
+    So an engine whose memory the GPU holds costs itself, not a neighbour (proc(5), oom_score_adj).
+    """
+    with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w", encoding="ascii") as file:
+        file.write("1000")
 
 
 def main() -> None:

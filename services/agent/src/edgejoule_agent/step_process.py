@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any, Callable, Dict, Iterator, List, Mapping, NamedTuple, Optional, Sequence
 
 from edgejoule_agent.errors import HostError, is_full_disk
+from edgejoule_agent.isolate import give_way
 
 Progress = Callable[[float, float, str], None]
 
@@ -217,15 +218,6 @@ class Job:
 
 class _Left(BaseException):
     """SIGTERM came: unwind the step, so that it puts its house in order, then die of the signal."""
-
-
-def give_way() -> None:
-    """Have the kernel end this process first where memory runs out: a step can begin anew, the agent tells of it.
-
-    So an engine whose memory the GPU holds costs itself, not a neighbour (proc(5), oom_score_adj).
-    """
-    with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w", encoding="ascii") as file:
-        file.write("1000")
 
 
 def main() -> None:
