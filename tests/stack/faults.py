@@ -46,6 +46,7 @@ from edgejoule.store import Store, open_store
 MATRIX = HERE / "faults.yaml"
 AGAIN_S = 30.0  # a killed worker's step runs again by then
 LOST_S = 240.0  # and if not by then, it was lost
+PAUSES = 5  # times that a container is asked to hold still
 PAUSE_S = 14.0  # longer than a lease
 QUEUES = ("train", "evaluate", "analyze", "device.host")
 # More than the trainer's memory in faults.compose.yml.
@@ -133,7 +134,14 @@ class Disturber:
 
     def _pause(self, service: str) -> bool:
         container = self._at_work(service)
-        docker("pause", container)
+        for left in reversed(range(PAUSES)):
+            try:
+                docker("pause", container)
+                break
+            except subprocess.CalledProcessError:
+                if not left:  # before, runc gave up on processes that would not hold still: "unable to freeze"
+                    raise
+                time.sleep(1)
         time.sleep(PAUSE_S)
         docker("unpause", container)
         return True
