@@ -244,6 +244,9 @@ def test_simulated_rows_alone_are_ranked_and_each_says_so() -> None:
     assert "wins: m/int8/nano (simulated) 50%, m/fp32/nano (simulated) 50%." in " ".join(said)
     names = list(recommendation_table(answer).columns[0].cells)
     assert [str(name).splitlines()[-1] for name in names] == ["(simulated)"] * 2
+    weighed = recommend("run", boards, Asked((), "ap50", CONFIDENCE, weights={"ap50": 0.75, "latency": 0.25}))
+    (by_weights,) = [line.plain for line in recommendation_words(weighed) if line.plain.startswith("By your weights")]
+    assert by_weights.count("(simulated)") == 2
 
 
 def test_cell_that_did_not_end_well_is_blocked_by_how_it_ended() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import groupby
 
 from rich.box import SIMPLE_HEAD
@@ -121,7 +121,7 @@ def recommendation_words(answer: Recommendation) -> list[Text]:
         if cell.verdict != "deployable":
             lines.append(Text(f"{cell.name} ({cell.verdict}): {'; '.join(cell.reasons)}", STYLES[cell.verdict]))
     if answer.weighting.weights:
-        lines.append(_by_weights(answer.weighting))
+        lines.append(_by_weights(answer.weighting, marked))
     if answer.weighting.shares:
         told = ", ".join(METRICS[name].title for name in answer.weighting.metrics)
         most = sorted(answer.weighting.shares, key=lambda share: -share.share)
@@ -130,12 +130,14 @@ def recommendation_words(answer: Recommendation) -> list[Text]:
     return lines + [Text(f"Note: {note}.", style="dim") for note in answer.notes]
 
 
-def _by_weights(weighting: Weighting) -> Text:
+def _by_weights(weighting: Weighting, marked: Mapping[str, str]) -> Text:
     """The ranking by the weights asked for, or why there is none."""
     asked = ", ".join(f"{METRICS[name].title} {weight:.0%}" for name, weight in (weighting.weights or {}).items())
     if not weighting.shares:
         return Text(f"Not ranked by your weights ({asked}): {weighting.absent['shares']}.", "yellow")
-    ranked = ", ".join(f"{rank}. {share.name} {share.score:.2f}" for rank, share in enumerate(weighting.shares, 1))
+    ranked = ", ".join(
+        f"{rank}. {marked[share.name]} {share.score:.2f}" for rank, share in enumerate(weighting.shares, 1)
+    )
     return Text(f"By your weights ({asked}), of 1: {ranked}.")
 
 
